@@ -1,0 +1,101 @@
+# Everything a person does here. `make help` lists it.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+
+# The first of these that is Python 3.11 or newer makes the virtual environment; override with PYTHON=...
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' && echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+NODE := $(BIN)/python -m deploy.local
+PROTOS := $(shell find proto/solmu proto/buf -name '*.proto')
+SOURCES := services gateway deploy tests
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "Solmu needs Python 3.11 or newer on the PATH (or PYTHON=/path/to/python3)." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "$(PYTHON) has no venv module; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@echo "Making a virtual environment with $$($(PYTHON) --version) ..."
+	@$(PYTHON) -m venv $(VENV)
+
+# What the node runs on, by hash, and the project itself without reaching for an index.
+$(VENV)/.node: requirements.lock pyproject.toml | $(VENV)/bin/python
+	@echo "Installing the node's dependencies (requirements.lock) ..."
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --no-index -e .
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock $(VENV)/.node
+	@echo "Installing what tests and lint need (requirements-dev.lock) ..."
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@touch $@
+
+.PHONY: setup
+setup: $(VENV)/.dev ## Install all dependencies, development ones included, into .venv
+
+.PHONY: up
+up: $(VENV)/.node ## Start the node; returns when it is ready
+	@$(NODE) up
+
+.PHONY: down
+down: $(VENV)/.node ## Stop the node; its state stays in .solmu
+	@$(NODE) down
+
+.PHONY: status
+status: $(VENV)/.node ## Show the node's processes
+	@$(NODE) status
+
+.PHONY: demo
+demo: $(VENV)/.node ## Send a decision to a resident, on a node that is started if need be
+	@$(BIN)/python -m deploy.local.demo
+
+.PHONY: test
+test: $(VENV)/.dev ## Run the tests, on real engines
+	@$(BIN)/python -m pytest -q tests
+
+.PHONY: lint
+lint: $(VENV)/.dev ## Check style, types, contracts, import rules and generated code
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	PATH=$(BIN):$$PATH $(BIN)/lint-imports --no-logo
+	$(BIN)/buf lint proto
+	$(BIN)/buf format --diff --exit-code proto
+	@$(MAKE) --no-print-directory proto-check
+
+.PHONY: fmt
+fmt: $(VENV)/.dev ## Format sources and contracts
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/buf format -w proto
+
+.PHONY: proto
+proto: $(VENV)/.dev ## Generate code from the contracts
+	@PATH=$(BIN):$$PATH $(BIN)/python proto/generate.py proto
+
+.PHONY: proto-check
+proto-check: $(VENV)/.dev
+	@PATH=$(BIN):$$PATH $(BIN)/python proto/generate.py --check proto
+
+.PHONY: bench
+bench: $(VENV)/.dev ## Measure start, memory and throughput
+	@$(BIN)/python -m tests.bench
+
+.PHONY: faults
+faults: $(VENV)/.dev ## Long runs that kill processes at random while messages are sent
+	@$(BIN)/python -m pytest -q tests/faults -m long -s
+
+.PHONY: locks
+locks: ## Resolve the dependencies anew into requirements*.lock (needs uv)
+	uv pip compile pyproject.toml --extra node --group build --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-annotate --no-header -q -o requirements.lock
+	uv pip compile pyproject.toml --extra node --group build --group dev --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-annotate --no-header -q -o requirements-dev.lock
+
+.PHONY: clean
+clean: down ## Stop the node and delete its state and the virtual environment
+	rm -rf .solmu $(VENV)
