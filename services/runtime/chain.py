@@ -1,0 +1,227 @@
+"""What every call goes through before a servicer sees it.
+
+A method's handler is built from its descriptor, with the checks around it, in
+this order:
+
+1. telemetry, outermost, so that refusals are counted and traced too;
+2. errors: a Fault becomes its status once; anything else becomes INTERNAL with
+   an id that stands in the log, and no text;
+3. peer: the certificate must be the edge's, or that of a service on the
+   method's list (`access.callers`);
+4. caller: the edge's calls carry a client's token, verified again here;
+5. scopes: all of `access.scopes` must be in the token;
+6. validation of the shape that the contract declares (protovalidate).
+
+A method that the servicer does not have answers METHOD_NOT_IMPLEMENTED after
+all of these; one without the option `access` cannot be built.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import protovalidate
+from google.protobuf import message_factory
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import Message
+from grpc_status import rpc_status
+from opentelemetry.trace import SpanKind
+from solmu.options.v1 import access_pb2
+
+from services.runtime import database, identity, mesh, telemetry, tls
+from services.runtime.errors import Fault, Internal, InvalidArgument, PermissionDenied, Unavailable, Unimplemented
+from services.runtime.status import to_status
+
+logger = logging.getLogger(__name__)
+
+if TYPE_CHECKING:  # generic in their stubs alone
+    Context = grpc.aio.ServicerContext[Any, Any]
+    Handler = grpc.RpcMethodHandler[Any, Any]
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Who may call a method."""
+
+    method: str
+    """Full name: "solmu.messages.v1.MessageService.SendMessage"."""
+    scopes: frozenset[str]
+    callers: frozenset[str]
+
+    @classmethod
+    def of(cls, method: MethodDescriptor) -> Policy:
+        """The policy that the contract declares. Raises ValueError where it declares none."""
+        access = method.GetOptions().Extensions[access_pb2.access]
+        if not access.scopes and not access.callers:
+            raise ValueError(f"{method.full_name} does not say who may call it: the option access is missing")
+        return cls(method.full_name, frozenset(access.scopes), frozenset(access.callers))
+
+
+class Chain:
+    """Builds the handlers of one service process.
+
+    `service` names the reasons' domain, `node` the trust domain of peers;
+    `authenticator` turns the edge's calls into clients.
+    """
+
+    def __init__(
+        self,
+        *,
+        service: str,
+        node: str,
+        authenticator: identity.Authenticator,
+        telemetry: telemetry.Telemetry,
+    ) -> None:
+        self._service = service
+        self._node = node
+        self._authenticator = authenticator
+        self._telemetry = telemetry
+        self._validator = protovalidate.Validator()
+
+    def handlers(self, service: ServiceDescriptor, servicer: object) -> dict[str, Handler]:
+        """A handler for each method of the contract; `servicer` has coroutines and generators of their names."""
+        known = {method.name for method in service.methods}
+        for name, _ in inspect.getmembers(type(servicer), inspect.isfunction):
+            if not name.startswith("_") and name[0].isupper() and name not in known:
+                raise ValueError(f"{type(servicer).__name__}.{name} is not a method of {service.full_name}")
+        return {method.name: self._handler(method, getattr(servicer, method.name, None)) for method in service.methods}
+
+    def _handler(
+        self, method: MethodDescriptor, behaviour: Callable[..., Any] | None
+    ) -> grpc.RpcMethodHandler[Any, Any]:
+        policy = Policy.of(method)
+        request = message_factory.GetMessageClass(method.input_type)
+        response = message_factory.GetMessageClass(method.output_type)
+        self._validator.collect_violations(request())  # compiles its rules now, not in the first call
+        behaviour = behaviour or _missing(policy.method, streams=method.server_streaming)
+        kinds = {
+            (False, False): grpc.unary_unary_rpc_method_handler,
+            (False, True): grpc.unary_stream_rpc_method_handler,
+            (True, False): grpc.stream_unary_rpc_method_handler,
+            (True, True): grpc.stream_stream_rpc_method_handler,
+        }
+        wrap = self._answering if not method.server_streaming else self._streaming
+        return kinds[method.client_streaming, method.server_streaming](
+            wrap(policy, behaviour, streamed=method.client_streaming),
+            request_deserializer=request.FromString,
+            response_serializer=response.SerializeToString,
+        )
+
+    def _answering(self, policy: Policy, behaviour: Callable[..., Awaitable[Message]], *, streamed: bool) -> Any:
+        async def answer(request: Any, context: Context) -> Message:
+            async with self._around(policy, context):
+                return await behaviour(self._checked(request, streamed=streamed))
+            raise AssertionError("unreachable: a refusal has ended the call")
+
+        return answer
+
+    def _streaming(self, policy: Policy, behaviour: Callable[..., AsyncIterator[Message]], *, streamed: bool) -> Any:
+        async def stream(request: Any, context: Context) -> AsyncIterator[Message]:
+            gauge = telemetry.STREAMS_OPEN.labels(policy.method)
+            with gauge.track_inprogress():
+                async with self._around(policy, context):
+                    async for response in behaviour(self._checked(request, streamed=streamed)):
+                        yield response
+
+        return stream
+
+    def _checked(self, request: Any, *, streamed: bool) -> Any:
+        if not streamed:
+            self.validate(request)
+            return request
+        return self._each_checked(request)
+
+    async def _each_checked(self, requests: AsyncIterator[Message]) -> AsyncIterator[Message]:
+        async for request in requests:
+            self.validate(request)
+            yield request
+
+    def validate(self, message: Message) -> None:
+        """Raises InvalidArgument, FIELD_INVALID, with every field that breaks the contract's rule."""
+        violations = self._validator.collect_violations(message)
+        if violations:
+            raise InvalidArgument(
+                "FIELD_INVALID",
+                "the request breaks the contract's rules",
+                violations=[_violation(violation.proto) for violation in violations],
+            )
+
+    @asynccontextmanager
+    async def _around(self, policy: Policy, context: Context) -> AsyncIterator[None]:
+        started = time.perf_counter()
+        metadata = {str(name): str(value) for name, value in context.invocation_metadata() or ()}
+        fault: Fault | None = None
+        try:
+            with self._telemetry.span(policy.method, SpanKind.SERVER, carrier=metadata, rpc_system="grpc"):
+                identity.set_caller(await self._admit(policy, context, metadata))
+                yield
+        except (asyncio.CancelledError, GeneratorExit):
+            telemetry.CALLS.labels(policy.method, "CANCELLED").inc()
+            raise
+        except Fault as refusal:
+            fault = refusal
+        except database.AWAY as error:
+            logger.warning("database away", extra={"method": policy.method, "error": type(error).__qualname__})
+            fault = Unavailable("UNAVAILABLE", "the database is away; try again", retry_after=1.0)
+        except Exception as error:  # noqa: BLE001  # whatever a servicer raises
+            fault = _internal(policy.method, error)
+        telemetry.CALL_SECONDS.labels(policy.method).observe(time.perf_counter() - started)
+        telemetry.CALLS.labels(policy.method, fault.code if fault else "OK").inc()
+        if fault:
+            status = to_status(fault, service=self._service)
+            await context.abort_with_status(rpc_status.to_status(status))  # type: ignore[no-untyped-call]
+
+    async def _admit(self, policy: Policy, context: Context, metadata: dict[str, str]) -> identity.Caller:
+        peer = tls.peer_service(context.auth_context(), self._node)
+        if peer != mesh.EDGE:
+            if peer is None or peer not in policy.callers:
+                raise PermissionDenied(
+                    "CALLER_NOT_ALLOWED", "the caller may not call this method", caller=peer or "unknown"
+                )
+            return identity.Caller(service=peer)
+        if not policy.scopes:
+            raise PermissionDenied("CALLER_NOT_ALLOWED", "this method is for services of the node only", caller=peer)
+        client = await self._authenticator.client(metadata)
+        if not policy.scopes <= client.scopes:
+            scope = " ".join(sorted(policy.scopes))
+            raise PermissionDenied("SCOPE_MISSING", f"the access token needs the scope {scope}", scope=scope)
+        return client
+
+
+def _internal(method: str, error: Exception) -> Internal:
+    error_id = str(uuid.uuid4())
+    logger.error("internal error", exc_info=error, extra={"error_id": error_id, "method": method})
+    return Internal("INTERNAL", f"a fault of the node; it is in the log as {error_id}", error_id=error_id)
+
+
+def _missing(method: str, *, streams: bool) -> Callable[..., Any]:
+    refusal = Unimplemented("METHOD_NOT_IMPLEMENTED", "this release does not have the method yet", method=method)
+
+    async def answer(_: Message) -> Message:
+        raise refusal
+
+    async def stream(_: Message) -> AsyncIterator[Message]:
+        raise refusal
+        yield  # makes it a generator
+
+    return stream if streams else answer
+
+
+def _violation(violation: Any) -> tuple[str, str]:
+    """A violation's field path and text, as google.rpc.BadRequest has them."""
+    path = ""
+    for element in violation.field.elements if violation.field else ():
+        path += f"{'.' if path else ''}{element.field_name}"
+        subscript = element.subscript
+        if subscript is not None:
+            path += f"[{subscript.value}]"
+    return path, violation.message or violation.rule_id

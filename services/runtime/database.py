@@ -1,0 +1,208 @@
+"""PostgreSQL: held connections, transactions, migrations.
+
+Every service has a database and a role of its own name, and logs in with its
+certificate. Connections are held and not reset between uses: asyncpg's default
+reset costs two to three times a query, and nothing here leaves session state
+behind. One statement per transaction, where a CTE can carry it, halves the cost
+of a write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import ssl
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+from asyncpg.pool import PoolConnectionProxy
+from opentelemetry.trace import SpanKind
+
+from services.runtime import tls
+from services.runtime.telemetry import Telemetry
+
+logger = logging.getLogger(__name__)
+
+Connection = PoolConnectionProxy  # what a transaction is run on
+Row = asyncpg.Record
+
+AWAY: tuple[type[Exception], ...] = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+    ConnectionError,
+    TimeoutError,
+)
+"""What a call meets while PostgreSQL is down, starting or failing over. Whether a commit took effect is then open."""
+
+PASSING: tuple[type[Exception], ...] = (*AWAY, OSError, asyncpg.PostgresError)
+"""What a background task rides out: it tries again, and what it does is safe to do again."""
+
+COMMAND_TIMEOUT = 10.0
+"""Seconds for one statement; more than any of ours needs, less than the edge waits (15)."""
+
+CONNECT_TIMEOUT = 5.0
+"""Seconds for a new connection, TLS and log-in included."""
+
+MIGRATION_LOCK = 0x736F6C6D75
+"""Advisory lock under which one process migrates while its siblings wait ("solmu")."""
+
+LEAD_INTERVAL = 0.5
+"""Seconds between two tries to become the process that does something alone."""
+
+MIGRATION_LOCK_TIMEOUT = "5s"
+"""How long a migration waits for a table that the previous release uses, before it gives up and is tried again."""
+
+RUNTIME_MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+class MigrationError(Exception):
+    """The database and the migrations of this release do not fit together."""
+
+
+class Database:
+    """A service's database."""
+
+    def __init__(self, pool: asyncpg.Pool, telemetry: Telemetry, context: ssl.SSLContext | None) -> None:
+        self._pool = pool
+        self._telemetry = telemetry
+        self.context = context
+
+    @classmethod
+    async def connect(cls, address: str, *, files: tls.Files | None, size: int, telemetry: Telemetry) -> Database:
+        """Opens the pool. `files` prove the role by certificate; None is for tests on a socket of their own."""
+        context = tls.client_context(files) if files else None
+        pool = await asyncpg.create_pool(
+            address,
+            min_size=1,
+            max_size=size,
+            ssl=context or False,
+            command_timeout=COMMAND_TIMEOUT,
+            timeout=CONNECT_TIMEOUT,
+            reset=_keep,
+            server_settings={"application_name": "solmu", "timezone": "UTC"},
+        )
+        return cls(pool, telemetry, context)
+
+    async def close(self) -> None:
+        """Closes the pool, and what hangs in it after a moment."""
+        try:
+            await asyncio.wait_for(self._pool.close(), CONNECT_TIMEOUT)
+        except TimeoutError:
+            self._pool.terminate()
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """A transaction: committed at the end of the block, rolled back on an exception."""
+        with self._telemetry.span("postgresql transaction", SpanKind.CLIENT, db_system_name="postgresql"):
+            async with self._pool.acquire() as connection, connection.transaction():
+                yield connection
+
+    @asynccontextmanager
+    async def leading(self, what: str) -> AsyncIterator[Connection]:
+        """Waits until no other process does `what`, then keeps them from it until the end of the block.
+
+        Yields the connection that holds the lock: when it breaks, the lead is
+        lost. Raises what AWAY holds.
+        """
+        lock = int.from_bytes(hashlib.sha256(what.encode()).digest()[:8], "big", signed=True)
+        async with self._pool.acquire() as connection:
+            while not await connection.fetchval("select pg_try_advisory_lock($1)", lock):  # noqa: ASYNC110  # another process has it
+                await asyncio.sleep(LEAD_INTERVAL)
+            logger.info("leads", extra={"what": what})
+            try:
+                yield connection
+            finally:
+                if not connection.is_closed():
+                    await connection.execute("select pg_advisory_unlock($1)", lock)
+
+    async def fetch(self, statement: str, *values: Any) -> list[Row]:
+        """All rows of one statement, in a transaction of its own."""
+        with self._span(statement):
+            return await self._pool.fetch(statement, *values)
+
+    async def fetchrow(self, statement: str, *values: Any) -> Row | None:
+        """The first row of one statement, in a transaction of its own."""
+        with self._span(statement):
+            return await self._pool.fetchrow(statement, *values)
+
+    async def fetchval(self, statement: str, *values: Any) -> Any:
+        """The first value of one statement, in a transaction of its own."""
+        with self._span(statement):
+            return await self._pool.fetchval(statement, *values)
+
+    async def execute(self, statement: str, *values: Any) -> str:
+        """Runs one statement in a transaction of its own; returns PostgreSQL's tag."""
+        with self._span(statement):
+            return await self._pool.execute(statement, *values)
+
+    async def ready(self) -> bool:
+        """Whether the database answers."""
+        try:
+            return await self._pool.fetchval("select true", timeout=2) is True
+        except PASSING:
+            return False
+
+    async def migrate(self, *folders: Path) -> list[str]:
+        """Applies what is new in the folders, the runtime's first; returns the names.
+
+        Files are numbered SQL, each in a transaction of its own, kept with
+        their checksum; several processes may start at once. Raises
+        MigrationError where an applied file was edited, or the database is
+        ahead of this release.
+        """
+        files = [
+            (f"{folder.parent.name}/{file.name}", file)
+            for folder in (RUNTIME_MIGRATIONS, *folders)
+            for file in sorted(folder.glob("*.sql"))
+        ]
+        async with self._pool.acquire() as connection:
+            await connection.execute("select pg_advisory_lock($1)", MIGRATION_LOCK, timeout=120)
+            try:
+                return await _apply(connection, files)
+            finally:
+                await connection.execute("select pg_advisory_unlock($1)", MIGRATION_LOCK)
+
+    def _span(self, statement: str) -> Any:
+        return self._telemetry.span(
+            "postgresql", SpanKind.CLIENT, db_system_name="postgresql", db_query_text=" ".join(statement.split())
+        )
+
+
+async def _apply(connection: Connection, files: Sequence[tuple[str, Path]]) -> list[str]:
+    await connection.execute(
+        "create table if not exists schema_migration"
+        " (name text primary key, sha256 text not null, apply_time timestamptz not null default now())"
+    )
+    applied = {
+        row["name"]: row["sha256"] for row in await connection.fetch("select name, sha256 from schema_migration")
+    }
+    if ahead := applied.keys() - {name for name, _ in files}:
+        raise MigrationError(f"the database is ahead of this release: it has {', '.join(sorted(ahead))}")
+    fresh = []
+    for name, file in files:
+        statements = file.read_text(encoding="utf-8")
+        digest = hashlib.sha256(statements.encode()).hexdigest()
+        if name in applied:
+            if applied[name] != digest:
+                raise MigrationError(f"{name} was edited after it was applied")
+            continue
+        async with connection.transaction():
+            await connection.execute(f"set local lock_timeout = '{MIGRATION_LOCK_TIMEOUT}'")
+            await connection.execute(statements, timeout=None)
+            await connection.execute("insert into schema_migration (name, sha256) values ($1, $2)", name, digest)
+        logger.info("migrated", extra={"migration": name})
+        fresh.append(name)
+    return fresh
+
+
+async def _keep(_: asyncpg.Connection) -> None:
+    """In place of asyncpg's reset query."""

@@ -1,0 +1,247 @@
+"""Who calls: the peer's certificate, and the token that it carries.
+
+A call comes from the edge with a client's access token, or from another
+service of the node. The edge has checked the token already; it is checked
+again here, so that an edge that is taken over cannot speak for clients:
+signature, type, issuer, audience, times, and the binding to the certificate
+that the client showed to the edge (RFC 9068, section 4; RFC 8705, section 3).
+Verified tokens are remembered by their hash until they expire.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import re
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import jwt
+
+from services.runtime.errors import Fault, Unauthenticated
+
+ALGORITHM = "ES256"
+"""The one algorithm of access tokens; never taken from the token."""
+
+CLOCK_SKEW = 5
+"""Seconds by which clocks of the node's machines may differ; the edge allows the same."""
+
+REMEMBERED_TOKENS = 10_000
+"""Verified tokens kept in memory, about 1 KiB each; beyond that the oldest is verified again."""
+
+REFRESH_INTERVAL = 5.0
+"""Seconds between two look-ups of the key set on unknown keys, so that forged key ids cannot flood the issuer."""
+
+_FORWARDED = re.compile(r'(?:By=[^;,"]*;)?Hash=([0-9a-f]{64})(?:;Subject="(?:[^"\\]|\\.)*")?(?:;URI=[^;,"]*)*')
+"""One element of x-forwarded-client-cert as our edge sets it (SANITIZE_SET), and nothing else."""
+
+Keys = Mapping[str, jwt.PyJWK]
+"""Verification keys by key id."""
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who calls a method."""
+
+    service: str
+    """The service whose certificate was shown: "edge" for clients."""
+    client_id: str = ""
+    """The client (information system) that the token was issued to; empty for services."""
+    party: str = ""
+    """Whom the client acts for by itself: `organisations/...` or `persons/...`; empty for services."""
+    scopes: frozenset[str] = frozenset()
+    """What the token allows."""
+    token_id: str = ""
+    """The token's `jti`."""
+    expires: float = 0.0
+    """When the token expires, in seconds since 1970; 0 for services."""
+
+    @property
+    def client(self) -> str:
+        """The client's resource name."""
+        return f"clients/{self.client_id}" if self.client_id else ""
+
+
+_caller: ContextVar[Caller] = ContextVar("caller")
+
+
+def caller() -> Caller:
+    """Who calls the method that is being served. Raises LookupError outside of one."""
+    return _caller.get()
+
+
+def set_caller(value: Caller) -> None:
+    """For the chain, and for tests that call a servicer without it."""
+    _caller.set(value)
+
+
+def fingerprint(forwarded: str) -> str:
+    """The SHA-256 of the client's certificate as the edge saw it, hexadecimal.
+
+    `forwarded` is Envoy's x-forwarded-client-cert; the edge strips what comes
+    from outside and sets one element. Anything else proves nothing: "".
+    """
+    element = _FORWARDED.fullmatch(forwarded)
+    return element[1] if element else ""
+
+
+def keys_of(jwks: str) -> dict[str, jwt.PyJWK]:
+    """The keys of a JSON Web Key Set that may verify access tokens.
+
+    PyJWT does not hold a key to its `use`, `key_ops` and `alg`, so this does:
+    a key that says it is for something else is left out.
+    """
+    keys: dict[str, jwt.PyJWK] = {}
+    for key in json.loads(jwks)["keys"]:
+        fit = (
+            key.get("kty") == "EC"
+            and key.get("crv") == "P-256"
+            and key.get("use", "sig") == "sig"
+            and key.get("alg", ALGORITHM) == ALGORITHM
+            and "verify" in key.get("key_ops", ["verify"])
+            and isinstance(key.get("kid"), str)
+            and "d" not in key
+        )
+        if fit:
+            keys[key["kid"]] = jwt.PyJWK(key, ALGORITHM)
+    return keys
+
+
+class TokenVerifier:
+    """Verifies access tokens against the issuer's keys.
+
+    `fetch` returns the issuer's JSON Web Key Set; it is called when a token
+    names a key that is not known yet. What remains to be checked by the caller:
+    scopes, and whether the client has been revoked.
+    """
+
+    def __init__(
+        self,
+        *,
+        issuer: str,
+        fetch: Callable[[], Awaitable[str]],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._issuer = issuer
+        self._fetch = fetch
+        self._clock = clock
+        self._keys: Keys = {}
+        self._fetched = float("-inf")
+        self._verified: dict[bytes, dict[str, Any]] = {}
+
+    async def verify(self, token: str, certificate: str) -> dict[str, Any]:
+        """The claims of a token that the holder of the certificate (SHA-256, hexadecimal) may use.
+
+        Raises Unauthenticated with TOKEN_INVALID, TOKEN_EXPIRED,
+        TOKEN_AUDIENCE_MISMATCH or TOKEN_BINDING_MISMATCH, and Unavailable where
+        the key set cannot be had.
+        """
+        digest = hashlib.sha256(token.encode()).digest()
+        claims = self._verified.get(digest)
+        if claims is None:
+            claims = self._check(token, await self._key(token))
+            if len(self._verified) >= REMEMBERED_TOKENS:
+                del self._verified[next(iter(self._verified))]
+            self._verified[digest] = claims
+        elif claims["exp"] + CLOCK_SKEW <= self._clock():
+            del self._verified[digest]
+            raise Unauthenticated("TOKEN_EXPIRED", "the access token has expired")
+        if not certificate or not hmac.compare_digest(_bound_to(claims), certificate):
+            raise Unauthenticated(
+                "TOKEN_BINDING_MISMATCH", "the access token is bound to another client certificate, or to none"
+            )
+        return claims
+
+    async def _key(self, token: str) -> jwt.PyJWK:
+        try:
+            header = jwt.get_unverified_header(token)
+        except jwt.PyJWTError:
+            raise Unauthenticated("TOKEN_INVALID", "the access token is malformed") from None
+        kind, key_id = header.get("typ"), header.get("kid")
+        if not isinstance(kind, str) or kind.lower() not in ("at+jwt", "application/at+jwt"):
+            raise Unauthenticated("TOKEN_INVALID", "the token is not an access token (RFC 9068)")
+        if key_id not in self._keys and self._clock() - self._fetched >= REFRESH_INTERVAL:
+            self._fetched = self._clock()
+            self._keys = keys_of(await self._fetch())
+        if not isinstance(key_id, str) or key_id not in self._keys:
+            raise Unauthenticated("TOKEN_INVALID", "the access token is signed with an unknown key")
+        return self._keys[key_id]
+
+    def _check(self, token: str, key: jwt.PyJWK) -> dict[str, Any]:
+        now = self._clock()
+        try:
+            claims: dict[str, Any] = jwt.decode(
+                token,
+                key,
+                algorithms=[ALGORITHM],
+                issuer=self._issuer,
+                audience=self._issuer,
+                options={
+                    "require": ["iss", "aud", "sub", "client_id", "exp", "iat", "jti", "scope"],
+                    "verify_exp": False,  # below, by our clock
+                    "verify_nbf": False,
+                    "verify_iat": False,
+                },
+            )
+        except jwt.InvalidAudienceError:
+            raise Unauthenticated("TOKEN_AUDIENCE_MISMATCH", "the access token is for another audience") from None
+        except jwt.PyJWTError:
+            raise Unauthenticated("TOKEN_INVALID", "the access token does not verify") from None
+        if not all(isinstance(claims[name], int) for name in ("exp", "iat")):
+            raise Unauthenticated("TOKEN_INVALID", "the access token has times that are no numbers")
+        if not all(isinstance(claims[name], str) for name in ("sub", "client_id", "jti", "scope")):
+            raise Unauthenticated("TOKEN_INVALID", "the access token has claims of the wrong type")
+        if claims["exp"] + CLOCK_SKEW <= now or claims.get("nbf", now) > now + CLOCK_SKEW:
+            raise Unauthenticated("TOKEN_EXPIRED", "the access token has expired, or is not valid yet")
+        return claims
+
+
+def _bound_to(claims: Mapping[str, Any]) -> str:
+    confirmation = claims.get("cnf")
+    thumbprint = confirmation.get("x5t#S256") if isinstance(confirmation, dict) else None
+    if not isinstance(thumbprint, str):
+        return ""
+    try:
+        return jwt.utils.base64url_decode(thumbprint).hex()
+    except ValueError:
+        return ""
+
+
+class Authenticator:
+    """Turns a peer's certificate name and a call's metadata into a Caller."""
+
+    def __init__(self, *, verifier: TokenVerifier, revoked: Callable[[str], bool]) -> None:
+        self._verifier = verifier
+        self._revoked = revoked
+
+    async def client(self, metadata: Mapping[str, str]) -> Caller:
+        """The client behind a call of the edge. Raises Unauthenticated."""
+        scheme, _, token = metadata.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise Unauthenticated("TOKEN_MISSING", "the call carries no access token")
+        claims = await self._verifier.verify(token, fingerprint(metadata.get("x-forwarded-client-cert", "")))
+        if self._revoked(claims["client_id"]):
+            raise Unauthenticated("CLIENT_REVOKED", "the client has been revoked")
+        return Caller(
+            service="edge",
+            client_id=claims["client_id"],
+            party=claims["sub"],
+            scopes=frozenset(claims["scope"].split()),
+            token_id=claims["jti"],
+            expires=claims["exp"],
+        )
+
+
+def still_valid(
+    current: Caller, *, revoked: Callable[[str], bool], clock: Callable[[], float] = time.time
+) -> Fault | None:
+    """Why a stream of this caller must end now, or None. For streams that outlive the check at their start."""
+    if current.expires and current.expires + CLOCK_SKEW <= clock():
+        return Unauthenticated("TOKEN_EXPIRED", "the access token has expired")
+    if current.client_id and revoked(current.client_id):
+        return Unauthenticated("CLIENT_REVOKED", "the client has been revoked")
+    return None

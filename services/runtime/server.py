@@ -1,0 +1,141 @@
+"""A service process: serves its contract over mTLS until it is told to stop.
+
+The server answers grpc.health.v1 for the whole and stops in order: first it
+says that it is not ready, then it lets calls end, then what it stands on
+closes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack
+from typing import Any, Self
+
+import grpc
+import uvloop
+from google.protobuf.descriptor import ServiceDescriptor
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from services.runtime import tls
+from services.runtime.chain import Chain
+from services.runtime.config import Address, ConfigError
+from services.runtime.database import MigrationError
+
+logger = logging.getLogger(__name__)
+
+MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+"""Largest protobuf message taken or given; streams are made of smaller ones."""
+
+GRACE = 10.0
+"""Seconds that calls have to end when the process stops; orchestrators wait 30."""
+
+DRAIN_NOTICE = 0.2
+"""Seconds between saying "not ready" and refusing new calls, so that the edge has looked elsewhere."""
+
+HEALTH_INTERVAL = 1.0
+"""Seconds between two looks at what the service stands on."""
+
+OPTIONS = [
+    ("grpc.so_reuseport", 1),  # several processes of one service may share the port
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.http2.max_pings_without_data", 0),
+]
+
+
+class Server:
+    """The gRPC server of one service. `ready` says whether what it stands on is there."""
+
+    def __init__(
+        self, *, chain: Chain, files: tls.Files, listen: Address, ready: Callable[[], Awaitable[bool]]
+    ) -> None:
+        self._chain = chain
+        self._ready = ready
+        self._server = grpc.aio.server(options=OPTIONS)
+        self._listen = listen
+        self.port = self._server.add_secure_port(str(listen), tls.server_credentials(files))
+        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)  # type: ignore[no-untyped-call]
+
+    def add(self, service: ServiceDescriptor, servicer: object) -> None:
+        """Serves one service of the contract. Methods that the servicer lacks answer METHOD_NOT_IMPLEMENTED."""
+        handlers = self._chain.handlers(service, servicer)
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.full_name, handlers),))
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serves until `stop` is set, then ends the calls under way."""
+        await self._server.start()
+        logger.info("serving", extra={"listen": str(self._listen), "port": self.port})
+        watch = asyncio.create_task(self._watch())
+        try:
+            await stop.wait()
+        finally:
+            watch.cancel()
+            await self._health.enter_graceful_shutdown()
+            await asyncio.sleep(DRAIN_NOTICE)
+            await self._server.stop(GRACE)
+            logger.info("stopped")
+
+    async def _watch(self) -> None:
+        while True:
+            serving = await self._ready()
+            status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+            await self._health.set("", status)
+            await asyncio.sleep(HEALTH_INTERVAL)
+
+
+def run(main: Callable[[asyncio.Event, AsyncExitStack], Coroutine[Any, Any, None]]) -> None:
+    """Runs a process: `main` gets an event that SIGTERM and SIGINT set, and a stack for what must be closed.
+
+    A wrong configuration ends it with the list of faults and status 78
+    (EX_CONFIG), migrations that do not fit with 65 (EX_DATAERR).
+    """
+    try:
+        uvloop.run(_supervised(main))
+    except ConfigError as error:
+        logger.critical("%s", error)
+        raise SystemExit(78) from None
+    except MigrationError as error:
+        logger.critical("%s", error)
+        raise SystemExit(65) from None
+
+
+async def _supervised(main: Callable[[asyncio.Event, AsyncExitStack], Coroutine[Any, Any, None]]) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with AsyncExitStack() as stack:
+        await main(stop, stack)
+
+
+class Tasks:
+    """Background tasks of a process. One that fails stops the process, so that its supervisor starts it afresh."""
+
+    def __init__(self, stop: asyncio.Event) -> None:
+        self._stop = stop
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Starts one."""
+        task = asyncio.create_task(work)
+        task.add_done_callback(self._ended)
+        self._tasks.append(task)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.critical("a background task failed; the process stops", exc_info=error)
+            self._stop.set()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -1,0 +1,91 @@
+"""A Fault as `google.rpc.Status` and back, once at the boundary (AIP-193).
+
+Every status carries exactly one ErrorInfo, and a BadRequest or RetryInfo where
+there is something to say in it. The reason's domain follows from the enum that
+documents it: the runtime's or the service's. A reason that neither documents
+does not leave the node.
+"""
+
+from __future__ import annotations
+
+import importlib
+from functools import cache
+from typing import Any
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_status import rpc_status
+from solmu.runtime.v1 import errors_pb2
+
+from services.runtime.errors import BY_CODE, Fault, Internal
+
+NODE_DOMAIN = "node.solmu"
+PREFIX = "ERROR_REASON_"
+
+
+def domain(service: str) -> str:
+    """The domain of a service's own reasons: "messages.solmu"."""
+    return f"{service}.solmu"
+
+
+@cache
+def _domains(service: str) -> dict[str, str]:
+    """Every reason that this service may give, with its domain."""
+    own = importlib.import_module(f"solmu.{service}.v1.errors_pb2").ErrorReason
+    reasons = {name.removeprefix(PREFIX): domain(service) for name in own.DESCRIPTOR.values_by_name}
+    return reasons | {
+        name.removeprefix(PREFIX): NODE_DOMAIN for name in errors_pb2.ErrorReason.DESCRIPTOR.values_by_name
+    }
+
+
+def to_status(fault: Fault, *, service: str) -> status_pb2.Status:
+    """The status that a service answers with. A reason without documentation becomes INTERNAL."""
+    reason_domain = _domains(service).get(fault.reason)
+    if reason_domain is None:
+        return to_status(Internal("INTERNAL", "the service gave an undocumented reason"), service=service)
+    details: list[Any] = [
+        error_details_pb2.ErrorInfo(reason=fault.reason, domain=reason_domain, metadata=fault.metadata)
+    ]
+    if fault.violations:
+        violations = [
+            error_details_pb2.BadRequest.FieldViolation(field=field, description=description)
+            for field, description in fault.violations
+        ]
+        details.append(error_details_pb2.BadRequest(field_violations=violations))
+    if fault.retry_after is not None:
+        delay = duration_pb2.Duration()
+        delay.FromMilliseconds(round(fault.retry_after * 1000))
+        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+    status = status_pb2.Status(code=code_pb2.Code.Value(fault.code), message=fault.message)
+    for detail in details:
+        packed = any_pb2.Any()
+        packed.Pack(detail)
+        status.details.append(packed)
+    return status
+
+
+def from_status(status: status_pb2.Status) -> Fault:
+    """The Fault that a status stands for. Without an ErrorInfo its reason is UNAVAILABLE or INTERNAL."""
+    kind = BY_CODE.get(code_pb2.Code.Name(status.code), Internal)
+    info, bad, retry = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
+    for detail in status.details:
+        for message in (info, bad, retry):
+            detail.Unpack(message)  # where it is one; else nothing
+    return kind(
+        info.reason or ("UNAVAILABLE" if kind.code == "UNAVAILABLE" else "INTERNAL"),
+        status.message,
+        violations=[(violation.field, violation.description) for violation in bad.field_violations],
+        retry_after=retry.retry_delay.ToTimedelta().total_seconds() if retry.HasField("retry_delay") else None,
+        **dict(info.metadata),
+    )
+
+
+def fault_of(error: grpc.RpcError) -> Fault:
+    """The Fault behind the error of a call, of either of gRPC's two kinds."""
+    call: Any = error
+    try:
+        status = rpc_status.from_call(call)  # type: ignore[no-untyped-call]
+    except ValueError:  # details that contradict the status: somebody else's
+        status = None
+    return from_status(status or status_pb2.Status(code=call.code().value[0], message=call.details() or ""))

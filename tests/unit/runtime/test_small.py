@@ -1,0 +1,100 @@
+"""Page tokens, ids, the mesh, statuses and log lines."""
+
+from __future__ import annotations
+
+import json
+import logging
+import uuid
+
+import pytest
+from google.rpc import error_details_pb2
+
+from services.runtime import errors, ids, mesh, pages, status, telemetry
+from services.runtime.errors import FailedPrecondition, Fault, InvalidArgument
+
+
+def test_a_page_token_goes_on_where_it_was_made():
+    token = pages.token("units/abc", question="q")
+    assert pages.key(token, question="q") == "units/abc"
+    assert pages.key("", question="q") == ""
+
+
+@pytest.mark.parametrize("token", ["x", "{}", "WzFd", pages.token("a", question="another"), "é", "A" * 5000])
+def test_a_page_token_of_something_else_is_refused(token: str):
+    with pytest.raises(InvalidArgument) as refused:
+        pages.key(token, question="q")
+    assert refused.value.reason == "NAME_INVALID"
+
+
+def test_ids_sort_by_the_time_they_were_made():
+    made = []
+    for _ in range(5):
+        made.append(ids.new_id())
+        while ids.new_id().int >> 80 == made[-1].int >> 80:
+            pass
+    assert made == sorted(made)
+    assert {(one.version, one.variant) for one in made} == {(7, uuid.RFC_4122)}
+
+
+def test_a_service_exports_its_events_to_those_who_consume_them():
+    assert mesh.consumers("messages") == ("messages",)
+    assert mesh.exports("messages") == ()
+    assert set(mesh.exports("authorisations")) == {"messages", "exchange"}
+    assert mesh.api_prefix(consumer="messages", publisher="messages") == "$JS.API"
+    assert mesh.api_prefix(consumer="messages", publisher="authorisations") == "JS.authorisations.API"
+
+
+def test_a_fault_travels_as_a_status_and_comes_back():
+    fault = FailedPrecondition(
+        "MAILBOX_NOT_ACTIVE", "no mailbox", violations=[("a.b", "is wrong")], retry_after=1.5, message="units/x"
+    )
+    told = status.to_status(fault, service="messages")
+    info = error_details_pb2.ErrorInfo()
+    assert told.details[0].Unpack(info)
+    assert (info.reason, info.domain) == ("MAILBOX_NOT_ACTIVE", "messages.solmu")
+    back = status.from_status(told)
+    assert type(back) is FailedPrecondition
+    assert (back.reason, back.message, back.violations, back.retry_after, back.metadata) == (
+        fault.reason,
+        fault.message,
+        fault.violations,
+        fault.retry_after,
+        fault.metadata,
+    )
+
+
+def test_shared_reasons_have_the_nodes_domain():
+    told = status.to_status(errors.not_found("units/x"), service="messages")
+    info = error_details_pb2.ErrorInfo()
+    told.details[0].Unpack(info)
+    assert info.domain == "node.solmu"
+
+
+def test_a_reason_that_is_not_documented_does_not_leave():
+    told = status.to_status(InvalidArgument("MADE_UP", "secret"), service="messages")
+    assert told.code == 13
+    assert "secret" not in str(told)
+
+
+def test_every_kind_of_fault_is_a_canonical_code():
+    assert {kind.code for kind in Fault.__subclasses__()} == set(errors.BY_CODE)
+
+
+def test_a_log_line_tells_where_an_exception_came_from_but_not_what_it_said():
+    try:
+        try:
+            raise ValueError("row (hetu)=(131052-308T)")
+        except ValueError as cause:
+            raise RuntimeError("Matti Meikäläinen") from cause
+    except RuntimeError:
+        record = logging.getLogger("x").makeRecord(
+            "x", logging.ERROR, __file__, 1, "failed", (), __import__("sys").exc_info(), extra={"error_id": "e1"}
+        )
+    line = json.loads(telemetry.JsonLines("messages").format(record))
+    assert (line["message"], line["error_id"], line["service"]) == ("failed", "e1", "messages")
+    assert [entry for entry in line["exception"] if not entry.startswith(" ")] == [
+        "builtins.RuntimeError",
+        "builtins.ValueError",
+    ]
+    assert "131052" not in json.dumps(line)
+    assert "Matti" not in json.dumps(line, ensure_ascii=False)
