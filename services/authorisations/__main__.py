@@ -1,0 +1,66 @@
+"""Starts the authorisations service: `python -m services.authorisations`."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+
+from services.authorisations import declared
+from services.authorisations.client_servicer import ClientServicer
+from services.authorisations.clients import Rules
+from services.authorisations.contracts import declared_scopes
+from services.authorisations.keyring import KeyRing
+from services.authorisations.settings import Settings
+from services.authorisations.surface import surface
+from services.authorisations.token_servicer import KeyServicer, TokenServicer
+from services.runtime import config
+from services.runtime.foundation import lay
+from services.runtime.parties import PartyNames
+from services.runtime.server import run
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+def now() -> datetime:
+    """The time."""
+    return datetime.now(UTC)
+
+
+async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
+    """Wires the service and serves until it is told to stop."""
+    settings = config.read(Settings)
+    parties = PartyNames(key=settings.party_key, test_mode=settings.test_mode)
+    rules = Rules(known_scopes=declared_scopes(), trust_domain=f"spiffe://{settings.node}/")
+    keys = KeyRing(folder=settings.token_keys, clock=now)
+    declarations = declared.read(settings.clients, parties=parties, rules=rules, now=now()) if settings.clients else []
+    foundation = await lay(
+        "authorisations",
+        settings,
+        stop=stop,
+        stack=stack,
+        migrations=MIGRATIONS,
+        fetch_keys=lambda _: keys.key_set,
+    )
+    await declared.apply(foundation.database, declarations)
+    foundation.tasks.start(keys.follow())
+    clients = ClientServicer(
+        database=foundation.database,
+        outbox=foundation.outbox,
+        revocations=foundation.revocations,
+        parties=parties,
+        rules=rules,
+        clock=now,
+    )
+    tokens = TokenServicer(
+        database=foundation.database, keys=keys, issuer=settings.issuer, clock=now, new_id=uuid.uuid4
+    )
+    for service, servicer in surface(clients=clients, tokens=tokens, keys=KeyServicer(keys=keys)):
+        foundation.server.add(service, servicer)
+    await foundation.server.run(stop)
+
+
+if __name__ == "__main__":
+    run(main)

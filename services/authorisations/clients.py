@@ -1,0 +1,125 @@
+"""Clients: the information systems that may get tokens. Pure rules.
+
+A client is known by its id, and at the token endpoint by the URI in its
+certificate. It is never deleted: its id and URI stay taken after revocation, so
+that nobody inherits what they stood for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from services.runtime.errors import Aborted, FailedPrecondition, InvalidArgument
+
+
+@dataclass(frozen=True, kw_only=True)
+class Client:
+    """An information system."""
+
+    client_id: str
+    display_name: str
+    party: str
+    """The owner: the subject of its tokens."""
+    scopes: tuple[str, ...]
+    """What its tokens may allow; sorted, each once."""
+    certificate_uri: str
+    create_time: datetime
+    update_time: datetime
+    revoke_time: datetime | None = None
+    revision: int = 1
+    """Grows by one with every change."""
+
+    @property
+    def name(self) -> str:
+        """Its resource name."""
+        return f"clients/{self.client_id}"
+
+    @property
+    def etag(self) -> str:
+        """What a caller shows to prove that it knows the client as it is."""
+        return str(self.revision)
+
+    @property
+    def active(self) -> bool:
+        """Whether it may get tokens."""
+        return self.revoke_time is None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Changes:
+    """New values; None leaves what is there."""
+
+    display_name: str | None = None
+    scopes: tuple[str, ...] | None = None
+    certificate_uri: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """What the node allows a client to be."""
+
+    known_scopes: frozenset[str]
+    """The scopes that methods of the node's contracts need."""
+    trust_domain: str
+    """The prefix of URIs that name the node's own services and clients: "spiffe://solmu/"."""
+
+    def scopes(self, asked: Iterable[str]) -> tuple[str, ...]:
+        """Scopes as a client holds them. Raises InvalidArgument, SCOPE_UNKNOWN."""
+        scopes = tuple(sorted(set(asked)))
+        unknown = [scope for scope in scopes if scope not in self.known_scopes]
+        if unknown:
+            listed = " ".join(unknown)
+            raise InvalidArgument("SCOPE_UNKNOWN", f"no method of the node needs the scope {listed}", scope=listed)
+        return scopes
+
+    def certificate_uri(self, asked: str, *, client_id: str) -> str:
+        """The URI by which a client is known: what is asked, or its own in the trust domain.
+
+        Raises InvalidArgument, CERTIFICATE_URI_RESERVED, for any other of the
+        trust domain: it would be a service's, or another client's.
+        """
+        own = f"{self.trust_domain}client/{client_id}"
+        if not asked:
+            return own
+        if asked.startswith(self.trust_domain) and asked != own:
+            raise InvalidArgument(
+                "CERTIFICATE_URI_RESERVED",
+                "the certificate URI names another member of the node",
+                certificate_uri=asked,
+            )
+        return asked
+
+
+def changed(client: Client, changes: Changes, *, etag: str, rules: Rules, now: datetime) -> Client:
+    """The client with the changes; the same one where they change nothing.
+
+    Raises Aborted, ETAG_MISMATCH; FailedPrecondition, CLIENT_IS_REVOKED;
+    InvalidArgument, as `Rules` does.
+    """
+    _current(client, etag)
+    if not client.active:
+        raise FailedPrecondition("CLIENT_IS_REVOKED", "the client is revoked", resource=client.name)
+    fresh = client
+    if changes.display_name is not None:
+        fresh = replace(fresh, display_name=changes.display_name)
+    if changes.scopes is not None:
+        fresh = replace(fresh, scopes=rules.scopes(changes.scopes))
+    if changes.certificate_uri is not None:
+        uri = rules.certificate_uri(changes.certificate_uri, client_id=client.client_id)
+        fresh = replace(fresh, certificate_uri=uri)
+    return client if fresh == client else replace(fresh, revision=client.revision + 1, update_time=now)
+
+
+def revoked(client: Client, *, etag: str, now: datetime) -> Client:
+    """The client, revoked; the same one where it is already. Raises Aborted, ETAG_MISMATCH."""
+    if not client.active:
+        return client
+    _current(client, etag)
+    return replace(client, revision=client.revision + 1, update_time=now, revoke_time=now)
+
+
+def _current(client: Client, etag: str) -> None:
+    if etag and etag != client.etag:
+        raise Aborted("ETAG_MISMATCH", "the client has changed; read it again", resource=client.name)

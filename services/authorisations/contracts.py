@@ -1,0 +1,32 @@
+"""What the node's contracts declare: their files, and the scopes that their methods need."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import solmu
+from google.protobuf.descriptor import FileDescriptor
+from solmu.options.v1 import access_pb2
+
+from services.runtime import mesh
+
+
+def declared_scopes(services: Iterable[str] = tuple(mesh.SERVICES)) -> frozenset[str]:
+    """Every scope that some method of these services' contracts needs."""
+    return frozenset(
+        scope
+        for name in services
+        for file in files(name)
+        for service in file.services_by_name.values()
+        for method in service.methods
+        for scope in method.GetOptions().Extensions[access_pb2.access].scopes
+    )
+
+
+def files(service: str) -> Iterator[FileDescriptor]:
+    """The files of a service's contract."""
+    for root in solmu.__path__:
+        for path in sorted(Path(root, service).glob("v*/*_pb2.py")):
+            yield importlib.import_module(f"solmu.{service}.{path.parent.name}.{path.stem}").DESCRIPTOR

@@ -1,0 +1,16 @@
+"""What the service publishes, as messages of its contract."""
+
+from __future__ import annotations
+
+from solmu.authorisations.v1.events_pb2 import ClientRevoked
+
+from services.authorisations.clients import Client
+from services.runtime.outbox import Event, event
+
+
+def client_revoked(client: Client) -> Event:
+    """That a client, which is revoked, may not call any more."""
+    assert client.revoke_time is not None
+    payload = ClientRevoked(client=client.name)
+    payload.revoke_time.FromDatetime(client.revoke_time)
+    return event(payload, now=client.revoke_time)

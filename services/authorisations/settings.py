@@ -1,0 +1,20 @@
+"""What the process reads from its environment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.runtime.config import ServiceSettings, file, flag, folder, key, setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(ServiceSettings):
+    """Settings of the authorisations service."""
+
+    party_key: bytes = setting("SOLMU_PARTY_KEY", key, doc="file of the 32 bytes that party names are made with")
+    test_mode: bool = setting(
+        "SOLMU_TEST_MODE", flag, default=False, doc="yes lets in identity codes that registers set aside for testing"
+    )
+    token_keys: Path = setting("SOLMU_TOKEN_KEYS", folder, doc="folder of the keys that sign tokens, *.pem on P-256")
+    clients: Path | None = setting("SOLMU_CLIENTS", file, default=None, doc="JSON file of clients to register at start")

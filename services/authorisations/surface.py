@@ -1,0 +1,46 @@
+"""Which servicer answers which service of the contract."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from google.protobuf.descriptor import ServiceDescriptor
+from solmu.authorisations.v1 import (
+    administration_pb2,
+    audit_pb2,
+    checks_pb2,
+    clients_pb2,
+    log_in_pb2,
+    mandate_service_pb2,
+    registers_pb2,
+    themes_pb2,
+    tokens_pb2,
+    watch_pb2,
+)
+
+from services.authorisations.client_servicer import ClientServicer
+from services.authorisations.token_servicer import KeyServicer, TokenServicer
+
+_LATER = (
+    mandate_service_pb2,
+    themes_pb2,
+    registers_pb2,
+    checks_pb2,
+    watch_pb2,
+    audit_pb2,
+    administration_pb2,
+    log_in_pb2,
+)
+"""Contracts whose methods answer METHOD_NOT_IMPLEMENTED, to those who may call them."""
+
+
+def surface(
+    *, clients: ClientServicer, tokens: TokenServicer, keys: KeyServicer
+) -> Iterator[tuple[ServiceDescriptor, object]]:
+    """Every service of the contract, with what answers it."""
+    yield clients_pb2.DESCRIPTOR.services_by_name["ClientService"], clients
+    yield tokens_pb2.DESCRIPTOR.services_by_name["TokenService"], tokens
+    yield tokens_pb2.DESCRIPTOR.services_by_name["KeyService"], keys
+    for module in _LATER:
+        for service in module.DESCRIPTOR.services_by_name.values():
+            yield service, object()

@@ -1,0 +1,77 @@
+"""The authorisations service over a database, without the network in front of it."""
+
+import itertools
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from solmu.authorisations.v1 import tokens_pb2
+from solmu.authorisations.v1.clients_pb2 import Client, CreateClientRequest
+from solmu.types.v1.types_pb2 import NationalIdentifier
+
+from services.authorisations.client_servicer import ClientServicer
+from services.authorisations.keyring import KeyRing
+from services.authorisations.token_servicer import TokenServicer
+from services.runtime.database import Database
+from services.runtime.outbox import Outbox
+from services.runtime.parties import PartyNames
+from services.runtime.revocations import Revocations
+from services.runtime.telemetry import Telemetry
+from tests.unit.authorisations.builders import CERTIFICATE, ISSUER, NOW, OWNER, RULES, key_file
+
+PARTIES = PartyNames(key=b"k" * 32, test_mode=True)
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class Service:
+    """The servicers over one database."""
+
+    database: Database
+    clients: ClientServicer
+    tokens: TokenServicer
+    keys: KeyRing
+    revocations: Revocations
+
+    async def register(self, client_id: str = "", **fields: Any) -> Client:
+        """Registers a client, of a new id where none is given."""
+        owner = NationalIdentifier(scheme=NationalIdentifier.SCHEME_FI_YTUNNUS, value=OWNER)
+        values: dict[str, Any] = {"display_name": "Case system", "owner": owner, "scopes": ["messages.send"]}
+        request = CreateClientRequest(client_id=client_id or new_id(), client=Client(**values | fields))
+        return await self.clients.CreateClient(request)
+
+    async def issue(self, client: Client, **fields: Any) -> tokens_pb2.IssueTokenResponse:
+        """Asks for a token as the edge does for a client that shows its certificate."""
+        certificate = tokens_pb2.ClientCertificate(sha256=CERTIFICATE, uri_sans=[client.certificate_uri])
+        values: dict[str, Any] = {"grant_type": "client_credentials", "certificate": certificate}
+        request = tokens_pb2.IssueTokenRequest(client_id=client.name.removeprefix("clients/"), **values | fields)
+        return await self.tokens.IssueToken(request)
+
+
+def new_id() -> str:
+    """A client id that no other test uses."""
+    return f"system-{next(_numbers):06}"
+
+
+def ticking(start: datetime) -> Callable[[], datetime]:
+    """A clock that is a second later at every look."""
+    seconds = itertools.count()
+    return lambda: start + timedelta(seconds=next(seconds))
+
+
+def assemble(database: Database, folder: Path, *, clock: Callable[[], datetime] | None = None) -> Service:
+    """The service, with one signing key in `folder`, and its own time where none is given."""
+    clock = clock or ticking(NOW)
+    key_file(folder, "20260101T000000Z.pem")
+    keys = KeyRing(folder=folder, clock=clock)
+    revocations = Revocations(database=database)
+    # The relay does not run: the tests look at what waits in the outbox.
+    outbox = Outbox(database=database, nats=None, node="solmu", service="authorisations", telemetry=Telemetry())  # type: ignore[arg-type]
+    clients = ClientServicer(
+        database=database, outbox=outbox, revocations=revocations, parties=PARTIES, rules=RULES, clock=clock
+    )
+    tokens = TokenServicer(database=database, keys=keys, issuer=ISSUER, clock=clock, new_id=uuid.uuid4)
+    return Service(database, clients, tokens, keys, revocations)

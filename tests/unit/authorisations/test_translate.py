@@ -1,0 +1,100 @@
+"""What of a client's message becomes a client, and back."""
+
+import pytest
+from solmu.authorisations.v1.clients_pb2 import Client, CreateClientRequest, UpdateClientRequest
+from solmu.types.v1.types_pb2 import NationalIdentifier
+
+from services.authorisations import translate
+from services.authorisations.clients import Changes
+from services.runtime.errors import InvalidArgument, Unimplemented
+from services.runtime.parties import PartyNames
+from tests.unit.authorisations.builders import NOW, OWNER, RULES, client
+
+PARTIES = PartyNames(key=b"k" * 32, test_mode=True)
+
+
+def request(**fields: object) -> CreateClientRequest:
+    owner = NationalIdentifier(scheme=NationalIdentifier.SCHEME_FI_YTUNNUS, value=OWNER)
+    values: dict[str, object] = {"display_name": "Case system", "owner": owner, "scopes": ["messages.send"]}
+    return CreateClientRequest(client_id="case-system", client=Client(**values | fields))  # type: ignore[arg-type]
+
+
+def test_the_owner_becomes_a_party_and_nothing_else() -> None:
+    registered = translate.client_to_register(request(), parties=PARTIES, rules=RULES, now=NOW)
+    assert registered.party == PARTIES.name_of(request().client.owner)
+    assert registered.party.startswith("organisations/")
+    shown = translate.client_message(registered)
+    assert not shown.HasField("owner")
+    assert OWNER not in str(shown)
+
+
+def test_a_wrong_identity_code_is_refused_by_its_field() -> None:
+    owner = NationalIdentifier(scheme=NationalIdentifier.SCHEME_FI_YTUNNUS, value="0201256-7")
+    with pytest.raises(InvalidArgument) as refusal:
+        translate.client_to_register(request(owner=owner), parties=PARTIES, rules=RULES, now=NOW)
+    assert refusal.value.reason == "IDENTIFIER_INVALID"
+    assert refusal.value.violations[0][0] == "client.owner.value"
+
+
+def test_output_fields_of_a_request_are_not_taken_over() -> None:
+    sent = request(name="clients/other", party="organisations/other", state=Client.STATE_REVOKED, etag="9")
+    registered = translate.client_to_register(sent, parties=PARTIES, rules=RULES, now=NOW)
+    assert registered.name == "clients/case-system"
+    assert registered.active
+    assert registered.party != "organisations/other"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("authentication", Client.AUTHENTICATION_PRIVATE_KEY_JWT),
+        ("jwks", '{"keys":[]}'),
+        ("redirect_uris", ["https://portal.example/back"]),
+        ("themes", ["themes/building-permits"]),
+    ],
+)
+def test_a_field_that_this_release_would_leave_aside_is_refused(field: str, value: object) -> None:
+    with pytest.raises(Unimplemented) as refusal:
+        translate.client_to_register(request(**{field: value}), parties=PARTIES, rules=RULES, now=NOW)
+    assert refusal.value.reason == "NOT_IN_THIS_RELEASE"
+    assert refusal.value.metadata == {"field": field}
+    update = UpdateClientRequest(client=Client(**{field: value}))  # type: ignore[arg-type]
+    with pytest.raises(Unimplemented):
+        translate.changes(update)
+
+
+def test_authentication_by_certificate_may_be_said_aloud() -> None:
+    sent = request(authentication=Client.AUTHENTICATION_TLS_CLIENT_AUTH)
+    assert translate.client_to_register(sent, parties=PARTIES, rules=RULES, now=NOW)
+
+
+def test_a_client_that_was_read_can_be_written_back() -> None:
+    shown = translate.client_message(client())
+    assert translate.changes(UpdateClientRequest(client=shown)) == Changes(
+        display_name="Case system",
+        scopes=("messages.read", "messages.send"),
+        certificate_uri="spiffe://solmu/client/case-system",
+    )
+
+
+def test_a_mask_names_what_changes_even_to_nothing() -> None:
+    update = UpdateClientRequest(client=Client(display_name="Ignored"))
+    update.update_mask.paths.append("scopes")
+    assert translate.changes(update) == Changes(scopes=())
+
+
+@pytest.mark.parametrize("path", ["owner", "party", "state", "client.scopes", "*", "etag", "nonsense"])
+def test_a_field_that_cannot_change_is_refused(path: str) -> None:
+    update = UpdateClientRequest(client=Client(display_name="New"))
+    update.update_mask.paths.append(path)
+    with pytest.raises(InvalidArgument) as refusal:
+        translate.changes(update)
+    assert refusal.value.reason == "UPDATE_MASK_INVALID"
+
+
+def test_a_client_keeps_a_display_name() -> None:
+    update = UpdateClientRequest(client=Client())
+    update.update_mask.paths.append("display_name")
+    with pytest.raises(InvalidArgument) as refusal:
+        translate.changes(update)
+    assert refusal.value.reason == "UPDATE_MASK_INVALID"
