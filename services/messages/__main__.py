@@ -1,0 +1,104 @@
+"""The messages service: `python -m services.messages`."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from solmu.messages.v1 import (
+    attachments_pb2,
+    feed_pb2,
+    inbox_pb2,
+    letters_pb2,
+    mailboxes_pb2,
+    messages_pb2,
+    templates_pb2,
+    units_pb2,
+)
+
+from services.messages import housekeeping
+from services.messages.blobs import Blobs
+from services.messages.feed import Feed
+from services.messages.servicers.attachments import Attachments
+from services.messages.servicers.feed import Feeds
+from services.messages.servicers.inbox import Inbox
+from services.messages.servicers.mailboxes import Mailboxes
+from services.messages.servicers.messages import Messages
+from services.messages.servicers.units import Units
+from services.runtime import config, foundation
+from services.runtime.config import Address, ServiceSettings, setting
+from services.runtime.consumer import Consumer
+from services.runtime.parties import PartyNames
+from services.runtime.sealing import Vault
+from services.runtime.server import run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(ServiceSettings):
+    """What the messages service reads."""
+
+    authorisations: Address = setting("SOLMU_AUTHORISATIONS", config.address, doc="host:port of authorisations")
+    attachments: Path = setting("SOLMU_ATTACHMENTS", config.folder, doc="folder for the content of attachments")
+    root_key: bytes = setting("SOLMU_ROOT_KEY", config.key, doc="file of 32 bytes under which data keys are wrapped")
+    party_key: bytes = setting(
+        "SOLMU_PARTY_KEY", config.key, doc="file of 32 bytes that turns identity codes into names"
+    )
+    test_mode: bool = setting("SOLMU_TEST_MODE", config.flag, default=False, doc="yes: take test identity codes")
+
+
+async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
+    """Wires the service and serves."""
+    settings = config.read(Settings)
+    base = await foundation.lay(
+        "messages",
+        settings,
+        stop=stop,
+        stack=stack,
+        migrations=Path(__file__).parent / "migrations",
+        fetch_keys=foundation.keys_from(settings.authorisations, settings),
+    )
+    database, outbox = base.database, base.outbox
+    parties = PartyNames(key=settings.party_key, test_mode=settings.test_mode)
+    vault = Vault(settings.root_key)
+    blobs = Blobs(settings.attachments)
+
+    feed = Feed(database=database, nats=base.nats)
+    await feed.listen()
+    base.consume(foundation.revocation_consumer(base, service="messages"))
+    base.consume(
+        Consumer(
+            service="messages",
+            publisher="messages",
+            database=database,
+            nats=base.nats,
+            handle=feed.handle,
+            committed=feed.written,
+            telemetry=base.telemetry,
+        )
+    )
+    base.tasks.start(housekeeping.run(database=database, blobs=blobs))
+
+    inbox = Inbox(database=database, outbox=outbox, vault=vault)
+    contract = (
+        (units_pb2, "UnitService", Units(database=database, parties=parties)),
+        (mailboxes_pb2, "MailboxService", Mailboxes(database=database, parties=parties, vault=vault)),
+        (
+            attachments_pb2,
+            "AttachmentService",
+            Attachments(database=database, blobs=blobs, inbox=inbox, outbox=outbox, vault=vault),
+        ),
+        (messages_pb2, "MessageService", Messages(database=database, outbox=outbox, parties=parties, vault=vault)),
+        (inbox_pb2, "InboxService", inbox),
+        (feed_pb2, "FeedService", Feeds(database=database, feed=feed, revoked=base.revocations.revoked)),
+        (letters_pb2, "LetterService", None),
+        (templates_pb2, "TemplateService", None),
+    )
+    for module, name, servicer in contract:
+        base.server.add(module.DESCRIPTOR.services_by_name[name], servicer)
+    await base.server.run(stop)
+
+
+if __name__ == "__main__":
+    run(main)

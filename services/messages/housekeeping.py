@@ -1,0 +1,39 @@
+"""What has to be forgotten in time: unused attachments, old events of the feeds."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import UTC, datetime, timedelta
+
+from services.messages import store
+from services.messages.blobs import Blobs
+from services.messages.feed import KEPT_DAYS
+from services.runtime.database import PASSING, Database
+
+logger = logging.getLogger(__name__)
+
+INTERVAL = 600.0
+"""Seconds between two rounds."""
+
+BATCH = 500
+"""Attachments deleted in one statement."""
+
+
+async def run(*, database: Database, blobs: Blobs) -> None:
+    """Rounds, for as long as the process runs. Several processes may do this at once."""
+    while True:
+        try:
+            await once(database=database, blobs=blobs, now=datetime.now(UTC))
+        except PASSING as error:
+            logger.warning("housekeeping waits", extra={"error": type(error).__qualname__})
+        await asyncio.sleep(INTERVAL)
+
+
+async def once(*, database: Database, blobs: Blobs, now: datetime) -> None:
+    """One round."""
+    while expired := await store.expired_attachments(database, now=now, limit=BATCH):
+        for attachment_id in expired:
+            await blobs.delete(attachment_id)
+        logger.info("unused attachments deleted", extra={"count": len(expired)})
+    await store.sweep_feeds(database, older_than=now - timedelta(days=KEPT_DAYS))

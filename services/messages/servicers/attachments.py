@@ -1,0 +1,176 @@
+"""AttachmentService: content up and down as streams."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from uuid import UUID
+
+from google.api import httpbody_pb2
+from solmu.messages.v1 import attachments_pb2
+
+from services.messages import files, store
+from services.messages.blobs import Blobs, Writer
+from services.messages.servicers import names, views
+from services.messages.servicers.inbox import Inbox
+from services.runtime import identity
+from services.runtime.database import Database, Row
+from services.runtime.errors import FailedPrecondition, InvalidArgument, not_found
+from services.runtime.ids import new_id
+from services.runtime.outbox import Outbox
+from services.runtime.sealing import Vault
+
+Attachment = attachments_pb2.Attachment
+
+UNUSED_HOURS = 24
+"""How long an attachment waits for a message that uses it."""
+
+MAX_PIECE = 1024 * 1024
+"""Bytes of content in one message of an upload."""
+
+
+class Attachments:
+    """Takes and gives attachments."""
+
+    def __init__(self, *, database: Database, blobs: Blobs, inbox: Inbox, outbox: Outbox, vault: Vault) -> None:
+        self._database = database
+        self._blobs = blobs
+        self._inbox = inbox
+        self._outbox = outbox
+        self._vault = vault
+
+    async def CreateAttachment(self, request: attachments_pb2.CreateAttachmentRequest) -> Attachment:
+        """Reserves an attachment; a repeat of the request id returns the first."""
+        asked, attachment_id, owner, now = request.attachment, new_id(), identity.caller().party, names.now()
+        name = files.file_name(asked.file_name)
+        data_key = self._vault.new_key(owner=f"attachments/{attachment_id}")
+        sealer = self._vault.sealer(data_key, owner=f"attachments/{attachment_id}")
+        request_id = UUID(request.request_id) if request.request_id else None
+        row = await store.insert_attachment(
+            self._database,
+            {
+                "attachment_id": attachment_id,
+                "owner": owner,
+                "request_id": request_id,
+                "file_name": sealer.seal(name.encode(), context=f"attachments/{attachment_id}/name"),
+                "media_type": asked.media_type,
+                "size_bytes": asked.size_bytes,
+                "sha256": asked.sha256,
+                "data_key": data_key,
+                "create_time": now,
+                "expire_time": now + timedelta(hours=UNUSED_HOURS),
+            },
+        )
+        if row is None and request_id is not None:
+            row = await store.attachment_by_request(self._database, owner, request_id)
+        if row is None:
+            raise not_found(f"attachments/{attachment_id}")
+        return self._view(row)
+
+    async def UploadAttachment(self, requests: AsyncIterator[attachments_pb2.UploadAttachmentRequest]) -> Attachment:
+        """Takes content until the stream ends; checks it once all of it is there."""
+        first = await anext(aiter(requests), None)
+        if first is None or not first.name:
+            violations = [("name", "is not set on the first message of the stream")]
+            raise InvalidArgument("FIELD_INVALID", "the upload does not say what it is of", violations=violations)
+        row = await self._own(names.uid(first.name, 1))
+        if row["state"] != Attachment.STATE_RESERVED:
+            raise FailedPrecondition("ATTACHMENT_COMPLETE", "all of the content is there already")
+        sealer = views.attachment_sealer(row, vault=self._vault)
+        async with self._blobs.writer(row["attachment_id"], sealer) as writer:
+            files.resumed_at(first.offset, received=writer.kept)
+            await _take(writer, first, row)
+            async for request in requests:
+                await _take(writer, request, row)
+            return await self._finish(writer, row)
+
+    async def GetAttachment(self, request: attachments_pb2.GetAttachmentRequest) -> Attachment:
+        """An attachment, for the party that made it."""
+        return self._view(await self._own(names.uid(request.name, 1)))
+
+    async def DownloadAttachment(
+        self, request: attachments_pb2.DownloadAttachmentRequest
+    ) -> AsyncIterator[httpbody_pb2.HttpBody]:
+        """Content, to a recipient (which opens the message) or to the party that made it."""
+        row = await self._readable(request.name)
+        if row["state"] != Attachment.STATE_CLEAN:
+            raise FailedPrecondition(
+                "ATTACHMENT_NOT_READY",
+                "not all of the content is there",
+                attachment=f"attachments/{row['attachment_id']}",
+            )
+        if request.offset > row["size_bytes"]:
+            raise InvalidArgument(
+                "FIELD_INVALID", "the offset lies behind the end", violations=[("offset", "is too large")]
+            )
+        sealer = views.attachment_sealer(row, vault=self._vault)
+        media_type = row["media_type"]
+        async for piece in self._blobs.read(
+            row["attachment_id"], sealer, offset=request.offset, size=row["size_bytes"]
+        ):
+            yield httpbody_pb2.HttpBody(content_type=media_type, data=piece)
+            media_type = ""  # in the first message only
+
+    async def DeleteAttachment(self, request: attachments_pb2.DeleteAttachmentRequest) -> Attachment:
+        """Deletes an attachment that no message uses."""
+        attachment_id = names.uid(request.name, 1)
+        await self._own(attachment_id)
+        row = await store.delete_attachment(self._database, attachment_id)
+        if row is None:
+            raise FailedPrecondition("ATTACHMENT_IN_USE", "the attachment goes with a message and stays")
+        await self._blobs.delete(attachment_id)
+        return self._view(row)
+
+    async def _own(self, attachment_id: UUID) -> Row:
+        row = await store.attachment(self._database, attachment_id)
+        if row is None or row["owner"] != identity.caller().party or row["state"] == Attachment.STATE_PURGED:
+            raise not_found(f"attachments/{attachment_id}")
+        return row
+
+    async def _readable(self, name: str) -> Row:
+        if name.startswith("attachments/"):
+            return await self._own(names.uid(name, 1))
+        mailbox_id, message_id, attachment_id = (names.uid(name, position) for position in (1, 3, 5))
+        async with self._database.transaction() as transaction:
+            await names.own_mailbox(transaction, mailbox_id)
+            await self._inbox.open(transaction, mailbox_id, message_id, method="DownloadAttachment")
+            attached = await store.attachments_of(transaction, [message_id])
+        self._outbox.wake()
+        for row in attached:
+            if row["attachment_id"] == attachment_id:
+                return row
+        raise not_found(name)
+
+    async def _finish(self, writer: Writer, row: Row) -> Attachment:
+        if writer.received < row["size_bytes"]:
+            await writer.pause()
+            return self._view(row)
+        try:
+            files.complete(writer.received, writer.digest, size=row["size_bytes"], sha256=row["sha256"])
+        except InvalidArgument:
+            writer.discard()
+            raise
+        await writer.finish()
+        ready = await store.set_attachment_ready(self._database, row["attachment_id"])
+        if ready is None:
+            writer.discard()
+            raise not_found(f"attachments/{row['attachment_id']}")
+        return self._view(ready)
+
+    def _view(self, row: Row) -> Attachment:
+        whole = row["state"] != Attachment.STATE_RESERVED
+        received = row["size_bytes"] if whole else self._blobs.size(row["attachment_id"])
+        return views.attachment(row, vault=self._vault, received=received)
+
+
+async def _take(writer: Writer, request: attachments_pb2.UploadAttachmentRequest, row: Row) -> None:
+    data = request.content.data
+    if len(data) > MAX_PIECE:
+        violations = [("content.data", f"is over {MAX_PIECE} bytes")]
+        raise InvalidArgument("FIELD_INVALID", "a message of the stream is too large", violations=violations)
+    try:
+        files.not_beyond(writer.received + len(data), size=row["size_bytes"])
+    except InvalidArgument:
+        writer.discard()
+        raise
+    await writer.append(data)

@@ -1,0 +1,236 @@
+"""MessageService: what a unit sends, and sees of it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import UUID
+
+from solmu.messages.v1 import events_pb2, messages_pb2
+
+from services.messages import mailboxes, store
+from services.messages.servicers import names, views
+from services.runtime import identity, outbox, pages, status
+from services.runtime.database import Connection, Database, Row
+from services.runtime.errors import AlreadyExists, FailedPrecondition, Fault, InvalidArgument, Unimplemented, not_found
+from services.runtime.ids import new_id
+from services.runtime.outbox import Outbox
+from services.runtime.parties import PartyNames
+from services.runtime.sealing import Vault
+
+Message = messages_pb2.Message
+Delivery = messages_pb2.Delivery
+
+NOT_YET = ("in_reply_to", "publish_time", "due_time", "paper", "notification", "template", "template_values")
+"""Fields of the contract that this release would have to pass over: it refuses them instead."""
+
+
+class Messages:
+    """Sends messages and shows them to the unit that sent them."""
+
+    def __init__(self, *, database: Database, outbox: Outbox, parties: PartyNames, vault: Vault) -> None:
+        self._database = database
+        self._outbox = outbox
+        self._parties = parties
+        self._vault = vault
+
+    async def SendMessage(self, request: messages_pb2.SendMessageRequest) -> Message:
+        """Accepts a message and delivers it; a repeat returns the first result."""
+        _available(request.message)
+        unit_id = names.part(request.parent, 1)
+        party, mailbox_id = self._recipient(request.message.recipient)
+        route = await store.route(self._database, unit_id=unit_id, party=party, mailbox_id=mailbox_id)
+        if route.organisation != identity.caller().party:
+            raise not_found(request.parent)
+        if route.mailbox_id is None or route.mailbox_state is None or route.data_key is None:
+            mailboxes.receiving(None, now=names.now())
+            raise AssertionError("a mailbox that is not there does not receive")
+        digest = self._vault.digest(_canonical(request))
+        replay = await self._replay(unit_id, route.mailbox_id, request.idempotency_key, digest)
+        if replay is not None:
+            return replay
+        state = mailboxes.Mailbox(mailboxes.State(route.mailbox_state), route.opt_out_end_time)
+        mailboxes.receiving(state, now=names.now())
+        message = self._new_message(request, unit_id, route.mailbox_id, route.data_key, digest)
+        if not await self._keep(message, request.message):
+            replay = await self._replay(unit_id, route.mailbox_id, request.idempotency_key, digest)
+            if replay is None:
+                raise not_found(request.parent)
+            return replay
+        self._outbox.wake()
+        return await self._shown(unit_id, message.message_id)
+
+    async def SendMessages(
+        self, requests: AsyncIterator[messages_pb2.SendMessagesRequest]
+    ) -> AsyncIterator[messages_pb2.SendMessagesResponse]:
+        """Sends each message of a stream, with a result of its own."""
+        index = 0
+        async for request in requests:
+            response = messages_pb2.SendMessagesResponse(index=index, idempotency_key=request.message.idempotency_key)
+            try:
+                response.message.CopyFrom(await self.SendMessage(request.message))
+            except Fault as fault:
+                response.refusal.CopyFrom(status.to_status(fault, service="messages"))
+            yield response
+            index += 1
+
+    async def GetMessage(self, request: messages_pb2.GetMessageRequest) -> Message:
+        """A message, for the unit that sent it."""
+        unit_id = names.part(request.name, 1)
+        await names.own_unit(self._database, unit_id)
+        return await self._shown(unit_id, names.uid(request.name, 3))
+
+    async def ListMessages(self, request: messages_pb2.ListMessagesRequest) -> messages_pb2.ListMessagesResponse:
+        """A unit's messages, latest first, without their bodies."""
+        unit_id = names.part(request.parent, 1)
+        await names.own_unit(self._database, unit_id)
+        if request.direction == Message.DIRECTION_INBOUND:
+            return messages_pb2.ListMessagesResponse()
+        question = f"{request.parent} {request.idempotency_key} {request.case_id}"
+        key = pages.key(request.page_token, question=question)
+        size = pages.size(request.page_size)
+        rows = await store.messages_of_unit(
+            self._database,
+            unit_id,
+            before=UUID(key) if key else None,
+            idempotency_key=request.idempotency_key,
+            case_id=request.case_id,
+            limit=size + 1,
+        )
+        response = messages_pb2.ListMessagesResponse()
+        for row in rows[:size]:
+            message = self._view(row, [])
+            message.ClearField("bodies")
+            response.messages.append(message)
+        if len(rows) > size:
+            response.next_page_token = pages.token(str(rows[size - 1]["message_id"]), question=question)
+        return response
+
+    def _recipient(self, recipient: messages_pb2.Recipient) -> tuple[str | None, UUID | None]:
+        if recipient.WhichOneof("address") == "identifier":
+            return self._parties.name_of(recipient.identifier, field="message.recipient.identifier"), None
+        return None, names.uid(recipient.mailbox, 1, field="message.recipient.mailbox")
+
+    async def _replay(self, unit_id: str, mailbox_id: UUID, key: str, digest: bytes) -> Message | None:
+        """The first message that was sent with this key, or None. Raises AlreadyExists where its content differs."""
+        first = await store.first_sent(self._database, unit_id=unit_id, mailbox_id=mailbox_id, idempotency_key=key)
+        if first is None:
+            return None
+        if first["content_digest"] != digest:
+            raise AlreadyExists(
+                "IDEMPOTENCY_KEY_REUSED",
+                "the idempotency key was used for another content to the same recipient",
+                message=f"units/{unit_id}/messages/{first['message_id']}",
+            )
+        return await self._shown(unit_id, first["message_id"])
+
+    def _new_message(
+        self, request: messages_pb2.SendMessageRequest, unit_id: str, mailbox_id: UUID, data_key: bytes, digest: bytes
+    ) -> store.NewMessage:
+        message_id, caller = new_id(), identity.caller()
+        sealer = self._vault.sealer(data_key, owner=f"mailboxes/{mailbox_id}")
+        return store.NewMessage(
+            message_id=message_id,
+            unit_id=unit_id,
+            mailbox_id=mailbox_id,
+            kind=request.message.kind or Message.KIND_ORDINARY,
+            idempotency_key=request.idempotency_key,
+            content_digest=digest,
+            content=sealer.seal(views.content(request.message), context=f"messages/{message_id}"),
+            correlation_id=request.message.correlation_id,
+            case_id=request.message.case_reference.case_id,
+            thread=message_id,
+            sender_party=caller.party,
+            sender_client=caller.client,
+            now=names.now(),
+            delivery_id=new_id(),
+        )
+
+    async def _keep(self, message: store.NewMessage, asked: Message) -> bool:
+        """Keeps the message with all that belongs to it, or nothing. False: its idempotency key is used by now."""
+        reference = events_pb2.MessageReference(
+            message=f"units/{message.unit_id}/messages/{message.message_id}",
+            idempotency_key=message.idempotency_key,
+            correlation_id=message.correlation_id,
+        )
+        delivery = Delivery(
+            name=f"deliveries/{message.delivery_id}",
+            channel=Delivery.CHANNEL_ELECTRONIC,
+            state=Delivery.STATE_AVAILABLE,
+            update_time=names.timestamp(message.now),
+        )
+        events = [
+            outbox.event(events_pb2.MessageAccepted(reference=reference), now=message.now),
+            outbox.event(events_pb2.DeliveryChanged(reference=reference, delivery=delivery), now=message.now),
+        ]
+        if not asked.attachments:
+            return await store.send(self._database, message, events, trace=self._outbox.trace())
+        async with self._database.transaction() as transaction:
+            if not await store.send(transaction, message, events, trace=self._outbox.trace()):
+                return False
+            await self._attach(transaction, message, asked)
+            return True
+
+    async def _attach(self, transaction: Connection, message: store.NewMessage, asked: Message) -> None:
+        wanted = [
+            (
+                names.uid(use.attachment, 1, field=f"message.attachments[{position}].attachment"),
+                use.role,
+                use.excluded_from_paper,
+                use.language,
+            )
+            for position, use in enumerate(asked.attachments)
+        ]
+        if len({attachment_id for attachment_id, *_ in wanted}) < len(wanted):
+            violations = [("message.attachments", "names an attachment twice")]
+            raise InvalidArgument("FIELD_INVALID", "an attachment is named twice", violations=violations)
+        bound = await store.attach(
+            transaction, message_id=message.message_id, owner=message.sender_party, attachments=wanted
+        )
+        for attachment_id, *_ in wanted:
+            if attachment_id not in bound:
+                raise FailedPrecondition(
+                    "ATTACHMENT_NOT_READY",
+                    "an attachment does not exist, is not the sender's, or has not all of its content",
+                    attachment=f"attachments/{attachment_id}",
+                )
+
+    async def _shown(self, unit_id: str, message_id: UUID) -> Message:
+        row = await store.message_of_unit(self._database, unit_id, message_id)
+        if row is None:
+            raise not_found(f"units/{unit_id}/messages/{message_id}")
+        return self._view(row, await store.attachments_of(self._database, [message_id]))
+
+    def _view(self, row: Row, attachments: list[Row]) -> Message:
+        return views.message(row, attachments, vault=self._vault)
+
+
+def _available(message: Message) -> None:
+    """Raises Unimplemented, FEATURE_NOT_AVAILABLE, for what this release does not carry out."""
+    fields = [field for field in NOT_YET if _is_set(message, field)]
+    if message.kind == Message.KIND_VERIFIABLE:
+        fields.append("kind")
+    if message.reply_policy.allowed == messages_pb2.ReplyPolicy.ALLOWED_READERS:
+        fields.append("reply_policy")
+    if message.recipient.HasField("postal_address"):
+        fields.append("recipient.postal_address")
+    if fields:
+        raise Unimplemented(
+            "FEATURE_NOT_AVAILABLE",
+            f"this release does not carry out message.{fields[0]}",
+            field=f"message.{fields[0]}",
+        )
+    if not message.bodies and not message.attachments:
+        violations = [("message.bodies", "is empty, and there are no attachments")]
+        raise InvalidArgument("FIELD_INVALID", "a message has a text or an attachment", violations=violations)
+
+
+def _is_set(message: Message, field: str) -> bool:
+    descriptor = message.DESCRIPTOR.fields_by_name[field]
+    value: Any = getattr(message, field)
+    return message.HasField(field) if descriptor.has_presence else bool(value)  # type: ignore[arg-type]
+
+
+def _canonical(request: messages_pb2.SendMessageRequest) -> bytes:
+    """The same bytes for the same content: what makes a repeat a repeat."""
+    return request.SerializeToString(deterministic=True)

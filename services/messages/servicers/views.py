@@ -1,0 +1,131 @@
+"""Rows as the contract's messages: what the sender sees, and what the recipient sees."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from solmu.messages.v1 import attachments_pb2, inbox_pb2, messages_pb2
+from solmu.types.v1 import types_pb2
+
+from services.messages.servicers import names, units
+from services.runtime.database import Row
+from services.runtime.sealing import Sealer, Vault
+
+Message = messages_pb2.Message
+Delivery = messages_pb2.Delivery
+
+CONTENT = ("title", "bodies", "visibility", "case_reference", "metadata", "actions", "reply_policy")
+"""What of a message is sealed under the mailbox's key."""
+
+
+def content(message: Message) -> bytes:
+    """The part of a message that is sealed."""
+    part = Message()
+    part.CopyFrom(message)
+    for field in part.DESCRIPTOR.fields:
+        if field.name not in CONTENT:
+            part.ClearField(field.name)  # type: ignore[arg-type]
+    return part.SerializeToString()
+
+
+def delivery(row: Row) -> Delivery:
+    """A message's delivery."""
+    result = Delivery(
+        name=f"deliveries/{row['delivery_id']}",
+        channel=row["channel"],
+        state=row["delivery_state"],
+        update_time=names.timestamp(row["update_time"]),
+    )
+    if row["actor"] is not None:
+        result.actor.MergeFromString(row["actor"])
+    return result
+
+
+def message(row: Row, attachments: Sequence[Row], *, vault: Vault) -> Message:
+    """A message as the unit that sent it sees it. Content that has been erased is left out."""
+    result = Message()
+    if row["data_key"] is not None:
+        sealer = vault.sealer(row["data_key"], owner=f"mailboxes/{row['mailbox_id']}")
+        result.MergeFromString(sealer.open(row["content"], context=f"messages/{row['message_id']}"))
+    result.MergeFrom(
+        Message(
+            name=f"units/{row['unit_id']}/messages/{row['message_id']}",
+            direction=row["direction"],
+            recipient=messages_pb2.Recipient(mailbox=f"mailboxes/{row['mailbox_id']}"),
+            kind=row["kind"],
+            attachments=[attached(attachment, vault=vault) for attachment in attachments],
+            thread=f"threads/{row['thread']}",
+            correlation_id=row["correlation_id"],
+            idempotency_key=row["idempotency_key"],
+            state=row["state"],
+            deliveries=[delivery(row)],
+            sender=types_pb2.Actor(party=row["sender_party"], client=row["sender_client"]),
+            create_time=names.timestamp(row["create_time"]),
+            release_time=names.timestamp(row["release_time"]),
+        )
+    )
+    return result
+
+
+def inbox_message(
+    row: Row, attachments: Sequence[Row], *, sealer: Sealer, vault: Vault, whole: bool
+) -> inbox_pb2.InboxMessage:
+    """A message as the owner of its mailbox sees it; in lists without what makes it opened."""
+    sealed = Message.FromString(sealer.open(row["content"], context=f"messages/{row['message_id']}"))
+    result = inbox_pb2.InboxMessage(
+        name=f"mailboxes/{row['mailbox_id']}/messages/{row['message_id']}",
+        unit=f"units/{row['unit_id']}",
+        unit_display_names=units.display_names(row["display_names"]).display_names,
+        direction=row["direction"],
+        kind=row["kind"],
+        title=sealed.title,
+        delivery_state=row["delivery_state"],
+        thread=f"threads/{row['thread']}",
+        available_time=names.timestamp(row["release_time"]),
+        open_time=names.timestamp(row["open_time"]),
+    )
+    if whole:
+        result.bodies.extend(sealed.bodies)
+        result.actions.extend(sealed.actions)
+        result.attachments.extend(attached(attachment, vault=vault) for attachment in attachments)
+    return result
+
+
+def attached(row: Row, *, vault: Vault) -> messages_pb2.MessageAttachment:
+    """How a message carries an attachment."""
+    return messages_pb2.MessageAttachment(
+        attachment=f"attachments/{row['attachment_id']}",
+        role=row["role"],
+        excluded_from_paper=row["off_paper"],
+        language=row["language"],
+        file_name=file_name(row, vault=vault),
+        media_type=row["media_type"],
+        size_bytes=row["size_bytes"],
+        sha256=row["sha256"],
+    )
+
+
+def attachment(row: Row, *, vault: Vault, received: int) -> attachments_pb2.Attachment:
+    """An attachment as the party that made it sees it."""
+    return attachments_pb2.Attachment(
+        name=f"attachments/{row['attachment_id']}",
+        file_name=file_name(row, vault=vault),
+        media_type=row["media_type"],
+        size_bytes=row["size_bytes"],
+        sha256=row["sha256"],
+        state=row["state"],
+        received_bytes=received,
+        create_time=names.timestamp(row["create_time"]),
+        expire_time=names.timestamp(row["expire_time"]),
+    )
+
+
+def attachment_sealer(row: Row, *, vault: Vault) -> Sealer:
+    """What seals the content and the name of an attachment."""
+    return vault.sealer(row["data_key"], owner=f"attachments/{row['attachment_id']}")
+
+
+def file_name(row: Row, *, vault: Vault) -> str:
+    """An attachment's file name."""
+    sealer = attachment_sealer(row, vault=vault)
+    return sealer.open(row["file_name"], context=f"attachments/{row['attachment_id']}/name").decode()

@@ -1,0 +1,507 @@
+"""SQL of the messages service. Every function takes what it runs on: a database for one statement, or a transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from solmu.messages.v1 import feed_pb2
+
+from services.runtime.database import Connection, Database, Row
+from services.runtime.outbox import COLUMNS as OUTBOX_COLUMNS
+from services.runtime.outbox import Event
+
+UNIT_COLUMNS = (
+    "unit_id, organisation, display_names, accepts_new_messages, retention, legal_profile, create_time, version"
+)
+MAILBOX_COLUMNS = (
+    "mailbox_id, party, kind, state, legal_basis, legal_basis_reference, opt_out_end_time, create_time, data_key,"
+    " version"
+)
+ATTACHMENT_COLUMNS = (
+    "attachment_id, owner, state, file_name, media_type, size_bytes, sha256, data_key, create_time, expire_time"
+)
+MESSAGE_COLUMNS = (
+    "m.message_id, m.unit_id, m.mailbox_id, m.direction, m.kind, m.state, m.idempotency_key, m.content,"
+    " m.correlation_id, m.case_id, m.thread, m.sender_party, m.sender_client, m.create_time, m.release_time,"
+    " d.delivery_id, d.channel, d.state as delivery_state, d.update_time, d.open_time, d.actor"
+)
+
+MESSAGE_TABLES = "message m join delivery d using (message_id)"
+
+
+# Units
+
+
+async def insert_unit(database: Database, unit: Row | Mapping[str, object]) -> Row | None:
+    """The new unit, or None where there is one of that name."""
+    return await database.fetchrow(
+        f"insert into unit ({UNIT_COLUMNS}) values ($1, $2, $3, $4, $5, $6, $7, 1)"
+        f" on conflict (unit_id) do nothing returning {UNIT_COLUMNS}",
+        unit["unit_id"],
+        unit["organisation"],
+        unit["display_names"],
+        unit["accepts_new_messages"],
+        unit["retention"],
+        unit["legal_profile"],
+        unit["create_time"],
+    )
+
+
+async def unit(database: Database, unit_id: str) -> Row | None:
+    """A unit."""
+    return await database.fetchrow(f"select {UNIT_COLUMNS} from unit where unit_id = $1", unit_id)
+
+
+async def units_of(database: Database, organisation: str, *, after: str, limit: int) -> list[Row]:
+    """Units of an organisation, by name."""
+    return await database.fetch(
+        f"select {UNIT_COLUMNS} from unit where organisation = $1 and unit_id > $2 order by unit_id limit $3",
+        organisation,
+        after,
+        limit,
+    )
+
+
+async def update_unit(
+    database: Database,
+    unit_id: str,
+    *,
+    version: int,
+    display_names: bytes,
+    accepts_new_messages: bool,
+    retention: timedelta | None,
+    legal_profile: str,
+) -> Row | None:
+    """The changed unit, or None where somebody else changed it first."""
+    return await database.fetchrow(
+        "update unit set display_names = $3, accepts_new_messages = $4, retention = $5, legal_profile = $6,"
+        f" version = version + 1 where unit_id = $1 and version = $2 returning {UNIT_COLUMNS}",
+        unit_id,
+        version,
+        display_names,
+        accepts_new_messages,
+        retention,
+        legal_profile,
+    )
+
+
+# Mailboxes
+
+
+async def open_mailbox(
+    database: Database,
+    *,
+    mailbox_id: UUID,
+    party: str,
+    kind: int,
+    legal_basis: int,
+    legal_basis_reference: str,
+    data_key: bytes,
+    now: datetime,
+) -> Row | None:
+    """The party's mailbox, made or opened again; the one that is open stays as it is."""
+    return await database.fetchrow(
+        f"""
+        insert into mailbox as b
+            (mailbox_id, party, kind, state, legal_basis, legal_basis_reference, create_time, data_key)
+        values ($1, $2, $3, 1, $4, $5, $6, $7)
+        on conflict (party) do update set
+            state = case when b.state = 4 then 4 else 1 end,
+            opt_out_end_time = null,
+            version = b.version + (b.state <> 1)::int
+        returning {MAILBOX_COLUMNS}
+        """,
+        mailbox_id,
+        party,
+        kind,
+        legal_basis,
+        legal_basis_reference,
+        now,
+        data_key,
+    )
+
+
+async def mailbox(database: Database | Connection, mailbox_id: UUID) -> Row | None:
+    """A mailbox."""
+    return await database.fetchrow(f"select {MAILBOX_COLUMNS} from mailbox where mailbox_id = $1", mailbox_id)
+
+
+async def mailbox_of(database: Database, party: str) -> Row | None:
+    """A party's own mailbox."""
+    return await database.fetchrow(f"select {MAILBOX_COLUMNS} from mailbox where party = $1", party)
+
+
+async def unread(database: Database, mailbox_id: UUID) -> int:
+    """How many messages in a mailbox have not been opened."""
+    count: int = await database.fetchval(
+        "select count(*) from message m join delivery d using (message_id)"
+        " where m.mailbox_id = $1 and d.open_time is null",
+        mailbox_id,
+    )
+    return count
+
+
+# Sending
+
+
+@dataclass(frozen=True)
+class Route:
+    """From which unit to which mailbox a message would go."""
+
+    organisation: str | None
+    """Owner of the unit; None where there is no such unit."""
+    mailbox_id: UUID | None
+    mailbox_state: int | None
+    opt_out_end_time: datetime | None
+    data_key: bytes | None
+
+
+async def route(database: Database, *, unit_id: str, party: str | None, mailbox_id: UUID | None) -> Route:
+    """Looks up both ends of a message, in one statement."""
+    row = await database.fetchrow(
+        "select (select organisation from unit where unit_id = $1) as organisation,"
+        " b.mailbox_id, b.state as mailbox_state, b.opt_out_end_time, b.data_key"
+        " from (values (1)) as one left join mailbox b on b.party = $2 or b.mailbox_id = $3",
+        unit_id,
+        party,
+        mailbox_id,
+    )
+    assert row is not None
+    return Route(**row)
+
+
+@dataclass(frozen=True)
+class NewMessage:
+    """A message that is accepted and, with no reason to wait, released to a mailbox at once."""
+
+    message_id: UUID
+    unit_id: str
+    mailbox_id: UUID
+    kind: int
+    idempotency_key: str
+    content_digest: bytes
+    content: bytes
+    correlation_id: str
+    case_id: str
+    thread: UUID
+    sender_party: str
+    sender_client: str
+    now: datetime
+    delivery_id: UUID
+
+
+SEND = f"""
+with sent as (
+    insert into message (message_id, unit_id, mailbox_id, direction, kind, state, idempotency_key, content_digest,
+                         content, correlation_id, case_id, thread, sender_party, sender_client, create_time,
+                         release_time)
+    values ($1, $2, $3, 1, $4, 4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $13)
+    on conflict (unit_id, mailbox_id, idempotency_key) do nothing
+    returning message_id
+), delivered as (
+    insert into delivery (delivery_id, message_id, channel, state, update_time)
+    select $14, message_id, 1, 2, $13 from sent
+), told as (
+    insert into outbox ({OUTBOX_COLUMNS})
+    select * from unnest($15::uuid[], $16::text[], $17::bytea[], $18::text[], $19::timestamptz[])
+    where exists (select from sent)
+)
+select message_id from sent
+"""
+
+
+async def send(database: Database | Connection, message: NewMessage, events: Sequence[Event], *, trace: str) -> bool:
+    """Keeps a message with its delivery and events, in one statement. False: its idempotency key was used before."""
+    rows = [event.row(trace) for event in events]
+    sent = await database.fetchrow(
+        SEND,
+        message.message_id,
+        message.unit_id,
+        message.mailbox_id,
+        message.kind,
+        message.idempotency_key,
+        message.content_digest,
+        message.content,
+        message.correlation_id,
+        message.case_id,
+        message.thread,
+        message.sender_party,
+        message.sender_client,
+        message.now,
+        message.delivery_id,
+        *(list(column) for column in zip(*rows, strict=True)),
+    )
+    return sent is not None
+
+
+async def first_sent(database: Database, *, unit_id: str, mailbox_id: UUID, idempotency_key: str) -> Row | None:
+    """The name and the content digest of the message that used an idempotency key first."""
+    return await database.fetchrow(
+        "select message_id, content_digest from message"
+        " where unit_id = $1 and mailbox_id = $2 and idempotency_key = $3",
+        unit_id,
+        mailbox_id,
+        idempotency_key,
+    )
+
+
+# Reading
+
+
+async def message_of_unit(database: Database, unit_id: str, message_id: UUID) -> Row | None:
+    """A message with its delivery and the key of its mailbox, for the unit that sent it."""
+    return await database.fetchrow(
+        f"select {MESSAGE_COLUMNS}, b.data_key from {MESSAGE_TABLES} join mailbox b using (mailbox_id)"
+        " where m.unit_id = $1 and m.message_id = $2",
+        unit_id,
+        message_id,
+    )
+
+
+async def messages_of_unit(
+    database: Database, unit_id: str, *, before: UUID | None, idempotency_key: str, case_id: str, limit: int
+) -> list[Row]:
+    """Messages of a unit, latest first."""
+    return await database.fetch(
+        f"select {MESSAGE_COLUMNS}, b.data_key from {MESSAGE_TABLES} join mailbox b using (mailbox_id)"
+        " where m.unit_id = $1 and ($2::uuid is null or m.message_id < $2)"
+        " and ($3 = '' or m.idempotency_key = $3) and ($4 = '' or m.case_id = $4)"
+        " order by m.message_id desc limit $5",
+        unit_id,
+        before,
+        idempotency_key,
+        case_id,
+        limit,
+    )
+
+
+async def messages_in_mailbox(
+    database: Database, mailbox_id: UUID, *, before: UUID | None, unread_only: bool, thread: UUID | None, limit: int
+) -> list[Row]:
+    """Messages in a mailbox, latest first, with their unit's display names."""
+    return await database.fetch(
+        f"select {MESSAGE_COLUMNS}, u.display_names from {MESSAGE_TABLES} join unit u using (unit_id)"
+        " where m.mailbox_id = $1 and ($2::uuid is null or m.message_id < $2)"
+        " and (not $3 or d.open_time is null) and ($4::uuid is null or m.thread = $4)"
+        " order by m.message_id desc limit $5",
+        mailbox_id,
+        before,
+        unread_only,
+        thread,
+        limit,
+    )
+
+
+async def message_in_mailbox(transaction: Connection, mailbox_id: UUID, message_id: UUID) -> Row | None:
+    """A message in a mailbox, its delivery locked against another's change."""
+    return await transaction.fetchrow(
+        f"select {MESSAGE_COLUMNS}, u.display_names from {MESSAGE_TABLES} join unit u using (unit_id)"
+        " where m.mailbox_id = $1 and m.message_id = $2 for update of d",
+        mailbox_id,
+        message_id,
+    )
+
+
+async def set_opened(transaction: Connection, *, delivery_id: UUID, actor: bytes, now: datetime) -> None:
+    """Records that a delivery was opened."""
+    await transaction.execute(
+        "update delivery set state = 3, update_time = $2, open_time = $2, actor = $3 where delivery_id = $1",
+        delivery_id,
+        now,
+        actor,
+    )
+
+
+async def record_access(
+    transaction: Database | Connection,
+    *,
+    access_id: UUID,
+    mailbox_id: UUID,
+    message_id: UUID | None,
+    method: str,
+    actor: bytes,
+    now: datetime,
+) -> None:
+    """Records who looked at what is in a mailbox."""
+    await transaction.execute(
+        "insert into access_record (access_id, mailbox_id, message_id, method, actor, time)"
+        " values ($1, $2, $3, $4, $5, $6)",
+        access_id,
+        mailbox_id,
+        message_id,
+        method,
+        actor,
+        now,
+    )
+
+
+async def accesses_of(database: Database, mailbox_id: UUID, *, before: UUID | None, limit: int) -> list[Row]:
+    """Who looked at a mailbox, latest first."""
+    return await database.fetch(
+        "select access_id, message_id, method, actor, time from access_record"
+        " where mailbox_id = $1 and ($2::uuid is null or access_id < $2) order by access_id desc limit $3",
+        mailbox_id,
+        before,
+        limit,
+    )
+
+
+# Attachments
+
+
+async def insert_attachment(database: Database, values: Mapping[str, object]) -> Row | None:
+    """The new attachment, or None where the owner's request id was used before."""
+    return await database.fetchrow(
+        "insert into attachment (attachment_id, owner, request_id, state, file_name, media_type, size_bytes, sha256,"
+        " data_key, create_time, expire_time) values ($1, $2, $3, 1, $4, $5, $6, $7, $8, $9, $10)"
+        f" on conflict (owner, request_id) do nothing returning {ATTACHMENT_COLUMNS}",
+        values["attachment_id"],
+        values["owner"],
+        values["request_id"],
+        values["file_name"],
+        values["media_type"],
+        values["size_bytes"],
+        values["sha256"],
+        values["data_key"],
+        values["create_time"],
+        values["expire_time"],
+    )
+
+
+async def attachment_by_request(database: Database, owner: str, request_id: UUID) -> Row | None:
+    """The attachment that an owner's request made before."""
+    return await database.fetchrow(
+        f"select {ATTACHMENT_COLUMNS} from attachment where owner = $1 and request_id = $2", owner, request_id
+    )
+
+
+async def attachment(database: Database, attachment_id: UUID) -> Row | None:
+    """An attachment."""
+    return await database.fetchrow(
+        f"select {ATTACHMENT_COLUMNS} from attachment where attachment_id = $1", attachment_id
+    )
+
+
+async def set_attachment_ready(database: Database, attachment_id: UUID) -> Row | None:
+    """Records that all of the content is there; None where the attachment has been deleted meanwhile."""
+    return await database.fetchrow(
+        f"update attachment set state = 4 where attachment_id = $1 and state in (1, 4) returning {ATTACHMENT_COLUMNS}",
+        attachment_id,
+    )
+
+
+async def attach(
+    transaction: Connection, *, message_id: UUID, owner: str, attachments: Sequence[tuple[UUID, int, bool, str]]
+) -> set[UUID]:
+    """Binds an owner's attachments to a message; returns those that could be bound."""
+    ids = [attachment_id for attachment_id, *_ in attachments]
+    rows = await transaction.fetch(
+        "update attachment set expire_time = null"
+        " where attachment_id = any($1::uuid[]) and owner = $2 and state = 4 returning attachment_id",
+        ids,
+        owner,
+    )
+    bound = {row["attachment_id"] for row in rows}
+    if bound >= set(ids):
+        await transaction.executemany(
+            "insert into message_attachment (message_id, position, attachment_id, role, off_paper, language)"
+            " values ($1, $2, $3, $4, $5, $6)",
+            [(message_id, position, *row) for position, row in enumerate(attachments)],
+        )
+    return bound
+
+
+async def attachments_of(database: Database | Connection, message_ids: Sequence[UUID]) -> list[Row]:
+    """The attachments of messages, in their order."""
+    return await database.fetch(
+        f"select a.message_id, a.role, a.off_paper, a.language, {ATTACHMENT_COLUMNS}"
+        " from message_attachment a join attachment using (attachment_id)"
+        " where a.message_id = any($1::uuid[]) order by a.message_id, a.position",
+        message_ids,
+    )
+
+
+async def delete_attachment(database: Database, attachment_id: UUID) -> Row | None:
+    """The attachment, marked as deleted; None where a message uses it."""
+    return await database.fetchrow(
+        "update attachment set state = 7, expire_time = null where attachment_id = $1 and state <> 7 and not exists"
+        " (select from message_attachment u where u.attachment_id = $1)"
+        f" returning {ATTACHMENT_COLUMNS}",
+        attachment_id,
+    )
+
+
+async def expired_attachments(database: Database, *, now: datetime, limit: int) -> list[UUID]:
+    """Marks attachments that no message has used in time as deleted, and returns them."""
+    rows = await database.fetch(
+        "update attachment set state = 7, expire_time = null where attachment_id in"
+        " (select attachment_id from attachment where expire_time < $1 limit $2 for update skip locked)"
+        " returning attachment_id",
+        now,
+        limit,
+    )
+    return [row["attachment_id"] for row in rows]
+
+
+# Feeds
+
+
+async def append_to_feeds(transaction: Connection, entries: Sequence[tuple[str, feed_pb2.Event]]) -> None:
+    """Gives events the next places in their units' feeds, in the order given."""
+    if not entries:
+        return
+    counts: dict[str, int] = {}
+    for unit_id, _ in entries:
+        counts[unit_id] = counts.get(unit_id, 0) + 1
+    units = sorted(counts)
+    last = await transaction.fetch(
+        "insert into feed as f (unit_id, last) select * from unnest($1::text[], $2::bigint[])"
+        " on conflict (unit_id) do update set last = f.last + excluded.last returning unit_id, last",
+        units,
+        [counts[unit_id] for unit_id in units],
+    )
+    following = {row["unit_id"]: row["last"] - counts[row["unit_id"]] for row in last}
+    rows = []
+    for unit_id, event in entries:
+        following[unit_id] += 1
+        rows.append(
+            (
+                unit_id,
+                following[unit_id],
+                UUID(event.id),
+                event.type,
+                event.SerializeToString(),
+                event.time.ToDatetime(UTC),
+            )
+        )
+    await transaction.execute(
+        "insert into feed_event (unit_id, sequence, event_id, type, event, time)"
+        " select * from unnest($1::text[], $2::bigint[], $3::uuid[], $4::text[], $5::bytea[], $6::timestamptz[])",
+        *(list(column) for column in zip(*rows, strict=True)),
+    )
+
+
+async def feed_page(database: Database, unit_id: str, *, after: int, size: int) -> tuple[list[Row], int | None]:
+    """The events after a place, and the oldest place that is kept where nothing, or not the next, was found."""
+    rows = await database.fetch(
+        "select sequence, type, event from feed_event where unit_id = $1 and sequence > $2 order by sequence limit $3",
+        unit_id,
+        after,
+        size,
+    )
+    if not after or (rows and rows[0]["sequence"] == after + 1):
+        return rows, None
+    oldest = await database.fetchval(
+        "select coalesce((select min(sequence) from feed_event where unit_id = $1),"
+        " (select last + 1 from feed where unit_id = $1))",
+        unit_id,
+    )
+    return rows, oldest
+
+
+async def sweep_feeds(database: Database, *, older_than: datetime) -> None:
+    """Forgets old events."""
+    await database.execute("delete from feed_event where time < $1", older_than)

@@ -1,0 +1,137 @@
+"""The messages service in this process, on real engines."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import secrets
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from solmu.messages.v1 import mailboxes_pb2, units_pb2
+from solmu.types.v1.types_pb2 import LocalizedText, NationalIdentifier
+
+from services.messages.blobs import Blobs
+from services.messages.feed import Feed
+from services.messages.servicers.attachments import Attachments
+from services.messages.servicers.feed import Feeds
+from services.messages.servicers.inbox import Inbox
+from services.messages.servicers.mailboxes import Mailboxes
+from services.messages.servicers.messages import Messages
+from services.messages.servicers.units import Units
+from services.runtime import identity, jetstream
+from services.runtime.consumer import Consumer
+from services.runtime.database import Database
+from services.runtime.identity import Caller
+from services.runtime.outbox import Outbox
+from services.runtime.parties import PartyNames
+from services.runtime.sealing import Vault
+from services.runtime.telemetry import Telemetry
+from tests.engines import NODE, Engines
+
+CITY = NationalIdentifier(scheme=NationalIdentifier.SCHEME_FI_YTUNNUS, value="9999999-2")
+_numbers = itertools.count(1)
+
+
+@dataclass
+class Service:
+    """The servicers, wired as in the process."""
+
+    database: Database
+    parties: PartyNames
+    blobs: Blobs
+    units: Units
+    mailboxes: Mailboxes
+    attachments: Attachments
+    messages: Messages
+    inbox: Inbox
+    feeds: Feeds
+
+    def act_as(self, party: str, client: str = "test") -> None:
+        """Has the next calls made by this party."""
+        identity.set_caller(Caller(service="edge", client_id=client, party=party, expires=4e9))
+
+    @property
+    def city(self) -> str:
+        return self.parties.name_of(CITY)
+
+    async def unit(self) -> str:
+        """A new unit of the city."""
+        self.act_as(self.city)
+        request = units_pb2.CreateUnitRequest(
+            unit_id=f"unit-{next(_numbers)}-{secrets.token_hex(3)}",
+            unit=units_pb2.Unit(display_names=[LocalizedText(language="en", text="Permits")]),
+        )
+        return (await self.units.CreateUnit(request)).name
+
+    async def resident(self) -> tuple[NationalIdentifier, str]:
+        """A new resident with an open mailbox: identity code and mailbox."""
+        identifier = person()
+        self.act_as(self.parties.name_of(identifier))
+        mailbox = await self.mailboxes.OpenMailbox(mailboxes_pb2.OpenMailboxRequest())
+        return identifier, mailbox.name
+
+
+def person() -> NationalIdentifier:
+    """A test identity code that was not used before."""
+    number = next(_numbers)
+    day, individual = divmod(number, 99)
+    digits = f"{day % 28 + 1:02}{day // 28 % 12 + 1:02}50", f"{900 + individual:03}"
+    check = "0123456789ABCDEFHJKLMNPRSTUVWXY"[int("".join(digits)) % 31]
+    return NationalIdentifier(scheme=NationalIdentifier.SCHEME_FI_HETU, value=f"{digits[0]}-{digits[1]}{check}")
+
+
+@pytest.fixture(scope="session")
+async def service(
+    engines: Engines, messages_database: Database, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Service]:
+    """The service, its outbox relayed and its feed fed."""
+    telemetry, vault = Telemetry(), Vault(secrets.token_bytes(32))
+    parties = PartyNames(key=secrets.token_bytes(32), test_mode=True)
+    nats = await jetstream.connect(f"tls://{engines.nats}", service="messages", files=engines.identity("messages"))
+    await jetstream.declare(nats, "messages", replicas=1)
+    outbox = Outbox(database=messages_database, nats=nats, node=NODE, service="messages", telemetry=telemetry)
+    feed = Feed(database=messages_database, nats=nats)
+    await feed.listen()
+    consumer = Consumer(
+        service="messages",
+        publisher="messages",
+        database=messages_database,
+        nats=nats,
+        handle=feed.handle,
+        committed=feed.written,
+        telemetry=telemetry,
+    )
+    tasks = [asyncio.create_task(outbox.relay()), asyncio.create_task(consumer.run())]
+    blobs = Blobs(Path(tmp_path_factory.mktemp("attachments")))
+    inbox = Inbox(database=messages_database, outbox=outbox, vault=vault)
+    yield Service(
+        database=messages_database,
+        parties=parties,
+        blobs=blobs,
+        units=Units(database=messages_database, parties=parties),
+        mailboxes=Mailboxes(database=messages_database, parties=parties, vault=vault),
+        attachments=Attachments(database=messages_database, blobs=blobs, inbox=inbox, outbox=outbox, vault=vault),
+        messages=Messages(database=messages_database, outbox=outbox, parties=parties, vault=vault),
+        inbox=inbox,
+        feeds=Feeds(database=messages_database, feed=feed, revoked=lambda _: False),
+    )
+    for task in tasks:
+        task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.gather(*tasks)
+    await nats.close()
+
+
+@pytest.fixture
+def tables(messages_database: Database) -> Callable[[], object]:
+    """How many rows each table of the service holds."""
+
+    async def count() -> dict[str, int]:
+        names = ("unit", "mailbox", "attachment", "message", "message_attachment", "delivery", "outbox")
+        return {name: await messages_database.fetchval(f"select count(*) from {name}") for name in names}
+
+    return count

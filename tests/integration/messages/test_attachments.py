@@ -1,0 +1,238 @@
+"""Attachments: streamed, resumed, checked, sealed, deleted when never used."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import uuid
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from google.api import httpbody_pb2
+from solmu.messages.v1 import attachments_pb2, inbox_pb2, messages_pb2
+
+from services.messages import blobs as blobs_module
+from services.messages import housekeeping
+from services.messages.servicers.attachments import MAX_PIECE
+from services.runtime.errors import Aborted, FailedPrecondition, Internal, InvalidArgument, NotFound
+from tests.integration.messages.conftest import Service
+from tests.integration.messages.test_sending import request
+
+Attachment = attachments_pb2.Attachment
+CONTENT = os.urandom(3 * blobs_module.PIECE + 12_345)
+
+
+async def reserve(service: Service, content: bytes = CONTENT, **fields) -> Attachment:
+    service.act_as(service.city)
+    asked = Attachment(
+        file_name="päätös.pdf",
+        media_type="application/pdf",
+        size_bytes=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+    )
+    for field, value in fields.items():
+        setattr(asked, field, value)
+    return await service.attachments.CreateAttachment(attachments_pb2.CreateAttachmentRequest(attachment=asked))
+
+
+async def pieces(name: str, content: bytes, *, offset: int = 0, size: int = 100_000) -> AsyncIterator:
+    for start in range(offset, len(content), size):
+        yield attachments_pb2.UploadAttachmentRequest(
+            name=name if start == offset else "",
+            offset=offset if start == offset else 0,
+            content=httpbody_pb2.HttpBody(data=content[start : start + size]),
+        )
+
+
+async def upload(service: Service, attachment: Attachment, content: bytes = CONTENT, **options) -> Attachment:
+    return await service.attachments.UploadAttachment(pieces(attachment.name, content, **options))
+
+
+async def download(service: Service, name: str, *, offset: int = 0) -> bytes:
+    asked = attachments_pb2.DownloadAttachmentRequest(name=name, offset=offset)
+    return b"".join([body.data async for body in service.attachments.DownloadAttachment(asked)])
+
+
+async def test_what_goes_up_comes_down(service: Service):
+    reserved = await reserve(service)
+    assert (reserved.state, reserved.received_bytes) == (Attachment.STATE_RESERVED, 0)
+    done = await upload(service, reserved)
+    assert (done.state, done.received_bytes, done.file_name) == (Attachment.STATE_CLEAN, len(CONTENT), "päätös.pdf")
+    assert await download(service, done.name) == CONTENT
+    assert await download(service, done.name, offset=300_000) == CONTENT[300_000:]
+
+
+async def test_another_digest_is_refused_and_nothing_is_kept(service: Service):
+    reserved = await reserve(service)
+    changed = CONTENT[:-1] + bytes([CONTENT[-1] ^ 1])
+    with pytest.raises(InvalidArgument) as refused:
+        await upload(service, reserved, changed)
+    assert refused.value.reason == "ATTACHMENT_DIGEST_MISMATCH"
+    assert service.blobs.size(uuid.UUID(reserved.name.split("/")[1])) == 0
+    assert (await upload(service, reserved)).state == Attachment.STATE_CLEAN
+
+
+async def test_more_bytes_than_reserved_are_refused_as_they_come(service: Service):
+    reserved = await reserve(service)
+    with pytest.raises(InvalidArgument) as refused:
+        await upload(service, reserved, CONTENT + b"x")
+    assert refused.value.reason == "ATTACHMENT_SIZE_MISMATCH"
+    assert service.blobs.size(uuid.UUID(reserved.name.split("/")[1])) == 0
+
+
+async def test_an_upload_goes_on_where_it_broke_off(service: Service):
+    reserved = await reserve(service)
+
+    async def breaks() -> AsyncIterator:
+        sent = 0
+        async for piece in pieces(reserved.name, CONTENT):
+            if sent > 2 * blobs_module.PIECE:
+                raise ConnectionResetError
+            sent += len(piece.content.data)
+            yield piece
+
+    with pytest.raises(ConnectionResetError):
+        await service.attachments.UploadAttachment(breaks())
+    known = await service.attachments.GetAttachment(attachments_pb2.GetAttachmentRequest(name=reserved.name))
+    assert known.received_bytes == 2 * blobs_module.PIECE
+    with pytest.raises(FailedPrecondition) as refused:
+        await upload(service, reserved, offset=0)
+    assert refused.value.reason == "ATTACHMENT_OFFSET_MISMATCH"
+    assert refused.value.metadata == {"received_bytes": str(known.received_bytes)}
+    assert (await upload(service, reserved, offset=known.received_bytes)).state == Attachment.STATE_CLEAN
+    assert await download(service, reserved.name) == CONTENT
+
+
+async def test_two_uploads_at_once_do_not_mix(service: Service):
+    reserved = await reserve(service)
+    first = pieces(reserved.name, CONTENT)
+
+    async def held() -> AsyncIterator:
+        yield await anext(first)
+        with pytest.raises(Aborted) as refused:
+            await upload(service, reserved)
+        assert refused.value.reason == "ATTACHMENT_BUSY"
+        async for piece in first:
+            yield piece
+
+    assert (await service.attachments.UploadAttachment(held())).state == Attachment.STATE_CLEAN
+
+
+async def test_a_message_of_the_stream_has_a_largest_size(service: Service):
+    reserved = await reserve(service, os.urandom(MAX_PIECE + 1))
+    with pytest.raises(InvalidArgument) as refused:
+        await upload(service, reserved, os.urandom(MAX_PIECE + 1), size=MAX_PIECE + 1)
+    assert refused.value.reason == "FIELD_INVALID"
+
+
+async def test_content_and_name_lie_sealed_on_disk(service: Service):
+    content = b"plain text that must not be found " * 20_000
+    reserved = await reserve(service, content)
+    await upload(service, reserved, content)
+    blob = uuid.UUID(reserved.name.split("/")[1])
+    stored = service.blobs._path(blob).read_bytes()
+    assert b"plain text" not in stored
+    row = await service.database.fetchrow("select * from attachment where attachment_id = $1", blob)
+    assert row is not None
+    assert "päätös" not in repr(dict(row))
+
+
+@pytest.mark.parametrize("frame", [0, 1, 3])
+async def test_a_changed_frame_does_not_open(service: Service, frame: int):
+    reserved = await reserve(service)
+    await upload(service, reserved)
+    path = service.blobs._path(uuid.UUID(reserved.name.split("/")[1]))
+    stored = bytearray(path.read_bytes())
+    stored[frame * blobs_module.FRAME + 100] ^= 1
+    path.write_bytes(stored)
+    with pytest.raises(Internal):
+        await download(service, reserved.name)
+
+
+async def test_frames_cannot_change_places(service: Service):
+    reserved = await reserve(service)
+    await upload(service, reserved)
+    path = service.blobs._path(uuid.UUID(reserved.name.split("/")[1]))
+    stored, size = path.read_bytes(), blobs_module.FRAME
+    path.write_bytes(stored[size : 2 * size] + stored[:size] + stored[2 * size :])
+    with pytest.raises(Internal):
+        await download(service, reserved.name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../../etc/passwd", "a/b.pdf", "a\\b.pdf", "a\x00.pdf", "CON.pdf", ".hidden", "evil\u202efdp.exe", " a.pdf", "a."],
+)
+async def test_names_with_tricks_are_refused(service: Service, name: str):
+    with pytest.raises(InvalidArgument) as refused:
+        await reserve(service, file_name=name)
+    assert refused.value.reason == "FILE_NAME_INVALID"
+
+
+async def test_a_request_id_makes_one_attachment(service: Service):
+    service.act_as(service.city)
+    asked = attachments_pb2.CreateAttachmentRequest(
+        attachment=Attachment(file_name="a.pdf", media_type="application/pdf", size_bytes=1, sha256="0" * 64),
+        request_id=str(uuid.uuid4()),
+    )
+    first = await service.attachments.CreateAttachment(asked)
+    assert await service.attachments.CreateAttachment(asked) == first
+
+
+async def test_attachments_are_their_makers_alone(service: Service):
+    reserved = await reserve(service)
+    await upload(service, reserved)
+    service.act_as("organisations/aaaaaaaaaaaaaaaaaaaaaaaaaa")
+    with pytest.raises(NotFound):
+        await service.attachments.GetAttachment(attachments_pb2.GetAttachmentRequest(name=reserved.name))
+    with pytest.raises(NotFound):
+        await download(service, reserved.name)
+
+
+async def test_downloading_opens_the_message(service: Service):
+    attachment = await upload(service, await reserve(service))
+    unit = await service.unit()
+    identifier, mailbox = await service.resident()
+    service.act_as(service.city)
+    asked = request(unit, identifier)
+    asked.message.attachments.add(attachment=attachment.name)
+    sent = await service.messages.SendMessage(asked)
+    assert sent.attachments[0].sha256 == attachment.sha256
+
+    service.act_as(service.parties.name_of(identifier))
+    name = f"{mailbox}/messages/{sent.name.split('/')[3]}"
+    assert await download(service, f"{name}/{attachment.name}") == CONTENT
+    page = await service.inbox.ListInboxMessages(inbox_pb2.ListInboxMessagesRequest(parent=mailbox))
+    assert page.messages[0].delivery_state == messages_pb2.Delivery.STATE_OPENED
+    with pytest.raises(NotFound):
+        await download(service, f"{name}/attachments/{uuid.uuid4()}")
+
+
+async def test_an_attachment_that_nothing_uses_is_deleted_in_time(service: Service):
+    used, unused = await upload(service, await reserve(service)), await upload(service, await reserve(service))
+    unit = await service.unit()
+    identifier, _ = await service.resident()
+    service.act_as(service.city)
+    asked = request(unit, identifier)
+    asked.message.attachments.add(attachment=used.name)
+    await service.messages.SendMessage(asked)
+    later = datetime.now(UTC) + timedelta(hours=25)
+    await housekeeping.once(database=service.database, blobs=service.blobs, now=later)
+    assert await download(service, used.name) == CONTENT
+    with pytest.raises(NotFound):
+        await download(service, unused.name)
+    assert service.blobs.size(uuid.UUID(unused.name.split("/")[1])) == 0
+
+
+async def test_deleting_spares_what_a_message_uses(service: Service):
+    attachment = await upload(service, await reserve(service))
+    unit = await service.unit()
+    identifier, _ = await service.resident()
+    service.act_as(service.city)
+    asked = request(unit, identifier)
+    asked.message.attachments.add(attachment=attachment.name)
+    await service.messages.SendMessage(asked)
+    with pytest.raises(FailedPrecondition) as refused:
+        await service.attachments.DeleteAttachment(attachments_pb2.DeleteAttachmentRequest(name=attachment.name))
+    assert refused.value.reason == "ATTACHMENT_IN_USE"

@@ -1,0 +1,105 @@
+"""The feed: every event of a unit, in one order, each once, from any cursor on."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+
+import pytest
+from solmu.messages.v1 import feed_pb2, inbox_pb2
+
+from services.messages.feed import cursor
+from services.runtime.errors import FailedPrecondition, InvalidArgument, NotFound
+from tests.integration.messages.conftest import Service
+from tests.integration.messages.test_sending import request
+
+PATIENCE = 20
+
+
+async def page(service: Service, unit: str, **fields) -> feed_pb2.ListEventsResponse:
+    return await service.feeds.ListEvents(feed_pb2.ListEventsRequest(parent=unit, **fields))
+
+
+async def events_of(service: Service, unit: str, count: int) -> list[feed_pb2.Event]:
+    found: list[feed_pb2.Event] = []
+    async with asyncio.timeout(PATIENCE):
+        async with aclosing(service.feeds.StreamEvents(feed_pb2.StreamEventsRequest(parent=unit))) as stream:
+            async for event in stream:
+                found.append(event)
+                if len(found) == count:
+                    return found
+    raise AssertionError
+
+
+async def test_a_sender_sees_what_happens(service: Service):
+    unit = await service.unit()
+    identifier, mailbox = await service.resident()
+    service.act_as(service.city)
+    sent = await service.messages.SendMessage(request(unit, identifier))
+    service.act_as(service.parties.name_of(identifier))
+    name = f"{mailbox}/messages/{sent.name.split('/')[3]}"
+    await service.inbox.OpenInboxMessage(inbox_pb2.OpenInboxMessageRequest(name=name))
+    await service.inbox.OpenInboxMessage(inbox_pb2.OpenInboxMessageRequest(name=name))
+    service.act_as(service.city)
+    events = await events_of(service, unit, 3)
+    assert [event.type for event in events] == ["message.accepted", "delivery.available", "delivery.opened"]
+    assert {event.message for event in events} == {sent.name}
+    assert {(event.idempotency_key, event.correlation_id) for event in events} == {("decision-1", "corr-1")}
+    assert len({event.id for event in events}) == 3
+
+
+async def test_pages_go_on_from_any_cursor(service: Service):
+    unit = await service.unit()
+    identifier, _ = await service.resident()
+    service.act_as(service.city)
+    for number in range(4):
+        await service.messages.SendMessage(request(unit, identifier, key=f"k{number}"))
+    whole = await events_of(service, unit, 8)
+    paged: list[feed_pb2.Event] = []
+    at = ""
+    while len(paged) < 8:
+        answer = await page(service, unit, cursor=at, page_size=3)
+        paged += answer.events
+        at = answer.next_cursor
+    assert [event.id for event in paged] == [event.id for event in whole]
+    for position in (0, 3, 7):
+        rest = await page(service, unit, cursor=whole[position].cursor)
+        assert [event.id for event in rest.events] == [event.id for event in whole[position + 1 :]]
+    end = await page(service, unit, cursor=at)
+    assert (list(end.events), end.next_cursor) == ([], at)
+
+
+async def test_types_can_be_chosen_and_the_cursor_still_moves(service: Service):
+    unit = await service.unit()
+    identifier, _ = await service.resident()
+    service.act_as(service.city)
+    await service.messages.SendMessage(request(unit, identifier))
+    whole = await events_of(service, unit, 2)
+    chosen = await page(service, unit, types=["delivery.opened"])
+    assert (list(chosen.events), chosen.next_cursor) == ([], whole[-1].cursor)
+
+
+async def test_a_cursor_belongs_to_its_unit(service: Service):
+    unit, other = await service.unit(), await service.unit()
+    for wrong in (cursor(other.split("/")[1], 1), "nonsense", "ä", "AAAA"):
+        with pytest.raises(InvalidArgument) as refused:
+            await page(service, unit, cursor=wrong)
+        assert refused.value.reason == "CURSOR_INVALID"
+    service.act_as("organisations/aaaaaaaaaaaaaaaaaaaaaaaaaa")
+    with pytest.raises(NotFound):
+        await page(service, unit)
+
+
+async def test_a_gap_is_told_rather_than_passed_over(service: Service):
+    unit = await service.unit()
+    identifier, _ = await service.resident()
+    service.act_as(service.city)
+    await service.messages.SendMessage(request(unit, identifier))
+    await service.messages.SendMessage(request(unit, identifier, key="k2"))
+    whole = await events_of(service, unit, 4)
+    await service.database.execute("delete from feed_event where unit_id = $1 and sequence <= 3", unit.split("/")[1])
+    with pytest.raises(FailedPrecondition) as refused:
+        await page(service, unit, cursor=whole[0].cursor)
+    assert refused.value.reason == "CURSOR_EXPIRED"
+    again = await page(service, unit, cursor=refused.value.metadata["oldest"])
+    assert [event.id for event in again.events] == [whole[3].id]

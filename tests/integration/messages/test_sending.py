@@ -1,0 +1,195 @@
+"""Sending a message: kept once with its delivery and events, or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+
+import pytest
+from solmu.messages.v1 import messages_pb2
+from solmu.types.v1.types_pb2 import NationalIdentifier
+
+from services.runtime.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Unimplemented
+from tests.integration.messages.conftest import Service, person
+
+Message = messages_pb2.Message
+
+
+def request(unit: str, identifier: NationalIdentifier, *, key: str = "decision-1", title: str = "Decision"):
+    return messages_pb2.SendMessageRequest(
+        parent=unit,
+        idempotency_key=key,
+        message=Message(
+            recipient=messages_pb2.Recipient(identifier=identifier),
+            title=title,
+            bodies=[messages_pb2.Body(language="en", text="Granted.")],
+            case_reference=messages_pb2.CaseReference(system="cases", case_id="BP-1"),
+            correlation_id="corr-1",
+        ),
+    )
+
+
+async def test_a_message_is_released_to_the_mailbox_at_once(service: Service):
+    unit = await service.unit()
+    identifier, mailbox = await service.resident()
+    service.act_as(service.city)
+    sent = await service.messages.SendMessage(request(unit, identifier))
+    assert sent.name.startswith(f"{unit}/messages/")
+    assert sent.recipient.mailbox == mailbox
+    assert not sent.recipient.HasField("identifier")
+    assert sent.state == Message.STATE_RELEASED
+    assert [delivery.state for delivery in sent.deliveries] == [messages_pb2.Delivery.STATE_AVAILABLE]
+    assert (sent.title, sent.bodies[0].text, sent.case_reference.case_id) == ("Decision", "Granted.", "BP-1")
+    assert await service.messages.GetMessage(messages_pb2.GetMessageRequest(name=sent.name)) == sent
+
+
+async def test_a_repeat_returns_the_first_result(service: Service, tables):
+    unit = await service.unit()
+    identifier, _ = await service.resident()
+    service.act_as(service.city)
+    first = await service.messages.SendMessage(request(unit, identifier))
+    before = await tables()
+    assert await service.messages.SendMessage(request(unit, identifier)) == first
+    after = await tables()
+    assert {**after, "outbox": 0} == {**before, "outbox": 0}
+
+
+async def test_many_repeats_at_once_make_one_message(service: Service):
+    unit = await service.unit()
+    identifier, _ = await service.resident()
+    service.act_as(service.city)
+    sent = await asyncio.gather(*(service.messages.SendMessage(request(unit, identifier)) for _ in range(12)))
+    assert len({message.name for message in sent}) == 1
+
+
+async def test_the_same_key_with_other_content_names_the_first_message(service: Service, tables):
+    unit = await service.unit()
+    identifier, _ = await service.resident()
+    service.act_as(service.city)
+    first = await service.messages.SendMessage(request(unit, identifier))
+    before = await tables()
+    with pytest.raises(AlreadyExists) as refused:
+        await service.messages.SendMessage(request(unit, identifier, title="Another"))
+    assert refused.value.reason == "IDEMPOTENCY_KEY_REUSED"
+    assert refused.value.metadata == {"message": first.name}
+    assert (await tables())["message"] == before["message"]
+
+
+async def test_a_key_belongs_to_one_recipient(service: Service):
+    """Both guardians get the decision, though the sender's key is that of the decision."""
+    unit = await service.unit()
+    (one, _), (other, _) = await service.resident(), await service.resident()
+    service.act_as(service.city)
+    first = await service.messages.SendMessage(request(unit, one))
+    second = await service.messages.SendMessage(request(unit, other))
+    assert first.name != second.name
+
+
+async def test_nobody_without_a_mailbox_is_written_to(service: Service, tables):
+    unit = await service.unit()
+    service.act_as(service.city)
+    before = await tables()
+    with pytest.raises(FailedPrecondition) as refused:
+        await service.messages.SendMessage(request(unit, person()))
+    assert refused.value.reason == "MAILBOX_NOT_ACTIVE"
+    assert await tables() == before
+
+
+async def test_only_the_organisation_of_the_unit_sends_in_its_name(service: Service):
+    unit = await service.unit()
+    identifier, _ = await service.resident()
+    service.act_as("organisations/aaaaaaaaaaaaaaaaaaaaaaaaaa")
+    for unknown in (unit, "units/there-is-none"):
+        with pytest.raises(NotFound) as refused:
+            await service.messages.SendMessage(request(unknown, identifier))
+        assert refused.value.reason == "RESOURCE_NOT_FOUND"
+
+
+@pytest.mark.parametrize("code", ["010101-123X", "not a code", "131052-308U"])
+async def test_an_identity_code_that_is_none_is_refused_without_being_repeated(service: Service, code: str):
+    unit = await service.unit()
+    service.act_as(service.city)
+    wrong = NationalIdentifier(scheme=NationalIdentifier.SCHEME_FI_HETU, value=code)
+    with pytest.raises(InvalidArgument) as refused:
+        await service.messages.SendMessage(request(unit, wrong))
+    assert refused.value.reason == "IDENTIFIER_INVALID"
+    assert code not in str(refused.value) + repr(refused.value.violations) + repr(refused.value.metadata)
+
+
+@pytest.mark.parametrize("attachment", [str(uuid.uuid4())])
+async def test_an_attachment_that_is_not_there_stops_the_whole_message(service: Service, tables, attachment: str):
+    unit = await service.unit()
+    identifier, _ = await service.resident()
+    service.act_as(service.city)
+    asked = request(unit, identifier)
+    asked.message.attachments.add(attachment=f"attachments/{attachment}")
+    before = await tables()
+    with pytest.raises(FailedPrecondition) as refused:
+        await service.messages.SendMessage(asked)
+    assert refused.value.reason == "ATTACHMENT_NOT_READY"
+    assert await tables() == before
+
+
+async def test_what_this_release_would_pass_over_is_refused(service: Service):
+    unit = await service.unit()
+    identifier, _ = await service.resident()
+    service.act_as(service.city)
+    for change in (
+        Message(kind=Message.KIND_VERIFIABLE),
+        Message(paper=messages_pb2.PaperPolicy(trigger=messages_pb2.PaperPolicy.TRIGGER_IF_UNREAD)),
+        Message(template="units/abc/templates/a"),
+    ):
+        asked = request(unit, identifier)
+        asked.message.MergeFrom(change)
+        with pytest.raises(Unimplemented) as refused:
+            await service.messages.SendMessage(asked)
+        assert refused.value.reason == "FEATURE_NOT_AVAILABLE"
+
+
+async def test_each_message_of_a_stream_has_a_result_of_its_own(service: Service):
+    unit = await service.unit()
+    (one, _), (other, _) = await service.resident(), await service.resident()
+    service.act_as(service.city)
+
+    async def requests():
+        for number, identifier in enumerate((one, person(), other)):
+            yield messages_pb2.SendMessagesRequest(message=request(unit, identifier, key=f"k{number}"))
+
+    results = [result async for result in service.messages.SendMessages(requests())]
+    assert [result.WhichOneof("result") for result in results] == ["message", "refusal", "message"]
+    assert [result.idempotency_key for result in results] == ["k0", "k1", "k2"]
+
+
+async def test_a_unit_lists_its_messages_latest_first_in_pages(service: Service):
+    unit = await service.unit()
+    identifier, _ = await service.resident()
+    service.act_as(service.city)
+    sent = [(await service.messages.SendMessage(request(unit, identifier, key=f"k{n}"))).name for n in range(5)]
+    listed: list[Message] = []
+    token = ""
+    while True:
+        page = await service.messages.ListMessages(
+            messages_pb2.ListMessagesRequest(parent=unit, page_size=2, page_token=token)
+        )
+        listed += page.messages
+        token = page.next_page_token
+        if not token:
+            break
+    assert [message.name for message in listed] == sent[::-1]
+    assert not any(message.bodies for message in listed)
+    by_key = await service.messages.ListMessages(messages_pb2.ListMessagesRequest(parent=unit, idempotency_key="k3"))
+    assert [message.name for message in by_key.messages] == [sent[3]]
+
+
+async def test_content_lies_sealed_in_the_database(service: Service):
+    unit = await service.unit()
+    identifier, _ = await service.resident()
+    service.act_as(service.city)
+    sent = await service.messages.SendMessage(request(unit, identifier, title="Very private matter"))
+    row = await service.database.fetchrow(
+        "select * from message where message_id = $1", uuid.UUID(sent.name.split("/")[3])
+    )
+    assert row is not None
+    stored = repr(dict(row)).encode() + row["content"]
+    assert b"private" not in stored
+    assert identifier.value.encode() not in stored
