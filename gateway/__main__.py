@@ -1,0 +1,74 @@
+"""The gateway process: renders the edge's files and follows up on them, and serves the adapters."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack
+from typing import Any
+
+from solmu.authorisations.v1 import tokens_pb2, tokens_pb2_grpc
+
+from gateway import contracts
+from gateway.adapters import server
+from gateway.adapters.oauth import OAuth
+from gateway.edge import Edge
+from gateway.routes import scopes
+from gateway.settings import GatewaySettings
+from services.runtime import config, mesh, telemetry
+from services.runtime.client import Peer
+from services.runtime.server import Tasks, run
+
+CALL_SECONDS = 10.0
+"""Time for a call to the authorisations service; the edge gives an adapter 15."""
+
+
+async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
+    """Runs until `stop` is set."""
+    settings = config.read(GatewaySettings)
+    traces = telemetry.start(mesh.GATEWAY, settings, metrics=settings.metrics_listen)
+    stack.callback(traces.stop)
+    authorisations = Peer(name="authorisations", address=settings.authorisations, files=settings.tls, telemetry=traces)
+    stack.push_async_callback(authorisations.close)
+
+    async def fetch_keys() -> str:
+        with authorisations.faults():
+            stub = authorisations.stub(tokens_pb2_grpc.KeyServiceStub)
+            key_set = await stub.GetKeySet(tokens_pb2.GetKeySetRequest(), timeout=CALL_SECONDS)
+        return str(key_set.jwks)
+
+    async def issue_token(request: tokens_pb2.IssueTokenRequest) -> tokens_pb2.IssueTokenResponse:
+        with authorisations.faults():
+            stub = authorisations.stub(tokens_pb2_grpc.TokenServiceStub)
+            return await stub.IssueToken(request, timeout=CALL_SECONDS, metadata=authorisations.metadata())
+
+    edge = Edge(settings=settings, descriptors=contracts.load(mesh.SERVICES), fetch_keys=fetch_keys)
+    if not await _done_before(stop, edge.start()):
+        return
+    oauth = OAuth(
+        issuer=settings.issuer,
+        scopes=scopes(edge.plan.routes),
+        issue_token=issue_token,
+        keys=lambda: edge.jwks,
+    )
+    application = server.application(oauth.routes(), node=settings.node, telemetry=traces)
+    async with Tasks(stop) as tasks:
+        tasks.start(edge.follow_files())
+        tasks.start(edge.follow_keys())
+        await server.serve(application, listen=settings.listen, files=settings.tls, stop=stop)
+
+
+async def _done_before(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
+    """Does the work, or cancels it when `stop` is set first. Returns whether it was done; raises what it raises."""
+    working, stopping = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not working.done():
+        working.cancel()
+        return False
+    await working
+    return True
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,14 @@
+"""Foreign protocols, translated to the node's services.
+
+Each adapter is a module with `ENDPOINTS`, from which the edge gets its routes,
+and a class whose `routes()` the server takes. It decides nothing: it checks
+the form of a call, calls a service, and gives the answer the form of its
+protocol.
+"""
+
+from __future__ import annotations
+
+from gateway.adapters import oauth, server
+
+ENDPOINTS = (*oauth.ENDPOINTS, *server.ENDPOINTS)
+"""Every path of every adapter."""

@@ -1,0 +1,183 @@
+"""OAuth 2.0 endpoints: translations of RFC 6749, 7517 and 8414 to the authorisations service.
+
+    POST /oauth2/token                              RFC 6749, section 3.2, with RFC 8705, section 2
+    GET  /oauth2/jwks                               RFC 7517
+    GET  /.well-known/oauth-authorization-server    RFC 8414
+
+A client proves itself by the certificate of its connection, which the edge has
+verified and names in x-forwarded-client-cert. Who it is and what it may have
+is decided in the service; here only the form is checked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from urllib.parse import parse_qsl
+
+from aiohttp import hdrs, web
+from solmu.authorisations.v1 import tokens_pb2
+
+from gateway.adapters import xfcc
+from gateway.routes import Endpoint
+from services.runtime.errors import Fault
+
+TOKEN_PATH = "/oauth2/token"  # noqa: S105 - a path
+KEYS_PATH = "/oauth2/jwks"
+METADATA_PATH = "/.well-known/oauth-authorization-server"
+
+MAX_REQUEST_BYTES = 64 << 10
+"""A token request with two assertions and two tokens in it has some 40 kB."""
+
+MAX_PARAMETERS = 64
+"""More than any grant has."""
+
+KEYS_SECONDS = 60
+"""How long others may keep the key set. A new key is published longer than that before it signs."""
+
+ENDPOINTS = (
+    Endpoint(TOKEN_PATH, MAX_REQUEST_BYTES),
+    Endpoint(KEYS_PATH, MAX_REQUEST_BYTES),
+    Endpoint(METADATA_PATH, MAX_REQUEST_BYTES),
+)
+
+IssueToken = Callable[[tokens_pb2.IssueTokenRequest], Awaitable[tokens_pb2.IssueTokenResponse]]
+"""`TokenService.IssueToken`; raises Fault."""
+
+_FORM = "application/x-www-form-urlencoded"
+_NOT_STORED = {hdrs.CACHE_CONTROL: "no-store", hdrs.PRAGMA: "no-cache"}
+_PARAMETERS = frozenset(field.name for field in tokens_pb2.IssueTokenRequest.DESCRIPTOR.fields) - {"certificate"}
+_NOT_IN_DESCRIPTION = re.compile(r"[^\x20-\x21\x23-\x5b\x5d-\x7e]")
+_REASON_PREFIX = "OAUTH_"
+
+
+class OAuthError(Exception):
+    """A refusal in the form of RFC 6749, section 5.2."""
+
+    def __init__(self, error: str, description: str, *, status: int = 400) -> None:
+        super().__init__(error, description)
+        self.error = error
+        self.description = description
+        self.status = status
+
+
+class OAuth:
+    """The handlers. `keys` returns the key set in force, `scopes` are all that the contracts declare."""
+
+    def __init__(self, *, issuer: str, scopes: Sequence[str], issue_token: IssueToken, keys: Callable[[], str]) -> None:
+        self._issue_token = issue_token
+        self._keys = keys
+        self._metadata = {
+            "issuer": issuer,
+            "token_endpoint": issuer + TOKEN_PATH,
+            "jwks_uri": issuer + KEYS_PATH,
+            "scopes_supported": list(scopes),
+            "response_types_supported": [],
+            "grant_types_supported": ["client_credentials"],
+            "token_endpoint_auth_methods_supported": ["tls_client_auth"],
+            "tls_client_certificate_bound_access_tokens": True,
+        }
+
+    def routes(self) -> list[web.RouteDef]:
+        """For the application of the gateway."""
+        return [
+            web.post(TOKEN_PATH, self.token),
+            web.get(KEYS_PATH, self.keys),
+            web.get(METADATA_PATH, self.metadata),
+        ]
+
+    async def token(self, request: web.Request) -> web.Response:
+        """Issues an access token."""
+        try:
+            _no_other_authentication(request)
+            parameters = await _parameters(request)
+            issued = await self._issue_token(_issue_request(parameters, _certificate(request)))
+        except OAuthError as refusal:
+            return _refused(refusal)
+        except Fault as fault:
+            return _refused(_oauth_error(fault))
+        members = {field.name: value for field, value in issued.ListFields()}
+        return web.json_response(members, headers=_NOT_STORED)
+
+    async def keys(self, request: web.Request) -> web.Response:
+        """The public keys that verify this node's tokens."""
+        document = self._keys().encode()
+        etag = hashlib.sha256(document).hexdigest()[:32]
+        headers = {hdrs.CACHE_CONTROL: f"max-age={KEYS_SECONDS}", hdrs.ETAG: f'"{etag}"'}
+        known = request.if_none_match or ()
+        if any(tag.value in (etag, "*") for tag in known):
+            return web.Response(status=304, headers=headers)
+        return web.Response(body=document, content_type="application/jwk-set+json", headers=headers)
+
+    async def metadata(self, _: web.Request) -> web.Response:
+        """What this authorisation server is and can do."""
+        headers = {hdrs.CACHE_CONTROL: f"max-age={KEYS_SECONDS}"}
+        return web.json_response(self._metadata, headers=headers)
+
+
+def _no_other_authentication(request: web.Request) -> None:
+    """RFC 6749, section 2.3: one way of authentication per request, and ours is the certificate."""
+    if hdrs.AUTHORIZATION in request.headers:
+        raise OAuthError("invalid_client", "clients authenticate with their TLS certificate", status=401)
+
+
+async def _parameters(request: web.Request) -> dict[str, str]:
+    """The form's parameters; empty ones count as not sent, unknown ones are ignored (RFC 6749, section 3.2)."""
+    if request.content_type != _FORM:
+        raise OAuthError("invalid_request", f"the content type must be {_FORM}")
+    body = await request.read()
+    try:
+        pairs = parse_qsl(
+            body.decode("ascii"), strict_parsing=bool(body), errors="strict", max_num_fields=MAX_PARAMETERS
+        )
+    except ValueError:
+        raise OAuthError("invalid_request", "the body is not a form") from None
+    names = [name for name, _ in pairs]
+    if names.count("resource") > 1:
+        raise OAuthError("invalid_target", "one resource at a time")
+    if len(set(names)) < len(names):
+        raise OAuthError("invalid_request", "a parameter is there twice")
+    parameters = dict(pairs)
+    if "client_secret" in parameters:
+        raise OAuthError("invalid_client", "clients authenticate with their TLS certificate", status=401)
+    if "grant_type" not in parameters:
+        raise OAuthError("invalid_request", "grant_type is missing")
+    if "client_id" not in parameters and "client_assertion" not in parameters:
+        raise OAuthError("invalid_request", "client_id is missing")
+    return parameters
+
+
+def _certificate(request: web.Request) -> tokens_pb2.ClientCertificate:
+    try:
+        certificate = xfcc.parse(*request.headers.getall(xfcc.HEADER, []))
+    except xfcc.XfccError:
+        raise OAuthError("invalid_client", "the client certificate cannot be read", status=401) from None
+    return tokens_pb2.ClientCertificate(
+        sha256=certificate.sha256, uri_sans=certificate.uris, subject=certificate.subject
+    )
+
+
+def _issue_request(
+    parameters: dict[str, str], certificate: tokens_pb2.ClientCertificate
+) -> tokens_pb2.IssueTokenRequest:
+    known = {name: value for name, value in parameters.items() if name in _PARAMETERS}
+    return tokens_pb2.IssueTokenRequest(certificate=certificate, **known)
+
+
+def _oauth_error(fault: Fault) -> OAuthError:
+    if fault.reason.startswith(_REASON_PREFIX):
+        error = fault.reason.removeprefix(_REASON_PREFIX).lower()
+        return OAuthError(error, fault.message, status=401 if error == "invalid_client" else 400)
+    if fault.code == "INVALID_ARGUMENT":
+        return OAuthError("invalid_request", fault.message)
+    if fault.code in ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"):
+        return OAuthError("temporarily_unavailable", "try again", status=503)
+    return OAuthError("server_error", "a fault of the node", status=500)
+
+
+def _refused(refusal: OAuthError) -> web.Response:
+    description = _NOT_IN_DESCRIPTION.sub("?", refusal.description.replace('"', "'"))
+    document = json.dumps({"error": refusal.error, "error_description": description})
+    return web.Response(status=refusal.status, text=document, content_type="application/json", headers=_NOT_STORED)

@@ -1,0 +1,146 @@
+"""The HTTP server behind the edge: mutual TLS, and only for those who should come.
+
+Adapters speak HTTP, so they stand here and not in a service. The edge brings
+the calls; the node's own tools may ask whether the process is alive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import secrets
+import ssl
+from collections.abc import Iterable
+from typing import Any
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+from opentelemetry.trace import SpanKind
+
+from gateway.problems import MEDIA_TYPE, problem
+from gateway.routes import Endpoint
+from services.runtime import mesh, tls
+from services.runtime.config import Address
+from services.runtime.telemetry import Telemetry
+
+logger = logging.getLogger(__name__)
+
+HEALTH_PATH = "/healthz"
+
+ENDPOINTS = (Endpoint(HEALTH_PATH, 1024),)
+
+MAX_REQUEST_BYTES = 64 << 10
+"""What any adapter takes; the edge has a limit per path."""
+
+LOOK_SECONDS = 1.0
+"""Between two looks at the files of the server's certificate."""
+
+SHUTDOWN_SECONDS = 5.0
+"""Time for calls under way when the process stops."""
+
+
+def application(routes: Iterable[web.RouteDef], *, node: str, telemetry: Telemetry) -> web.Application:
+    """The application: the adapters' routes, and health."""
+    application = web.Application(
+        middlewares=[_traced(telemetry), _as_problems(), _known_peers_only(node)],
+        client_max_size=MAX_REQUEST_BYTES,
+    )
+    application.add_routes([*routes, web.get(HEALTH_PATH, _health)])
+    return application
+
+
+async def serve(application: web.Application, *, listen: Address, files: tls.Files, stop: asyncio.Event) -> None:
+    """Serves until `stop` is set, with certificates that may change meanwhile."""
+    context, stamp = tls.server_context(files), files.stamp()
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, listen.host, listen.port, ssl_context=context).start()
+        logger.info("serving", extra={"listen": str(listen)})
+        while not await _within(stop, LOOK_SECONDS):
+            stamp = _refreshed(context, files, stamp)
+    finally:
+        await runner.cleanup()
+        logger.info("stopped")
+
+
+async def _health(_: web.Request) -> web.Response:
+    return web.json_response({"status": "serving"})
+
+
+def _known_peers_only(node: str) -> Middleware:
+    edge, operator = mesh.service_uri(node, mesh.EDGE), mesh.service_uri(node, mesh.OPERATOR)
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        peer = _peer_uri(request)
+        if peer != edge and not (peer == operator and request.path == HEALTH_PATH):
+            return _refusal("CALLER_NOT_ALLOWED", status=403, detail="this peer may not call the adapters")
+        return await handler(request)
+
+    return middleware
+
+
+def _as_problems() -> Middleware:
+    """Gives every refusal of the server itself the form of a problem document."""
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except web.HTTPMethodNotAllowed as error:
+            refusal = _refusal("METHOD_UNKNOWN", status=405, detail="there is no such method here")
+            refusal.headers["Allow"] = ", ".join(sorted(error.allowed_methods))
+            return refusal
+        except web.HTTPRequestEntityTooLarge:
+            return _refusal("BODY_TOO_LARGE", status=413, detail="the request body is too large")
+        except web.HTTPNotFound:
+            return _refusal("METHOD_UNKNOWN", status=404, detail="there is no such path")
+        except Exception:
+            error_id = secrets.token_hex(8)
+            logger.exception("an adapter failed", extra={"error_id": error_id})
+            return _refusal("INTERNAL", status=500, detail=f"a fault of the node, logged as {error_id}")
+
+    return middleware
+
+
+def _traced(telemetry: Telemetry) -> Middleware:
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        path = request.match_info.route.resource.canonical if request.match_info.route.resource else "unknown"
+        with telemetry.span(f"{request.method} {path}", SpanKind.SERVER, carrier=request.headers):
+            return await handler(request)
+
+    return middleware
+
+
+def _peer_uri(request: web.Request) -> str | None:
+    connection: ssl.SSLObject | None = request.get_extra_info("ssl_object")
+    certificate: dict[str, Any] = (connection.getpeercert() if connection else None) or {}
+    uris = [name for kind, name in certificate.get("subjectAltName", ()) if kind == "URI"]
+    return uris[0] if len(uris) == 1 else None
+
+
+def _refusal(reason: str, *, status: int, detail: str) -> web.Response:
+    document = json.dumps(problem(reason, status=status, detail=detail))
+    return web.Response(status=status, body=document.encode(), content_type=MEDIA_TYPE)
+
+
+def _refreshed(context: ssl.SSLContext, files: tls.Files, stamp: tls.Stamp) -> tls.Stamp:
+    try:
+        now = files.stamp()
+        if now != stamp:
+            tls.check(files)
+            tls.refresh(context, files)
+    except (OSError, ValueError):
+        return stamp  # half a rotation: keep what works, look again soon
+    return now
+
+
+async def _within(event: asyncio.Event, seconds: float) -> bool:
+    try:
+        await asyncio.wait_for(event.wait(), seconds)
+    except TimeoutError:
+        return False
+    return True

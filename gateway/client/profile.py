@@ -1,0 +1,58 @@
+"""A profile: where the edge is, and with what to call it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from services.runtime import tls
+
+FILE = "profile.json"
+
+
+class ProfileError(Exception):
+    """The profile is not there, or not whole; the text says what to do."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Where the edge is, and with what to call it."""
+
+    edge: str
+    """Origin of the edge: "https://localhost:8443"."""
+    client_id: str
+    files: tls.Files
+    """The client's certificate and key, and the authority of the edge's."""
+    scopes: tuple[str, ...]
+    """What tokens are asked for."""
+
+    @classmethod
+    def load(cls, path: str | Path) -> Profile:
+        """Reads a profile file, or the one in a folder. Raises ProfileError."""
+        file = Path(path)
+        if file.is_dir():
+            file /= FILE
+        try:
+            values = json.loads(file.read_text(encoding="utf-8"))
+            folder = file.parent
+            return cls(
+                edge=values["edge"],
+                client_id=values["client_id"],
+                files=tls.Files(
+                    certificate=folder / values["certificate"],
+                    key=folder / values["key"],
+                    authorities=folder / values["authorities"],
+                ),
+                scopes=tuple(values["scopes"]),
+            )
+        except OSError as error:
+            raise ProfileError(f"cannot read the profile {file}: {error.strerror}") from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise ProfileError(f"{file} is not a profile: {error!r}") from None
+
+    @property
+    def target(self) -> str:
+        """host:port of the edge."""
+        return urlsplit(self.edge).netloc

@@ -1,0 +1,20 @@
+"""Envoy's configuration, rendered from a `Plan` by pure functions.
+
+`render` gives the files that depend on the contracts and the settings;
+`filters.authentication` and `secrets` those that change while the edge runs.
+"""
+
+from __future__ import annotations
+
+from gateway.envoy import bootstrap, clusters, listener, routes, xds
+from gateway.envoy.plan import Json, Plan
+
+
+def render(plan: Plan) -> dict[str, Json]:
+    """The files that depend on the plan alone, by name."""
+    return {
+        xds.BOOTSTRAP: bootstrap.render(plan),
+        xds.LISTENERS: listener.render(plan),
+        xds.CLUSTERS: clusters.render(plan),
+        xds.ROUTES: routes.render(plan),
+    }

@@ -1,0 +1,231 @@
+"""The filters of one request, in their order, each with the reason for its place.
+
+1. `flood`: before anything costs something.
+2. `authentication`: signature, issuer, audience and life of the access token. Before
+   the body is looked at, so strangers never reach a parser.
+3. `body_limit`: counts the body as it was sent, JSON or gRPC, as it streams.
+4. `problem`: only on REST routes; before the transcoder in order to see the
+   response after it.
+5. `transcoder`: only on REST routes; turns the request into a gRPC call and has
+   its route looked up again.
+6. `binding`: whether the token is an access token bound to the certificate of
+   this connection. One policy for all routes: each copy would take 50 kB.
+7. `scopes`: whether the token has the scopes of the method. After the
+   transcoder, so that one policy holds for both forms. Where a route has no
+   policy it refuses everybody.
+8. `router`.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import Any
+
+from gateway.envoy import xds
+from gateway.envoy.plan import Json, Plan
+from gateway.problems import TITLES
+from gateway.routes import Route
+
+FLOOD = "flood"
+AUTHENTICATION = "authentication"
+BODY_LIMIT = "body_limit"
+PROBLEM = "problem"
+TRANSCODER = "transcoder"
+BINDING = "binding"
+SCOPES = "scopes"
+
+PROVIDER = "node"
+"""The one issuer whose tokens are accepted: the node itself."""
+
+CLAIMS = "claims"
+HEADER = "header"
+"""Under these names the verified token is found in the metadata of `JWT_METADATA`."""
+
+JWT_METADATA = "envoy.filters.http.jwt_authn"
+"""Envoy's own name for the metadata of its token filter, whatever the filter is called here."""
+
+JWT_TYPE = "at+jwt"
+"""RFC 9068, section 2.1."""
+
+CLOCK_SKEW_SECONDS = 5
+"""Difference between the clocks of two machines that NTP keeps."""
+
+NO_BODY = 1
+"""Bytes of body for what no route takes; Envoy has no smaller limit."""
+
+_PROBLEM_LUA = resources.files(__package__).joinpath("problem.lua").read_text(encoding="utf-8")
+_JWT_AUTHN = "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication"
+
+
+def chain(plan: Plan) -> list[Json]:
+    """The filters of the public port."""
+    return [
+        _flood(plan),
+        _authentication(plan),
+        _body_limit(),
+        _problem(),
+        _transcoder(plan),
+        _binding(),
+        _scopes(),
+        _router(),
+    ]
+
+
+def authentication(plan: Plan, jwks: str) -> Json:
+    """File of the filter `authentication` (ECDS), with the keys in it: Envoy reads a file of keys once and never again.
+
+    `jwks` is a JSON Web Key Set (RFC 7517). The token goes on to the service,
+    which checks it again.
+    """
+    provider = {
+        "issuer": plan.issuer,
+        "audiences": [plan.issuer],
+        "require_expiration": True,
+        "clock_skew_seconds": CLOCK_SKEW_SECONDS,
+        "local_jwks": {"inline_string": jwks},
+        "forward": True,
+        "from_headers": [{"name": "Authorization", "value_prefix": "Bearer "}],
+        "payload_in_metadata": CLAIMS,
+        "header_in_metadata": HEADER,
+        "normalize_payload_in_metadata": {"space_delimited_claims": ["scope"]},
+        "jwt_cache_config": {
+            "jwt_cache_size": plan.limits.cached_tokens,
+            "jwt_max_token_size": plan.limits.token_bytes,
+        },
+    }
+    rule = {"match": {"prefix": "/"}, "requires": {"provider_name": PROVIDER}}
+    config = xds.typed(_JWT_AUTHN, providers={PROVIDER: provider}, rules=[rule])
+    return xds.resources(
+        xds.typed("envoy.config.core.v3.TypedExtensionConfig", name=AUTHENTICATION, typed_config=config)
+    )
+
+
+def scope_policy(route: Route) -> Json:
+    """The filter `scopes` on the route of a method: the token has every one of them."""
+    demands = [
+        _claim([CLAIMS, "scope"], {"list_match": {"one_of": {"string_match": {"exact": scope}}}})
+        for scope in route.scopes
+    ]
+    rules = _allow("scopes", {"and_ids": {"ids": demands}})
+    return xds.typed("envoy.extensions.filters.http.rbac.v3.RBACPerRoute", rbac={"rules": rules})
+
+
+def body_limit(max_request_bytes: int) -> Json:
+    """The filter `body_limit` on a route that takes another amount than the default."""
+    chain = {"filters": [_size_limit(max_request_bytes)]}
+    return xds.typed("envoy.extensions.filters.http.filter_chain.v3.FilterChainConfigPerRoute", filter_chain=chain)
+
+
+def switched(*, on: bool) -> Json:
+    """Puts a filter on or off for a route."""
+    setting: Json = {"config": {}} if on else {"disabled": True}
+    return xds.typed("envoy.config.route.v3.FilterConfig", **setting)
+
+
+def _flood(plan: Plan) -> Json:
+    bucket = {
+        "max_tokens": plan.limits.calls_per_second,
+        "tokens_per_fill": plan.limits.calls_per_second,
+        "fill_interval": "1s",
+    }
+    always = {"default_value": {"numerator": 100}}
+    return xds.http_filter(
+        FLOOD,
+        "local_ratelimit.v3.LocalRateLimit",
+        stat_prefix=FLOOD,
+        token_bucket=bucket,
+        filter_enabled=always,
+        filter_enforced=always,
+    )
+
+
+def _authentication(plan: Plan) -> Json:
+    source = xds.watched(plan.folder, xds.AUTHENTICATION)
+    type_url = f"type.googleapis.com/{_JWT_AUTHN}"
+    return {"name": AUTHENTICATION, "config_discovery": {"config_source": source, "type_urls": [type_url]}}
+
+
+def _body_limit() -> Json:
+    chain = {"filters": [_size_limit(NO_BODY)]}
+    return xds.http_filter(BODY_LIMIT, "filter_chain.v3.FilterChainConfig", default_filter_chain=chain)
+
+
+def _size_limit(max_request_bytes: int) -> Json:
+    return xds.http_filter("body_size_limit", "body_size_limit.v3.BodySizeLimit", max_request_bytes=max_request_bytes)
+
+
+def _problem() -> Json:
+    titles = ", ".join(f'[{status}] = "{title}"' for status, title in sorted(TITLES.items()))
+    source = _PROBLEM_LUA.replace("--[[titles]]", titles)
+    return {
+        **xds.http_filter(PROBLEM, "lua.v3.Lua", default_source_code={"inline_string": source}),
+        "disabled": True,
+    }
+
+
+def _transcoder(plan: Plan) -> Json:
+    transcoder = xds.http_filter(
+        TRANSCODER,
+        "grpc_json_transcoder.v3.GrpcJsonTranscoder",
+        proto_descriptor=str(plan.folder / plan.descriptors),
+        services=sorted({route.service for route in plan.routes if route.rest}),
+        convert_grpc_status=True,
+        print_options={"stream_newline_delimited": True},
+        request_validation_options={
+            "reject_unknown_query_parameters": True,
+            "reject_binding_body_field_collisions": True,
+        },
+        max_request_body_size=plan.limits.json_bytes,
+        max_response_body_size=plan.limits.json_bytes,
+    )
+    return {**transcoder, "disabled": True}
+
+
+def _binding() -> Json:
+    """RFC 9068, section 4, and RFC 8705, section 3. A claim that is missing or of another type refuses."""
+    is_access_token = _claim([HEADER, "typ"], {"string_match": {"exact": JWT_TYPE}})
+    rules = _allow("bound", is_access_token, condition=_token_is_bound())
+    return xds.http_filter(BINDING, "rbac.v3.RBAC", rules=rules)
+
+
+def _scopes() -> Json:
+    return xds.http_filter(SCOPES, "rbac.v3.RBAC", rules={"action": "ALLOW", "policies": {}})
+
+
+def _allow(name: str, principal: Json, **fields: Any) -> Json:
+    policy = {"permissions": [{"any": True}], "principals": [principal], **fields}
+    return {"action": "ALLOW", "policies": {name: policy}}
+
+
+def _router() -> Json:
+    return xds.http_filter("router", "router.v3.Router", suppress_envoy_headers=True)
+
+
+def _claim(path: list[str], value: Json) -> Json:
+    matcher = {"filter": JWT_METADATA, "path": [{"key": key} for key in path], "value": value}
+    return {"sourced_metadata": {"metadata_source": "DYNAMIC", "metadata_matcher": matcher}}
+
+
+def _token_is_bound() -> Json:
+    """A condition in CEL, as the syntax tree that Envoy wants: peer certificate's digest == token['cnf']['x5t_hex'].
+
+    `x5t_hex` is our own member of `cnf` beside `x5t#S256`, which is base64url:
+    CEL has no conversion between the two, and Lua costs a quarter more.
+    """
+    digest = _select(_identifier("connection"), "sha256_peer_certificate_digest")
+    claim = _select(_identifier("metadata"), "filter_metadata")
+    for key in (JWT_METADATA, CLAIMS, "cnf", "x5t_hex"):
+        claim = _call("_[_]", claim, {"const_expr": {"string_value": key}})
+    return _call("_==_", digest, claim)
+
+
+def _identifier(name: str) -> Json:
+    return {"ident_expr": {"name": name}}
+
+
+def _select(operand: Json, field: str) -> Json:
+    return {"select_expr": {"operand": operand, "field": field}}
+
+
+def _call(function: str, *args: Any) -> Json:
+    return {"call_expr": {"function": function, "args": list(args)}}

@@ -1,0 +1,81 @@
+"""What is logged of a request: JSON lines on standard output, with no personal data in them.
+
+No query string, no token, no body; a path names resources by ids that mean
+nothing outside the node. Who called is the client and its certificate.
+"""
+
+from __future__ import annotations
+
+from gateway.envoy import xds
+from gateway.envoy.filters import CLAIMS, JWT_METADATA
+from gateway.envoy.plan import Json
+
+PATH_CHARACTERS = 200
+"""A known path is shorter; an unknown one may be anything."""
+
+_CLIENT = {
+    "certificate": "%DOWNSTREAM_PEER_FINGERPRINT_256%",
+    "certificate_uri": "%DOWNSTREAM_PEER_URI_SAN%",
+    "tls": "%DOWNSTREAM_TLS_VERSION%",
+    "time": "%START_TIME%",
+}
+
+_REQUEST = {
+    **_CLIENT,
+    "client": f"%DYNAMIC_METADATA({JWT_METADATA}:{CLAIMS}:client_id)%",
+    "token": f"%DYNAMIC_METADATA({JWT_METADATA}:{CLAIMS}:jti)%",
+    "method": "%REQ(X-ENVOY-ORIGINAL-METHOD?:METHOD)%",
+    "path": f"%PATH(NQ:ORIG_OR_PATH):{PATH_CHARACTERS}%",
+    "route": "%ROUTE_NAME%",
+    "protocol": "%PROTOCOL%",
+    "status": "%RESPONSE_CODE%",
+    "grpc_status": "%GRPC_STATUS%",
+    "details": "%RESPONSE_CODE_DETAILS%",
+    "flags": "%RESPONSE_FLAGS%",
+    "bytes_in": "%BYTES_RECEIVED%",
+    "bytes_out": "%BYTES_SENT%",
+    "milliseconds": "%DURATION%",
+    "upstream_milliseconds": "%RESPONSE_DURATION%",
+    "upstream": "%UPSTREAM_CLUSTER%",
+    "request_id": "%REQ(X-REQUEST-ID)%",
+    "traceparent": "%REQ(TRACEPARENT):55%",
+    "log": "edge.request",
+}
+
+_HANDSHAKE = {
+    **_CLIENT,
+    "address": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%",
+    "failure": "%DOWNSTREAM_TRANSPORT_FAILURE_REASON%",
+    "log": "edge.handshake",
+}
+
+
+def requests() -> list[Json]:
+    """One line for each request."""
+    return [_stdout(_REQUEST)]
+
+
+def refused_handshakes() -> list[Json]:
+    """One line for each connection that TLS refused: a missing, foreign, expired or revoked certificate.
+
+    The caller is told no reason but a TLS alert, so this is the place to look.
+    It has the network address, since nothing else says who it was.
+    """
+    return [{**_stdout(_HANDSHAKE), "filter": _HANDSHAKE_FAILED}]
+
+
+_HANDSHAKE_FAILED = {
+    "extension_filter": xds.extension(
+        "envoy.access_loggers.extension_filters.cel",
+        "envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter",
+        expression="connection.transport_failure_reason != ''",
+    )
+}
+
+
+def _stdout(fields: Json) -> Json:
+    return xds.extension(
+        "envoy.access_loggers.stdout",
+        "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog",
+        log_format={"json_format": fields},
+    )

@@ -1,0 +1,86 @@
+"""What the configuration is rendered from, and the limits of the edge."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gateway.routes import Endpoint, Route
+from services.runtime.config import Address
+
+Json = dict[str, Any]
+"""A message of Envoy's API in its JSON form."""
+
+ADAPTERS = "gateway"
+"""Upstream that serves the foreign protocols: the gateway process itself."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What the edge takes before it refuses. Each guards the memory or the time of the one process that all share."""
+
+    connections: int = 10_000
+    """Open connections. At some 50 kB each with TLS this is half a gigabyte, the most a small node should lose."""
+    calls_per_second: int = 20_000
+    """Calls of all clients together; several times what one core of Envoy carries, so that it stops floods only."""
+    connection_seconds: int = 300
+    """Age at which a connection is asked to close, in seconds. A CRL is looked at in handshakes only, so a revoked
+    certificate works at most this long; equal to the life of a token, whose binding it would otherwise outlive."""
+    idle_seconds: int = 300
+    """Time without any call after which a connection is closed, in seconds."""
+    stalled_seconds: int = 60
+    """Time without a byte after which a call is given up, in seconds; streams from the server are excepted."""
+    headers_seconds: int = 10
+    """Time in which all request headers must have come, in seconds (slowloris)."""
+    handshake_seconds: int = 5
+    """Time in which the TLS handshake must be done, in seconds."""
+    header_kilobytes: int = 32
+    """All request headers together, in KiB. A token takes 1 to 2."""
+    headers: int = 64
+    """Number of request headers. A browser sends some 20."""
+    streams_per_connection: int = 128
+    """Calls at once on one connection; a client that needs more opens another."""
+    stream_window_bytes: int = 256 << 10
+    """Bytes of one request that a client may have under way: 5 MB/s at a round trip of 50 ms."""
+    connection_window_bytes: int = 1 << 20
+    """Bytes of all requests of a connection that may be under way."""
+    buffer_bytes: int = 1 << 20
+    """Bytes that one connection may hold in Envoy's buffers before it is no longer read from."""
+    json_bytes: int = 4 << 20
+    """A JSON body, which has to be held whole to be translated; gRPC's own limit for one message."""
+    token_bytes: int = 4096
+    """An access token that may be cached. Ours have some 900 bytes."""
+    cached_tokens: int = 1000
+    """Tokens whose signature is not verified again while they last: about the clients of one node, some 2 kB each."""
+    upstream_streams: int = 32
+    """Calls at once on one connection to a service. A service may run as several processes behind one port, and a
+    connection belongs to one of them: more connections spread the calls."""
+    upstream_calls: int = 4096
+    """Calls at once to one service, streams among them; what is over it is told to come back later."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Everything that Envoy's configuration depends on, but for keys and certificates."""
+
+    node: str
+    """Name of the node, the trust domain of its SPIFFE identities."""
+    issuer: str
+    """Issuer and audience of the tokens accepted: the origin of the edge."""
+    listen: Address
+    """The public port."""
+    folder: Path
+    """Absolute path of the folder from which Envoy reads its files."""
+    upstreams: Mapping[str, Address]
+    """Where each service is, by name; `gateway` for the adapters."""
+    routes: tuple[Route, ...]
+    endpoints: tuple[Endpoint, ...]
+    descriptors: str
+    """Name of the file in `folder` with the descriptor set of the routes."""
+    traces: Address | None = None
+    """Where spans go by OTLP; None for nowhere."""
+    trace_ratio: float = 0.01
+    """Share of calls traced that did not come with a decision of their own, 0 to 1."""
+    limits: Limits = field(default_factory=Limits)

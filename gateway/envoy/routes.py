@@ -1,0 +1,110 @@
+"""Routes: which request goes where, under which limits.
+
+A gRPC method is found by its path. A REST path is found twice: first by a
+route that only switches the translation on and sets the body limit, then,
+when the transcoder has made a gRPC call of it, by the route of the method.
+What no route knows is answered here.
+"""
+
+from __future__ import annotations
+
+from gateway.envoy import filters, xds
+from gateway.envoy.plan import ADAPTERS, Json, Plan
+from gateway.routes import Binding, Endpoint, Route
+
+VIRTUAL_HOST = "edge"
+
+UNKNOWN = "unknown"
+"""Name of the route for what has none."""
+
+ROUTE_METADATA = "solmu.edge"
+"""Metadata of a route, for replies: `scopes`, separated by spaces."""
+
+ADAPTER_SECONDS = 15
+"""Time for a call to an adapter, as for any unary call."""
+
+_NOT_GRPC = {**xds.GRPC_REQUEST, "invert_match": True, "treat_missing_header_as_empty": True}
+
+_NO_ACCESS_CHECK = {filters.BINDING: filters.switched(on=False), filters.SCOPES: filters.switched(on=False)}
+
+
+def render(plan: Plan) -> Json:
+    """File of all routes (RDS)."""
+    table = [_endpoint(endpoint) for endpoint in plan.endpoints]
+    table += [_grpc(route) for route in plan.routes]
+    table += [_rest(route, binding) for route in plan.routes for binding in route.rest]
+    table.append(_unknown())
+    configuration = xds.typed(
+        "envoy.config.route.v3.RouteConfiguration",
+        name=VIRTUAL_HOST,
+        request_headers_to_remove=["x-envoy-external-address"],
+        virtual_hosts=[{"name": VIRTUAL_HOST, "domains": ["*"], "routes": table}],
+    )
+    return xds.resources(configuration)
+
+
+def _grpc(route: Route) -> Json:
+    limit = xds.seconds(route.timeout_seconds)
+    action = {
+        "cluster": route.upstream,
+        # Both: without the first a REST call has no deadline, without the second a client sets its own.
+        "max_stream_duration": {"max_stream_duration": limit, "grpc_timeout_header_max": limit},
+    }
+    if route.server_streaming:
+        action["idle_timeout"] = "0s"
+    if not route.client_streaming:
+        action["retry_policy"] = _RETRY
+    return {
+        "name": f"{route.service}/{route.method}",
+        "match": {"path": route.path, "grpc": {}},
+        "metadata": {"filter_metadata": {ROUTE_METADATA: {"scopes": " ".join(route.scopes)}}},
+        "route": action,
+        "typed_per_filter_config": {
+            filters.BODY_LIMIT: filters.body_limit(route.max_request_bytes),
+            filters.SCOPES: filters.scope_policy(route),
+        },
+    }
+
+
+# Only what surely did not reach the service: no connection, a stream it says it
+# never looked at, a connection that broke before the request was written.
+_RETRY = {"retry_on": "connect-failure,refused-stream,reset-before-request", "num_retries": 2}
+
+
+def _rest(route: Route, binding: Binding) -> Json:
+    verb = {"name": ":method", "string_match": {"exact": binding.verb}}
+    return {
+        "name": f"{route.service}/{route.method} {binding.verb} {binding.template}",
+        "match": {"safe_regex": {"regex": binding.pattern}, "headers": [verb, _NOT_GRPC]},
+        "direct_response": {"status": 404},
+        "typed_per_filter_config": {
+            filters.BODY_LIMIT: filters.body_limit(route.max_request_bytes),
+            filters.PROBLEM: filters.switched(on=True),
+            filters.TRANSCODER: filters.switched(on=True),
+        },
+    }
+
+
+def _endpoint(endpoint: Endpoint) -> Json:
+    return {
+        "name": f"adapter {endpoint.path}",
+        "match": {"path": endpoint.path},
+        "route": {"cluster": ADAPTERS, "timeout": xds.seconds(ADAPTER_SECONDS), "retry_policy": _RETRY},
+        "typed_per_filter_config": {
+            filters.BODY_LIMIT: filters.body_limit(endpoint.max_request_bytes),
+            filters.AUTHENTICATION: filters.switched(on=False),
+            **_NO_ACCESS_CHECK,
+        },
+    }
+
+
+def _unknown() -> Json:
+    return {
+        "name": UNKNOWN,
+        "match": {"prefix": "/"},
+        "direct_response": {"status": 404},
+        "typed_per_filter_config": {
+            filters.BODY_LIMIT: filters.switched(on=False),
+            **_NO_ACCESS_CHECK,
+        },
+    }

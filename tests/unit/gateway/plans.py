@@ -1,0 +1,37 @@
+"""Plans of edges that tests render."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gateway import adapters
+from gateway.envoy.plan import Plan
+from gateway.routes import routes
+from services.runtime.config import Address
+from tests.unit.gateway import contract
+
+ONE_MACHINE = Plan(
+    node="solmu",
+    issuer="https://localhost:8443",
+    listen=Address("127.0.0.1", 8443),
+    folder=Path("/var/lib/solmu/edge"),
+    upstreams={"parcels": Address("127.0.0.1", 7001), "gateway": Address("127.0.0.1", 7000)},
+    routes=routes(contract.DESCRIPTORS),
+    endpoints=adapters.ENDPOINTS,
+    descriptors="descriptors.binpb",
+)
+"""Everything on the loopback interface, no traces."""
+
+CLUSTER = Plan(
+    node="city",
+    issuer="https://edge.city.example",
+    listen=Address("0.0.0.0", 443),  # noqa: S104
+    folder=Path("/run/edge"),
+    upstreams={"parcels": Address("parcels.city.svc", 7000), "gateway": Address("gateway.city.svc", 7000)},
+    routes=routes(contract.DESCRIPTORS),
+    endpoints=adapters.ENDPOINTS,
+    descriptors="descriptors.binpb",
+    traces=Address("collector.city.svc", 4317),
+    trace_ratio=0.1,
+)
+"""Services found by name, calls traced."""

@@ -1,0 +1,66 @@
+"""The rendered files put together into one bootstrap, since `envoy --mode validate` follows no references."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway import envoy
+from gateway.envoy import filters, secrets, xds
+from gateway.envoy.plan import Json, Plan
+from tests.unit.gateway import pki
+
+
+def bootstrap(plan: Plan, *, jwks: str) -> Json:
+    """One static configuration that means the same."""
+    files = envoy.render(plan)
+    [listener] = files[xds.LISTENERS]["resources"]
+    [table] = files[xds.ROUTES]["resources"]
+    [authentication] = filters.authentication(plan, jwks)["resources"]
+    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    del manager["rds"]
+    manager["route_config"] = table
+    for each in manager["http_filters"]:
+        if each.pop("config_discovery", None):
+            each["typed_config"] = authentication["typed_config"]
+    clusters = files[xds.CLUSTERS]["resources"]
+    static = {"listeners": [listener], "clusters": clusters, "secrets": _secrets()}
+    rendered = files[xds.BOOTSTRAP]
+    del rendered["dynamic_resources"]
+    return {**rendered, "static_resources": _without(static, "sds_config")}
+
+
+def _secrets() -> list[Json]:
+    authority = pki.Authority("validation")
+    pair = authority.service("edge")
+    files = [
+        secrets.certificate(name, chain=pair.certificate_pem, key=pair.key_pem)
+        for name in (secrets.EDGE_CERTIFICATE, secrets.UPSTREAM_CERTIFICATE)
+    ]
+    files.append(secrets.authorities(secrets.CLIENT_AUTHORITIES, trusted=authority.pem, crl=authority.crl()))
+    files.append(secrets.authorities(secrets.SERVICE_AUTHORITIES, trusted=authority.pem))
+    return [resource for file in files for resource in file["resources"]]
+
+
+def _without(value: Any, key: str) -> Any:
+    """The same without this member, and without the types of resources, which have a place of their own here."""
+    if isinstance(value, dict):
+        resource = "@type" in value and value["@type"].startswith(_RESOURCES)
+        return {
+            name: _without(member, key)
+            for name, member in value.items()
+            if name != key and not (resource and name == "@type")
+        }
+    if isinstance(value, list):
+        return [_without(member, key) for member in value]
+    return value
+
+
+_RESOURCES = tuple(
+    f"type.googleapis.com/envoy.{kind}"
+    for kind in (
+        "config.listener.v3.Listener",
+        "config.cluster.v3.Cluster",
+        "config.route.v3.RouteConfiguration",
+        "extensions.transport_sockets.tls.v3.Secret",
+    )
+)

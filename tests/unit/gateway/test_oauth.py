@@ -1,0 +1,200 @@
+"""The OAuth endpoints: form in, service called, form out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+from aiohttp import ClientResponse, web
+from aiohttp.test_utils import TestClient, TestServer
+from solmu.authorisations.v1 import tokens_pb2
+
+from gateway.adapters import oauth, xfcc
+from services.runtime import errors
+
+ORIGIN = "https://edge.example"
+HASH = "a" * 64
+CERTIFICATE = {xfcc.HEADER: f'Hash={HASH};Subject="CN=city";URI=spiffe://solmu/client/city'}
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+REQUEST = "grant_type=client_credentials&client_id=city"
+
+
+class Service:
+    """What the handlers call: remembers requests, answers or refuses as told."""
+
+    def __init__(self) -> None:
+        self.requests: list[tokens_pb2.IssueTokenRequest] = []
+        self.fault: errors.Fault | None = None
+        self.response = tokens_pb2.IssueTokenResponse(
+            access_token="a.b.c", token_type="Bearer", expires_in=300, scope="messages.send"
+        )
+
+    async def issue_token(self, request: tokens_pb2.IssueTokenRequest) -> tokens_pb2.IssueTokenResponse:
+        self.requests.append(request)
+        if self.fault:
+            raise self.fault
+        return self.response
+
+
+@pytest.fixture
+def service() -> Service:
+    return Service()
+
+
+@pytest.fixture
+async def client(service: Service) -> AsyncIterator[TestClient[web.Request, web.Application]]:
+    handlers = oauth.OAuth(
+        issuer=ORIGIN,
+        scopes=["messages.read", "messages.send"],
+        issue_token=service.issue_token,
+        keys=lambda: '{"keys": [1]}',
+    )
+    application = web.Application()
+    application.add_routes(handlers.routes())
+    async with TestClient(TestServer(application)) as started:
+        yield started
+
+
+async def ask(client: TestClient[web.Request, web.Application], body: str, **headers: str) -> ClientResponse:
+    return await client.post("/oauth2/token", data=body, headers={**CERTIFICATE, **FORM, **headers})
+
+
+async def test_a_token_is_issued(client: TestClient[web.Request, web.Application], service: Service) -> None:
+    response = await ask(client, f"{REQUEST}&scope=messages.send+messages.read&resource=https%3A%2F%2Fedge.example")
+
+    assert response.status == 200
+    assert await response.json() == {
+        "access_token": "a.b.c",
+        "token_type": "Bearer",
+        "expires_in": 300,
+        "scope": "messages.send",
+    }
+    assert (response.headers["Cache-Control"], response.headers["Pragma"]) == ("no-store", "no-cache")
+    assert service.requests == [
+        tokens_pb2.IssueTokenRequest(
+            grant_type="client_credentials",
+            client_id="city",
+            scope="messages.send messages.read",
+            resource=ORIGIN,
+            certificate=tokens_pb2.ClientCertificate(
+                sha256=HASH, uri_sans=["spiffe://solmu/client/city"], subject="CN=city"
+            ),
+        )
+    ]
+
+
+async def test_unknown_and_empty_parameters_are_ignored(
+    client: TestClient[web.Request, web.Application], service: Service
+) -> None:
+    response = await ask(client, f"{REQUEST}&scope=&certificate=forged&nonsense=1")
+    assert response.status == 200
+    assert service.requests[0].scope == ""
+    assert service.requests[0].certificate.sha256 == HASH
+
+
+async def test_parameters_of_other_grants_are_handed_on(
+    client: TestClient[web.Request, web.Application], service: Service
+) -> None:
+    await ask(client, "grant_type=g&client_assertion=x.y.z&subject_token=t")
+    assert (service.requests[0].client_assertion, service.requests[0].subject_token) == ("x.y.z", "t")
+
+
+WRONG = {
+    "no grant type": ("client_id=city", 400, "invalid_request"),
+    "an empty grant type": ("grant_type=&client_id=city", 400, "invalid_request"),
+    "no client": ("grant_type=client_credentials", 400, "invalid_request"),
+    "a client twice": (f"{REQUEST}&client_id=other", 400, "invalid_request"),
+    "an unknown parameter twice": (f"{REQUEST}&x=1&x=2", 400, "invalid_request"),
+    "two resources": (f"{REQUEST}&resource=a&resource=b", 400, "invalid_target"),
+    "a secret": (f"{REQUEST}&client_secret=s", 401, "invalid_client"),
+    "no form": ("{}", 400, "invalid_request"),
+    "nothing": ("", 400, "invalid_request"),
+    "what is not UTF-8": (f"{REQUEST}&scope=%ff", 400, "invalid_request"),
+    "what is not ASCII": (f"{REQUEST}&scope=ä", 400, "invalid_request"),
+    "too many parameters": (REQUEST + "".join(f"&p{number}=1" for number in range(70)), 400, "invalid_request"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+async def test_a_wrong_form_is_refused(
+    client: TestClient[web.Request, web.Application], service: Service, case: str
+) -> None:
+    body, status, error = WRONG[case]
+    response = await ask(client, body)
+    assert (response.status, (await response.json())["error"]) == (status, error)
+    assert response.headers["Cache-Control"] == "no-store"
+    assert not service.requests
+
+
+async def test_json_is_no_form(client: TestClient[web.Request, web.Application]) -> None:
+    response = await ask(client, "{}", **{"Content-Type": "application/json"})
+    assert (response.status, (await response.json())["error"]) == (400, "invalid_request")
+
+
+async def test_the_authorization_header_is_no_way_in(
+    client: TestClient[web.Request, web.Application], service: Service
+) -> None:
+    response = await ask(client, REQUEST, Authorization="Basic Y2l0eTpz")
+    assert (response.status, (await response.json())["error"]) == (401, "invalid_client")
+    assert not service.requests
+
+
+@pytest.mark.parametrize("header", [None, "", "Hash=1", f"Hash={HASH},Hash={HASH}"])
+async def test_without_a_certificate_there_is_no_client(
+    client: TestClient[web.Request, web.Application], service: Service, header: str | None
+) -> None:
+    headers = FORM if header is None else {**FORM, xfcc.HEADER: header}
+    response = await client.post("/oauth2/token", data=REQUEST, headers=headers)
+    assert (response.status, (await response.json())["error"]) == (401, "invalid_client")
+    assert not service.requests
+
+
+FAULTS = {
+    "invalid_client": (errors.Unauthenticated("OAUTH_INVALID_CLIENT", 'no "such" client ä'), 401),
+    "invalid_scope": (errors.InvalidArgument("OAUTH_INVALID_SCOPE", "not yours"), 400),
+    "unsupported_grant_type": (errors.InvalidArgument("OAUTH_UNSUPPORTED_GRANT_TYPE", "no such grant"), 400),
+    "invalid_request": (errors.InvalidArgument("FIELD_INVALID", "too long"), 400),
+    "temporarily_unavailable": (errors.Unavailable("UNAVAILABLE", "10.0.0.1 is away"), 503),
+    "server_error": (errors.Internal("INTERNAL", "trace"), 500),
+}
+
+
+@pytest.mark.parametrize("error", FAULTS)
+async def test_a_refusal_of_the_service_becomes_one_of_oauth(
+    client: TestClient[web.Request, web.Application], service: Service, error: str
+) -> None:
+    service.fault, status = FAULTS[error]
+    response = await ask(client, REQUEST)
+    document = await response.json()
+    assert (response.status, document["error"]) == (status, error)
+    assert '"' not in document["error_description"]
+    assert document["error_description"].isascii()
+    assert not {"10.0.0.1", "trace"} & set(document["error_description"].split())
+    assert response.headers["Cache-Control"] == "no-store"
+
+
+async def test_the_key_set_can_be_kept_and_asked_about(client: TestClient[web.Request, web.Application]) -> None:
+    first = await client.get("/oauth2/jwks")
+    again = await client.get("/oauth2/jwks", headers={"If-None-Match": first.headers["ETag"]})
+    other = await client.get("/oauth2/jwks", headers={"If-None-Match": '"other"'})
+
+    assert await first.json(content_type="application/jwk-set+json") == {"keys": [1]}
+    assert first.headers["Cache-Control"] == "max-age=60"
+    assert (again.status, await again.read()) == (304, b"")
+    assert other.status == 200
+
+
+async def test_the_metadata_is_what_rfc_8414_and_rfc_8705_ask_for(
+    client: TestClient[web.Request, web.Application],
+) -> None:
+    response = await client.get("/.well-known/oauth-authorization-server")
+    assert await response.json() == {
+        "issuer": ORIGIN,
+        "token_endpoint": f"{ORIGIN}/oauth2/token",
+        "jwks_uri": f"{ORIGIN}/oauth2/jwks",
+        "scopes_supported": ["messages.read", "messages.send"],
+        "response_types_supported": [],
+        "grant_types_supported": ["client_credentials"],
+        "token_endpoint_auth_methods_supported": ["tls_client_auth"],
+        "tls_client_certificate_bound_access_tokens": True,
+    }

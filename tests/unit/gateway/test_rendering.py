@@ -1,0 +1,131 @@
+"""Envoy's configuration, whole and as such.
+
+The golden files show what is rendered. After a change that is meant, rewrite
+them and read the difference: UPDATE_GOLDEN=1 pytest tests/unit/gateway
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway import envoy
+from gateway.envoy import filters, secrets, xds
+from gateway.envoy.plan import Json, Plan
+from gateway.envoy.routes import UNKNOWN
+from tests.unit.gateway import plans
+
+GOLDEN = Path(__file__).parent / "golden"
+PLANS = {"one_machine": plans.ONE_MACHINE, "cluster": plans.CLUSTER}
+
+
+def rendered(plan: Plan) -> dict[str, Json]:
+    """Every file, with a placeholder for what is long, secret, or golden elsewhere."""
+    files = envoy.render(plan)
+    for each in http_filters(files):
+        if each["name"] == filters.PROBLEM:
+            each["typed_config"]["default_source_code"] = "<problem.lua>"
+    files[xds.AUTHENTICATION] = filters.authentication(plan, "<keys>")
+    for name in (secrets.EDGE_CERTIFICATE, secrets.UPSTREAM_CERTIFICATE):
+        files[xds.secret_file(name)] = secrets.certificate(name, chain="<certificates>", key="<key>")
+    for name, crl in ((secrets.CLIENT_AUTHORITIES, "<revocation list>"), (secrets.SERVICE_AUTHORITIES, None)):
+        files[xds.secret_file(name)] = secrets.authorities(name, trusted="<certificates>", crl=crl)
+    return files
+
+
+def manager(files: dict[str, Json]) -> Json:
+    [listener] = files[xds.LISTENERS]["resources"]
+    found: Json = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    return found
+
+
+def http_filters(files: dict[str, Json]) -> list[Json]:
+    found: list[Json] = manager(files)["http_filters"]
+    return found
+
+
+def routes(files: dict[str, Json]) -> list[Json]:
+    [table] = files[xds.ROUTES]["resources"]
+    found: list[Json] = table["virtual_hosts"][0]["routes"]
+    return found
+
+
+@pytest.mark.parametrize("case", PLANS)
+def test_the_configuration_is_the_golden_one(case: str) -> None:
+    for name, content in rendered(PLANS[case]).items():
+        path = GOLDEN / case / name.replace("/", "_")
+        text = json.dumps(content, indent=2) + "\n"
+        if os.environ.get("UPDATE_GOLDEN"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        assert path.read_text() == text, f"{path.name} has changed"
+
+
+def test_every_route_demands_scopes_or_is_an_adapter_or_answers_itself() -> None:
+    for route in routes(envoy.render(plans.ONE_MACHINE)):
+        settings = route["typed_per_filter_config"]
+        if "route" not in route:
+            assert route["direct_response"]["status"] == 404
+        elif route["route"]["cluster"] == "gateway":
+            assert route["match"]["path"] in {endpoint.path for endpoint in plans.ONE_MACHINE.endpoints}
+        else:
+            [policy] = settings[filters.SCOPES]["rbac"]["rules"]["policies"].values()
+            [principal] = policy["principals"]
+            wanted = [
+                demand["sourced_metadata"]["metadata_matcher"]["value"]["list_match"]["one_of"]["string_match"]["exact"]
+                for demand in principal["and_ids"]["ids"]
+            ]
+            assert wanted
+            assert " ".join(wanted) == route["metadata"]["filter_metadata"]["solmu.edge"]["scopes"]
+
+
+def test_only_adapters_and_the_last_route_go_without_token_or_binding() -> None:
+    off = {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": True}
+    for route in routes(envoy.render(plans.ONE_MACHINE)):
+        settings = route["typed_per_filter_config"]
+        adapter = route.get("route", {}).get("cluster") == "gateway"
+        assert (settings.get(filters.AUTHENTICATION) == off) == adapter
+        assert (settings.get(filters.BINDING) == off) == (adapter or route["name"] == UNKNOWN)
+
+
+def test_every_route_to_a_service_limits_body_and_time() -> None:
+    for route in routes(envoy.render(plans.ONE_MACHINE)):
+        if "route" in route and route["route"]["cluster"] != "gateway":
+            assert route["route"]["max_stream_duration"].keys() == {"max_stream_duration", "grpc_timeout_header_max"}
+            assert filters.BODY_LIMIT in route["typed_per_filter_config"]
+
+
+def test_a_streamed_body_is_never_sent_twice() -> None:
+    for route in routes(envoy.render(plans.ONE_MACHINE)):
+        if route["name"].endswith(("/UploadContent", "/ImportParcels")):
+            assert "retry_policy" not in route["route"]
+
+
+def test_refusing_is_what_happens_where_no_route_says_otherwise() -> None:
+    by_name = {each["name"]: each for each in http_filters(envoy.render(plans.ONE_MACHINE))}
+    assert by_name[filters.SCOPES]["typed_config"]["rules"] == {"action": "ALLOW", "policies": {}}
+    assert by_name[filters.BINDING]["typed_config"]["rules"]["action"] == "ALLOW"
+    assert by_name[filters.TRANSCODER]["disabled"] is True
+
+
+def test_every_listener_demands_a_client_certificate() -> None:
+    for listener in envoy.render(plans.CLUSTER)[xds.LISTENERS]["resources"]:
+        for chain in listener["filter_chains"]:
+            assert chain["transport_socket"]["typed_config"]["require_client_certificate"] is True
+
+
+def test_every_upstream_but_the_collector_is_proven_by_its_certificate() -> None:
+    for cluster in envoy.render(plans.CLUSTER)[xds.CLUSTERS]["resources"]:
+        if cluster["name"] == "traces":
+            continue
+        context: Any = cluster["transport_socket"]["typed_config"]["common_tls_context"]
+        [name] = context["combined_validation_context"]["default_validation_context"]["match_typed_subject_alt_names"]
+        assert name == {"san_type": "URI", "matcher": {"exact": f"spiffe://city/service/{cluster['name']}"}}
+
+
+def test_rendering_depends_on_the_plan_alone() -> None:
+    assert envoy.render(plans.CLUSTER) == envoy.render(plans.CLUSTER)
