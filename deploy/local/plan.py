@@ -1,0 +1,247 @@
+"""What a node consists of: the engines and the services, in the order in which they need each other.
+
+    postgres  nats                            the engines
+    authorisations                            issues the tokens that all others check
+    messages  exchange  gateway               side by side
+    envoy                                     opens the public port when all else is ready
+
+`gateway` is the Python process that renders Envoy's configuration and serves
+the foreign protocols.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy import pki
+from deploy.local import envoy, nats, postgres, probes
+from deploy.local.child import Process
+from deploy.local.engines import Engine
+from deploy.local.ports import LOOPBACK
+from deploy.local.privileges import Account
+from deploy.local.state import State
+from services.runtime import mesh
+from services.runtime.config import Address
+
+POSTGRES = "postgres"
+NATS = "nats"
+ENVOY = "envoy"
+"""The engines' names as processes; of the first two as identities, too."""
+
+EDGE_PORT = "edge"
+"""The name of the public port."""
+
+INTERNAL_IDENTITIES = (*mesh.SERVICES, mesh.GATEWAY, mesh.EDGE, mesh.OPERATOR, POSTGRES, NATS)
+"""Who holds a certificate of the internal authority."""
+
+SOURCE = Path(__file__).resolve().parents[2]
+"""The folder that holds the packages `services`, `gateway` and `deploy`."""
+
+POSTGRES_READY_WITHIN = 600.0
+"""Seconds: after a crash it first replays its journal, and must not be killed for that."""
+
+POSTGRES_GRACE = 60.0
+"""Seconds: at a fast shutdown it writes its memory to disk."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All that is settled about a node before its first process starts."""
+
+    state: State
+    node: str
+    ports: Mapping[str, int]
+    postgres: Address
+    nats: Address
+    postgres_engine: Engine | None
+    """None: PostgreSQL is somebody else's, at that address. Likewise for NATS."""
+    nats_engine: Engine | None
+    envoy_engine: Engine
+    account: Account
+    """As whom PostgreSQL runs."""
+    admin_socket: Path
+
+    @property
+    def origin(self) -> str:
+        """The edge's public origin: where clients call, and issuer and audience of their tokens."""
+        return f"https://localhost:{self.ports[EDGE_PORT]}"
+
+
+def port_names() -> list[str]:
+    """The ports on the loopback interface that a node needs, the edge's public one not counted."""
+    served = (*mesh.SERVICES, mesh.GATEWAY)
+    return [POSTGRES, NATS, *served, *(metrics(name) for name in served)]
+
+
+def metrics(service: str) -> str:
+    """The name of the port on which a service tells its metrics."""
+    return f"{service}.metrics"
+
+
+def processes(plan: Plan) -> list[Process]:
+    """Every process of the node, each after those that it needs."""
+    engines = [process for process in (_postgres(plan), _nats(plan)) if process is not None]
+    ready = tuple(engine.name for engine in engines)
+    issuer = "authorisations"
+    others = [name for name in mesh.SERVICES if name != issuer]
+    return [
+        *engines,
+        _service(plan, issuer, after=ready),
+        *(_service(plan, name, after=(*ready, issuer)) for name in others),
+        _gateway(plan, after=(issuer,)),
+        _envoy(plan, after=(*others, mesh.GATEWAY)),
+    ]
+
+
+def cluster(plan: Plan) -> postgres.Cluster | None:
+    """The node's own PostgreSQL, if it has one."""
+    if plan.postgres_engine is None:
+        return None
+    return postgres.Cluster(
+        engine=plan.postgres_engine,
+        account=plan.account,
+        folder=plan.state.postgres,
+        port=plan.postgres.port,
+        identity=plan.state.identity(POSTGRES),
+        operator=plan.state.identity(mesh.OPERATOR),
+        services=tuple(mesh.SERVICES),
+    )
+
+
+def _postgres(plan: Plan) -> Process | None:
+    server = cluster(plan)
+    if server is None:
+        return None
+    return Process(
+        name=POSTGRES,
+        command=server.command,
+        environment=server.environment,
+        folder=Path("/"),
+        account=plan.account,
+        prepare=server.prepare,
+        probe=server.probe,
+        settle=server.settle,
+        # Fast shutdown. SIGTERM would wait for every client to leave by itself.
+        stop_signal=signal.SIGINT,
+        death_signal=postgres.DEATH_SIGNAL,
+        grace=POSTGRES_GRACE,
+        ready_within=POSTGRES_READY_WITHIN,
+    )
+
+
+def _nats(plan: Plan) -> Process | None:
+    if plan.nats_engine is None:
+        return None
+    return Process(
+        name=NATS,
+        command=[str(plan.nats_engine.program), "--config", str(plan.state.nats / nats.CONFIGURATION)],
+        environment=_inherited(),
+        folder=plan.state.nats,
+        probe=probes.listening_nats(port=plan.nats.port, operator=plan.state.identity(mesh.OPERATOR)),
+    )
+
+
+def _service(plan: Plan, name: str, *, after: tuple[str, ...]) -> Process:
+    return Process(
+        name=name,
+        command=[sys.executable, "-m", f"services.{name}"],
+        environment=service_environment(plan, name),
+        folder=SOURCE,
+        after=after,
+        probe=probes.serving(port=plan.ports[name], service=name, operator=plan.state.identity(mesh.OPERATOR)),
+    )
+
+
+def _gateway(plan: Plan, *, after: tuple[str, ...]) -> Process:
+    return Process(
+        name=mesh.GATEWAY,
+        command=[sys.executable, "-m", "gateway"],
+        environment=gateway_environment(plan),
+        folder=SOURCE,
+        after=after,
+        probe=probes.healthy(
+            port=plan.ports[mesh.GATEWAY],
+            service=mesh.GATEWAY,
+            path="/healthz",
+            operator=plan.state.identity(mesh.OPERATOR),
+        ),
+    )
+
+
+def _envoy(plan: Plan, *, after: tuple[str, ...]) -> Process:
+    socket = plan.admin_socket
+    return Process(
+        name=ENVOY,
+        command=envoy.command(engine=plan.envoy_engine, edge=plan.state.edge, socket=socket),
+        environment=_inherited(),
+        folder=plan.state.edge,
+        after=after,
+        prepare=lambda: envoy.prepare(socket),
+        probe=envoy.live(socket),
+        drain=lambda: envoy.drain(socket),
+    )
+
+
+def service_environment(plan: Plan, name: str) -> dict[str, str]:
+    """The environment of the service `name`."""
+    state = plan.state
+    environment = _process_environment(plan, name) | {
+        "SOLMU_DATABASE": f"postgresql://{name}@{plan.postgres}/{name}",
+        "SOLMU_NATS": f"tls://{plan.nats}",
+        "SOLMU_ROOT_KEY": str(state.root_key),
+    }
+    if name != "authorisations":
+        environment["SOLMU_AUTHORISATIONS"] = _local(plan, "authorisations")
+    if name in ("messages", "authorisations"):
+        environment["SOLMU_PARTY_KEY"] = str(state.party_key)
+        environment["SOLMU_TEST_MODE"] = "yes"
+    if name == "messages":
+        environment["SOLMU_ATTACHMENTS"] = str(state.attachments)
+    if name == "authorisations":
+        environment["SOLMU_TOKEN_KEYS"] = str(state.token_keys)
+        environment["SOLMU_CLIENTS"] = str(state.declared_clients)
+    return environment
+
+
+def gateway_environment(plan: Plan) -> dict[str, str]:
+    """The environment of the gateway's Python process."""
+    state = plan.state
+    upstream = state.identity(mesh.EDGE)
+    return _process_environment(plan, mesh.GATEWAY) | {
+        "SOLMU_EDGE_STATE": str(state.edge),
+        "SOLMU_EDGE_LISTEN": _local(plan, EDGE_PORT),
+        "SOLMU_EDGE_TLS_CERTIFICATE": str(state.edge_identity / pki.CERTIFICATE),
+        "SOLMU_EDGE_TLS_KEY": str(state.edge_identity / pki.KEY),
+        "SOLMU_CLIENT_AUTHORITIES": str(state.public / pki.AUTHORITY),
+        "SOLMU_CLIENT_CRL": str(state.public / pki.REVOCATION_LIST),
+        "SOLMU_EDGE_UPSTREAM_CERTIFICATE": str(upstream.certificate),
+        "SOLMU_EDGE_UPSTREAM_KEY": str(upstream.key),
+        **{f"SOLMU_{name.upper()}": _local(plan, name) for name in mesh.SERVICES},
+    }
+
+
+def _process_environment(plan: Plan, name: str) -> dict[str, str]:
+    """What every Python process gets. Settings of the caller that are not settled here reach it as they are."""
+    identity = plan.state.identity(name)
+    return dict(os.environ) | {
+        "SOLMU_NODE": plan.node,
+        "SOLMU_ISSUER": plan.origin,
+        "SOLMU_LISTEN": _local(plan, name),
+        "SOLMU_METRICS_LISTEN": _local(plan, metrics(name)),
+        "SOLMU_TLS_CERTIFICATE": str(identity.certificate),
+        "SOLMU_TLS_KEY": str(identity.key),
+        "SOLMU_TLS_AUTHORITIES": str(identity.authorities),
+    }
+
+
+def _inherited() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("SOLMU_")}
+
+
+def _local(plan: Plan, name: str) -> str:
+    return f"{LOOPBACK}:{plan.ports[name]}"

@@ -1,0 +1,318 @@
+"""What every call goes through, over real mTLS: who may call, with what, and what a refusal says."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import grpc
+import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from solmu.messages.v1 import feed_pb2, feed_pb2_grpc, units_pb2, units_pb2_grpc
+
+from deploy import pki
+from services.runtime import identity, status, tls
+from services.runtime.chain import Chain, Policy
+from services.runtime.client import Peer
+from services.runtime.config import Address
+from services.runtime.errors import FailedPrecondition, Fault
+from services.runtime.identity import Authenticator, TokenVerifier
+from services.runtime.server import Server
+from services.runtime.telemetry import Telemetry
+from tests.tokens import ISSUER, Signer
+
+CERTIFICATE = "ab" * 32
+NODE = "solmu"
+SIGNER = Signer()
+
+
+class Units:
+    """Stands in for a servicer; the rules under test are those around it."""
+
+    async def GetUnit(self, request: units_pb2.GetUnitRequest) -> units_pb2.Unit:
+        caller = identity.caller()
+        match request.name.removeprefix("units/"):
+            case "fault":
+                raise FailedPrecondition("MAILBOX_NOT_ACTIVE", "no mailbox", retry_after=2.0)
+            case "crash":
+                raise ValueError("Matti Meikäläinen, 131052-308T")
+            case "away":
+                raise ConnectionResetError("the database")
+        return units_pb2.Unit(name=request.name, organisation=f"{caller.service}|{caller.client}|{caller.party}")
+
+
+class Feeds:
+    async def StreamEvents(self, request: feed_pb2.StreamEventsRequest) -> AsyncIterator[feed_pb2.Event]:
+        for number in range(3):
+            yield feed_pb2.Event(id=str(number))
+        if request.cursor:
+            raise FailedPrecondition("CURSOR_EXPIRED", "gone")
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> pki.Authority:
+    return pki.Authority.create(tmp_path_factory.mktemp("internal"), "internal")
+
+
+def certificate(authority: pki.Authority, name: str, *, node: str = NODE) -> tls.Files:
+    folder = authority.certificate_path.parent / f"{node}-{name}"
+    if not folder.exists():
+        authority.issue(pki.Identity.service(node, name), folder)
+    return tls.Files(folder / pki.CERTIFICATE, folder / pki.KEY, authority.certificate_path)
+
+
+@contextlib.asynccontextmanager
+async def serving(files: tls.Files, telemetry: Telemetry | None = None) -> AsyncIterator[Address]:
+    async def fetch() -> str:
+        return SIGNER.jwks()
+
+    async def ready() -> bool:
+        return True
+
+    authenticator = Authenticator(
+        verifier=TokenVerifier(issuer=ISSUER, fetch=fetch), revoked=lambda client: client == "revoked"
+    )
+    chain = Chain(service="messages", node=NODE, authenticator=authenticator, telemetry=telemetry or Telemetry())
+    server = Server(chain=chain, files=files, listen=Address("127.0.0.1", 0), ready=ready)
+    server.add(units_pb2.DESCRIPTOR.services_by_name["UnitService"], Units())
+    server.add(feed_pb2.DESCRIPTOR.services_by_name["FeedService"], Feeds())
+    stop = asyncio.Event()
+    running = asyncio.create_task(server.run(stop))
+    yield Address("127.0.0.1", server.port)
+    stop.set()
+    await running
+
+
+@pytest.fixture(scope="module")
+async def address(authority: pki.Authority) -> AsyncIterator[Address]:
+    async with serving(certificate(authority, "messages")) as listening:
+        yield listening
+
+
+@contextlib.asynccontextmanager
+async def calling(address: Address, files: tls.Files) -> AsyncIterator[grpc.aio.Channel]:
+    options = [("grpc.ssl_target_name_override", "messages"), ("grpc.use_local_subchannel_pool", 1)]
+    async with grpc.aio.secure_channel(str(address), tls.channel_credentials(files), options=options) as channel:
+        yield channel
+
+
+def edge_metadata(**claims) -> list[tuple[str, str]]:
+    token = SIGNER.token(CERTIFICATE, **claims)
+    return [("authorization", f"Bearer {token}"), ("x-forwarded-client-cert", f"Hash={CERTIFICATE}")]
+
+
+async def get(channel: grpc.aio.Channel, name: str = "units/abc", *, metadata=()) -> units_pb2.Unit:
+    try:
+        return await units_pb2_grpc.UnitServiceStub(channel).GetUnit(
+            units_pb2.GetUnitRequest(name=name), metadata=metadata, timeout=10
+        )
+    except grpc.RpcError as error:
+        raise status.fault_of(error) from None
+
+
+async def refusal(channel: grpc.aio.Channel, name: str = "units/abc", *, metadata=()) -> Fault:
+    with pytest.raises(Fault) as refused:
+        await get(channel, name, metadata=metadata)
+    return refused.value
+
+
+async def test_the_edge_speaks_for_a_client_whose_token_it_carries(address: Address, authority: pki.Authority):
+    async with calling(address, certificate(authority, "edge")) as channel:
+        unit = await get(channel, metadata=edge_metadata())
+        assert unit.organisation == "edge|clients/test|organisations/aaaaaaaaaaaaaaaaaaaaaaaaaa"
+
+
+async def test_the_edge_alone_speaks_for_nobody(address: Address, authority: pki.Authority):
+    async with calling(address, certificate(authority, "edge")) as channel:
+        for metadata, reason in (
+            ((), "TOKEN_MISSING"),
+            (edge_metadata()[:1], "TOKEN_BINDING_MISMATCH"),
+            ([edge_metadata()[0], ("x-forwarded-client-cert", f"Hash={'cd' * 32}")], "TOKEN_BINDING_MISMATCH"),
+            (edge_metadata(client_id="revoked"), "CLIENT_REVOKED"),
+            (edge_metadata(exp=1), "TOKEN_EXPIRED"),
+        ):
+            fault = await refusal(channel, metadata=metadata)
+            assert (fault.code, fault.reason) == ("UNAUTHENTICATED", reason)
+
+
+async def test_a_scope_that_is_missing_is_named(address: Address, authority: pki.Authority):
+    async with calling(address, certificate(authority, "edge")) as channel:
+        fault = await refusal(channel, metadata=edge_metadata(scope="messages.send messages.readx"))
+        assert (fault.code, fault.reason, fault.metadata) == (
+            "PERMISSION_DENIED",
+            "SCOPE_MISSING",
+            {"scope": "messages.read"},
+        )
+
+
+async def test_a_service_that_is_not_on_the_list_is_refused_whatever_it_carries(
+    address: Address, authority: pki.Authority
+):
+    for name in ("exchange", "gateway", "operator"):
+        async with calling(address, certificate(authority, name)) as channel:
+            fault = await refusal(channel, metadata=edge_metadata())
+            assert (fault.code, fault.reason, fault.metadata) == (
+                "PERMISSION_DENIED",
+                "CALLER_NOT_ALLOWED",
+                {"caller": name},
+            )
+
+
+async def test_the_same_name_on_another_node_is_nobody(address: Address, authority: pki.Authority):
+    async with calling(address, certificate(authority, "edge", node="elsewhere")) as channel:
+        fault = await refusal(channel, metadata=edge_metadata())
+        assert (fault.reason, fault.metadata) == ("CALLER_NOT_ALLOWED", {"caller": "unknown"})
+
+
+async def test_nobody_calls_without_a_certificate_of_the_node(
+    address: Address, authority: pki.Authority, tmp_path: Path
+):
+    other = pki.Authority.create(tmp_path / "other", "other")
+    folder = tmp_path / "edge"
+    other.issue(pki.Identity.service(NODE, "edge"), folder)
+    forged = tls.Files(folder / pki.CERTIFICATE, folder / pki.KEY, authority.certificate_path)
+    async with calling(address, forged) as channel:
+        assert (await refusal(channel)).code == "UNAVAILABLE"
+    options = [("grpc.ssl_target_name_override", "messages")]
+    bare = grpc.ssl_channel_credentials(authority.certificate_path.read_bytes())
+    async with grpc.aio.secure_channel(str(address), bare, options=options) as channel:
+        assert (await refusal(channel)).code == "UNAVAILABLE"
+
+
+async def test_a_service_is_who_its_certificate_says(authority: pki.Authority):
+    """Who holds the certificate of another service cannot serve in the place of this one."""
+    async with (
+        serving(certificate(authority, "exchange")) as impostor,
+        calling(impostor, certificate(authority, "edge")) as channel,
+    ):
+        assert (await refusal(channel, metadata=edge_metadata())).code == "UNAVAILABLE"
+
+
+async def test_a_field_that_breaks_its_rule_is_named(address: Address, authority: pki.Authority):
+    async with calling(address, certificate(authority, "edge")) as channel:
+        fault = await refusal(channel, "nonsense", metadata=edge_metadata())
+        assert (fault.code, fault.reason) == ("INVALID_ARGUMENT", "FIELD_INVALID")
+        assert [field for field, _ in fault.violations] == ["name"]
+
+
+async def test_refusals_keep_their_reason_and_crashes_their_secrets(
+    address: Address, authority: pki.Authority, caplog: pytest.LogCaptureFixture
+):
+    async with calling(address, certificate(authority, "edge")) as channel:
+        fault = await refusal(channel, "units/fault", metadata=edge_metadata())
+        assert (fault.code, fault.reason, fault.retry_after) == ("FAILED_PRECONDITION", "MAILBOX_NOT_ACTIVE", 2.0)
+        away = await refusal(channel, "units/away", metadata=edge_metadata())
+        assert (away.code, away.reason) == ("UNAVAILABLE", "UNAVAILABLE")
+        crash = await refusal(channel, "units/crash", metadata=edge_metadata())
+    assert (crash.code, crash.reason) == ("INTERNAL", "INTERNAL")
+    assert "Matti" not in crash.message
+    (record,) = [record for record in caplog.records if record.message == "internal error"]
+    assert record.error_id == crash.metadata["error_id"]  # type: ignore[attr-defined]
+
+
+async def test_what_the_contract_has_and_the_service_lacks_says_so(address: Address, authority: pki.Authority):
+    async with calling(address, certificate(authority, "edge")) as channel:
+        with pytest.raises(grpc.RpcError) as refused:
+            await units_pb2_grpc.UnitServiceStub(channel).ListUnits(
+                units_pb2.ListUnitsRequest(), metadata=edge_metadata()
+            )
+        fault = status.fault_of(refused.value)
+        assert (fault.code, fault.reason) == ("UNIMPLEMENTED", "METHOD_NOT_IMPLEMENTED")
+
+
+async def test_a_stream_is_checked_as_a_call_is(address: Address, authority: pki.Authority):
+    async with calling(address, certificate(authority, "edge")) as channel:
+        stub = feed_pb2_grpc.FeedServiceStub(channel)
+
+        async def stream(**fields) -> list[str]:
+            asked = feed_pb2.StreamEventsRequest(**{"parent": "units/abc"} | fields)
+            got = []
+            try:
+                async for event in stub.StreamEvents(asked, metadata=edge_metadata()):
+                    got.append(event.id)
+            except grpc.RpcError as error:
+                return [*got, status.fault_of(error).reason]
+            return got
+
+        assert await stream() == ["0", "1", "2"]
+        assert await stream(cursor="x") == ["0", "1", "2", "CURSOR_EXPIRED"]
+        assert await stream(parent="nonsense") == ["FIELD_INVALID"]
+
+
+async def test_certificates_are_renewed_while_connections_stay(authority: pki.Authority, tmp_path: Path):
+    folder = tmp_path / "messages"
+    authority.issue(pki.Identity.service(NODE, "messages"), folder)
+    files = tls.Files(folder / pki.CERTIFICATE, folder / pki.KEY, authority.certificate_path)
+    async with serving(files) as listening, calling(listening, certificate(authority, "edge")) as old:
+        await get(old, metadata=edge_metadata())
+        assert await _serial(listening, authority) == _serial_in(folder)
+        authority.issue(pki.Identity.service(NODE, "messages"), folder)
+        assert await _serial(listening, authority) == _serial_in(folder)
+        await get(old, metadata=edge_metadata())
+        (folder / pki.KEY).write_text("half a rotation")
+        await _serial(listening, authority)
+
+
+async def test_a_peer_follows_its_renewed_certificate(address: Address, authority: pki.Authority, tmp_path: Path):
+    folder = tmp_path / "edge"
+    authority.issue(pki.Identity.service(NODE, "edge"), folder)
+    files = tls.Files(folder / pki.CERTIFICATE, folder / pki.KEY, authority.certificate_path)
+    peer = Peer(name="messages", address=address, files=files, telemetry=Telemetry())
+    first = peer._channel
+    authority.issue(pki.Identity.service(NODE, "edge"), folder)
+    peer._looked = float("-inf")
+    stub = peer.stub(units_pb2_grpc.UnitServiceStub)
+    assert peer._channel is not first
+    unit = await stub.GetUnit(units_pb2.GetUnitRequest(name="units/abc"), metadata=edge_metadata())
+    assert unit.name == "units/abc"
+    await peer.close()
+
+
+async def test_a_call_belongs_to_the_trace_that_it_carries(authority: pki.Authority):
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    traced = Telemetry(provider)
+    async with (
+        serving(certificate(authority, "messages"), traced) as listening,
+        calling(listening, certificate(authority, "edge")) as channel,
+    ):
+        with traced.span("root"):
+            parent = traced.outgoing()["traceparent"]
+            await get(channel, metadata=[*edge_metadata(), ("traceparent", parent)])
+            await refusal(channel, "units/crash", metadata=[*edge_metadata(), ("traceparent", parent)])
+    spans = [span for span in exporter.get_finished_spans() if span.name.endswith("GetUnit")]
+    assert {f"{span.context.trace_id:032x}" for span in spans} == {parent.split("-")[1]}
+    assert [span.status.is_ok for span in spans] == [True, False]
+    assert "Matti" not in "".join(span.to_json() for span in spans)
+
+
+def test_a_method_that_does_not_say_who_may_call_it_is_not_served():
+    from google.protobuf import descriptor_pb2, descriptor_pool
+
+    file = descriptor_pb2.FileDescriptorProto(name="t.proto", package="t")
+    file.message_type.add(name="M")
+    file.service.add(name="S").method.add(name="Do", input_type=".t.M", output_type=".t.M")
+    service = descriptor_pool.DescriptorPool()
+    service.Add(file)
+    with pytest.raises(ValueError, match="does not say who may call it"):
+        Policy.of(service.FindServiceByName("t.S").methods[0])
+
+
+async def _serial(address: Address, authority: pki.Authority) -> int:
+    context = tls.client_context(certificate(authority, "edge"))
+    context.set_alpn_protocols(["h2"])
+    _, writer = await asyncio.open_connection(address.host, address.port, ssl=context, server_hostname="messages")
+    serial = int(writer.get_extra_info("peercert")["serialNumber"], 16)
+    writer.close()
+    return serial
+
+
+def _serial_in(folder: Path) -> int:
+    from cryptography import x509
+
+    return x509.load_pem_x509_certificate((folder / pki.CERTIFICATE).read_bytes()).serial_number

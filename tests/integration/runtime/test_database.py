@@ -1,0 +1,126 @@
+"""Connections by certificate, migrations under a lock, leads that one process holds."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from services.runtime import tls
+from services.runtime.database import AWAY, Database, MigrationError
+from services.runtime.telemetry import Telemetry
+from tests.engines import Engines
+
+
+async def connect(engines: Engines, service: str = "exchange", *, certificate: str | None = None) -> Database:
+    return await Database.connect(
+        engines.database(service), files=engines.identity(certificate or service), size=4, telemetry=Telemetry()
+    )
+
+
+def migrations(folder: Path, **files: str) -> Path:
+    target = folder / "trial" / "migrations"
+    target.mkdir(parents=True, exist_ok=True)
+    for name, statements in files.items():
+        (target / f"{name}.sql").write_text(statements)
+    return target
+
+
+async def drop(database: Database) -> None:
+    await database.execute("drop owned by exchange")
+
+
+async def test_a_service_reaches_its_own_database_only(engines: Engines):
+    with pytest.raises(asyncpg.PostgresError):
+        await connect(engines, "messages", certificate="exchange")
+    with pytest.raises(asyncpg.PostgresError):
+        await Database.connect(
+            engines.database("messages").replace("messages@", "exchange@"),
+            files=engines.identity("exchange"),
+            size=1,
+            telemetry=Telemetry(),
+        )
+    with pytest.raises((asyncpg.PostgresError, OSError)):
+        await asyncpg.connect(engines.database("exchange"), ssl=False)
+
+
+async def test_processes_that_start_at_once_migrate_once(engines: Engines, tmp_path: Path):
+    folder = migrations(
+        tmp_path, **{"0001_first": "create table first (id int)", "0002_second": "create table second ()"}
+    )
+    databases = await asyncio.gather(*(connect(engines) for _ in range(4)))
+    applied = await asyncio.gather(*(database.migrate(folder) for database in databases))
+    assert sorted(name for names in applied for name in names if name.startswith("trial/")) == [
+        "trial/0001_first.sql",
+        "trial/0002_second.sql",
+    ]
+    await drop(databases[0])
+    for database in databases:
+        await database.close()
+
+
+async def test_a_migration_that_was_edited_or_is_unknown_stops_the_start(engines: Engines, tmp_path: Path):
+    database = await connect(engines)
+    folder = migrations(
+        tmp_path, **{"0001_first": "create table first (id int)", "0002_second": "create table second ()"}
+    )
+    await database.migrate(folder)
+    (folder / "0001_first.sql").write_text("create table first (id bigint)")
+    with pytest.raises(MigrationError, match="edited"):
+        await database.migrate(folder)
+    (folder / "0001_first.sql").write_text("create table first (id int)")
+    (folder / "0002_second.sql").unlink()
+    with pytest.raises(MigrationError, match="ahead"):
+        await database.migrate(folder)
+    await drop(database)
+    await database.close()
+
+
+async def test_a_migration_that_fails_leaves_nothing(engines: Engines, tmp_path: Path):
+    database = await connect(engines)
+    folder = migrations(tmp_path, **{"0001_first": "create table first (id int); select 1/0"})
+    with pytest.raises(asyncpg.DivisionByZeroError):
+        await database.migrate(folder)
+    assert await database.fetchval("select to_regclass('first')") is None
+    await drop(database)
+    await database.close()
+
+
+async def test_one_process_leads_and_another_follows_when_it_ends(engines: Engines):
+    one, other = await connect(engines), await connect(engines)
+    order = []
+
+    async def follow() -> None:
+        async with other.leading("trial"):
+            order.append("other")
+
+    async with one.leading("trial"):
+        following = asyncio.create_task(follow())
+        await asyncio.sleep(0.3)
+        order.append("one")
+    await following
+    assert order == ["one", "other"]
+    await one.close()
+    await other.close()
+
+
+async def test_a_server_that_is_away_is_told_from_a_wrong_statement(engines: Engines):
+    database = await connect(engines)
+    with pytest.raises(asyncpg.PostgresError) as wrong:
+        await database.execute("select nothing from nowhere")
+    assert not isinstance(wrong.value, AWAY)
+    with pytest.raises(AWAY):
+        await Database.connect(
+            "postgresql://exchange@127.0.0.1:1/exchange",
+            files=tls.Files(*_paths(engines)),
+            size=1,
+            telemetry=Telemetry(),
+        )
+    await database.close()
+
+
+def _paths(engines: Engines) -> tuple[Path, Path, Path]:
+    files = engines.identity("exchange")
+    return files.certificate, files.key, files.authorities
