@@ -1,0 +1,27 @@
+"""Runs the benchmarks and prints what they found."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import sys
+import tempfile
+from pathlib import Path
+
+import uvloop
+
+from tests.bench import sending, start
+
+
+async def main() -> None:
+    """All of them, on a node of their own in a folder that is deleted afterwards."""
+    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}\n")
+    with tempfile.TemporaryDirectory(prefix="solmu-bench-") as folder:
+        state = Path(folder) / "state"
+        await start.measure(state)
+        await sending.measure(state)
+
+
+if __name__ == "__main__":
+    sys.exit(uvloop.run(main()) if hasattr(uvloop, "run") else asyncio.run(main()))
