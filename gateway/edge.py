@@ -143,7 +143,9 @@ class Edge:
         descriptors: FileDescriptorSet,
         fetch_keys: FetchKeys,
         clock: Clock = _now,
+        look_seconds: float = LOOK_SECONDS,
     ) -> None:
+        self._look_seconds = look_seconds
         self._folder = Folder(settings.folder)
         self._descriptors = descriptors.SerializeToString(deterministic=True)
         self._fetch_keys = fetch_keys
@@ -178,7 +180,7 @@ class Edge:
         while True:
             for follower in self._followers:
                 follower.follow()
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(self._look_seconds)
 
     async def follow_keys(self) -> None:
         """Follows the token keys until cancelled."""

@@ -24,9 +24,6 @@ PINGs at regular intervals without calls for an attack, and closes."""
 ADAPTER_IDLE_SECONDS = 30
 """Idle time after which a connection to an adapter is closed: well before the server, with its 75 s, does so."""
 
-TCP_KEEPALIVE = {"keepalive_time": 60, "keepalive_interval": 10, "keepalive_probes": 3}
-"""Finds out within 90 s that the other end of a quiet stream has vanished."""
-
 
 def render(plan: Plan) -> Json:
     """File of all upstreams (CDS)."""
@@ -61,7 +58,7 @@ def _service(plan: Plan, name: str, address: Address) -> Json:
         name,
         address,
         circuit_breakers={"thresholds": [threshold]},
-        upstream_connection_options={"tcp_keepalive": TCP_KEEPALIVE},
+        upstream_connection_options={"tcp_keepalive": xds.TCP_KEEPALIVE},
         typed_extension_protocol_options=options,
         transport_socket=secrets.upstream_tls(plan.folder, node=plan.node, service=name, protocol=protocol),
     )

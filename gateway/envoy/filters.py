@@ -176,7 +176,7 @@ def _transcoder(plan: Plan) -> Json:
             "reject_binding_body_field_collisions": True,
         },
         max_request_body_size=plan.limits.json_bytes,
-        max_response_body_size=plan.limits.json_bytes,
+        max_response_body_size=plan.limits.json_answer_bytes,
     )
     return {**transcoder, "disabled": True}
 

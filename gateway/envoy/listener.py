@@ -25,6 +25,7 @@ def render(plan: Plan) -> Json:
         name=NAME,
         address={"socket_address": {"address": plan.listen.host, "port_value": plan.listen.port}},
         per_connection_buffer_limit_bytes=plan.limits.buffer_bytes,
+        tcp_keepalive=xds.TCP_KEEPALIVE,
         access_log=logs.refused_handshakes(),
         filter_chains=[
             {

@@ -50,6 +50,8 @@ class Limits:
     """Bytes that one connection may hold in Envoy's buffers before it is no longer read from."""
     json_bytes: int = 4 << 20
     """A JSON body, which has to be held whole to be translated; gRPC's own limit for one message."""
+    json_answer_bytes: int = 16 << 20
+    """A JSON answer, held whole too: that limit, and what escapes and names add to it."""
     token_bytes: int = 4096
     """An access token that may be cached. Ours have some 900 bytes."""
     cached_tokens: int = 1000

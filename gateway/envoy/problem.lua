@@ -87,23 +87,26 @@ local function translate(handle, code)
   if delay then headers:replace("retry-after", tostring(math.ceil(delay))) end
 end
 
--- A JSON string up to its first line break.
-local function first_line(text)
-  local i = text:find("\\", 1, true)
-  while i do
-    if text:sub(i + 1, i + 1) == "n" then return text:sub(1, i - 1) .. '"' end
-    i = text:find("\\", i + 2, true)
-  end
-  return text
+-- What Envoy says of a malformed request, without what it quotes of it: an
+-- error text has no payload. Any text that is not known gives way to the last.
+local function unquoted(text)
+  local field, kind = text:match('^"([%w_.%[%]]+): invalid value .* for type ([%w_]+)"$')
+  if field then return '"' .. field .. " is not of type " .. kind .. '"' end
+  field = text:match('^"Could not find field \\"([%w_.]+)\\"')
+  if field then return '"there is no field ' .. field .. '"' end
+  field = text:match('^"The binding value .* of the field \\"([%w_.]+)\\" is conflicting')
+  if field then return '"' .. field .. ' has one value in the path and another in the body"' end
+  local complaint = text:match('^("[%a ,.:{}%[%]]+)\\n')
+  return complaint and complaint .. '"' or '"the request is not of the method\'s shape"'
 end
 
--- Takes out what Envoy's text quotes of the body: an error text has no payload.
 local function unquote(handle)
   local body = handle:body(true)
-  local document = body:getBytes(0, body:length())
+  local document = value(body:getBytes(0, body:length()), 1)
+  if document['"reason"'] ~= '"JSON_MALFORMED"' then return end
+  document['"detail"'] = unquoted(document['"detail"'])
   local members = {}
-  for key, member in pairs((value(document, 1))) do
-    if key == '"detail"' then member = first_line((member:gsub("invalid value .* for type ", "not of type "))) end
+  for key, member in pairs(document) do
     members[#members + 1] = key .. ":" .. member
   end
   replace(handle, body, "{" .. table.concat(members, ",") .. "}")

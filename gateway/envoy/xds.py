@@ -25,6 +25,9 @@ GRPC_REQUEST: Json = {
 }
 """Header match for what Envoy itself takes for a gRPC call; gRPC-Web is none."""
 
+TCP_KEEPALIVE: Json = {"keepalive_time": 60, "keepalive_interval": 10, "keepalive_probes": 3}
+"""Finds out within 90 s that the other end of a quiet stream has vanished."""
+
 
 def secret_file(name: str) -> str:
     """Name of the file that holds a secret (SDS). One file each, so that one that is wrong holds up no other."""

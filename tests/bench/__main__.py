@@ -5,11 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
-import sys
 import tempfile
 from pathlib import Path
-
-import uvloop
 
 from tests.bench import sending, start
 
@@ -24,4 +21,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(uvloop.run(main()) if hasattr(uvloop, "run") else asyncio.run(main()))
+    asyncio.run(main())

@@ -35,6 +35,9 @@ from tests.unit.gateway.tokens import Issuer
 
 _status_of: Any = rpc_status.from_call
 
+LOOK_SECONDS = 0.1
+"""Between two looks at the files; tests are in a hurry."""
+
 CLIENTS = ("alice", "bob", "revoked")
 
 
@@ -228,7 +231,12 @@ class Rig:
         self._stack.push_async_callback(self.service.stop, 0)
 
         self.settings = self._settings(Address("127.0.0.1", port))
-        self.edge = Edge(settings=self.settings, descriptors=contract.DESCRIPTORS, fetch_keys=self._fetch_keys)
+        self.edge = Edge(
+            settings=self.settings,
+            descriptors=contract.DESCRIPTORS,
+            fetch_keys=self._fetch_keys,
+            look_seconds=LOOK_SECONDS,
+        )
         self.edge.plan = dataclasses.replace(self.edge.plan, limits=self._limits)
         await self.edge.start()
         follow = asyncio.create_task(self.edge.follow_files())

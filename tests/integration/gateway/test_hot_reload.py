@@ -9,11 +9,11 @@ import grpc
 import pytest
 
 from gateway.envoy import secrets, xds
-from tests.integration.gateway.rig import Refused, Rig, refused, until
+from tests.integration.gateway.rig import LOOK_SECONDS, Refused, Rig, refused, until
 from tests.unit.gateway import contract, pki
 from tests.unit.gateway.tokens import Issuer
 
-LONGER_THAN_A_LOOK = 1.5
+LONGER_THAN_A_LOOK = 4 * LOOK_SECONDS
 """Seconds after which a change that is taken at all has been taken."""
 
 

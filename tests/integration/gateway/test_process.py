@@ -26,12 +26,12 @@ ORIGIN = "https://localhost:8443"
 
 
 class Keys(tokens_pb2_grpc.KeyServiceServicer):
-    async def GetKeySet(self, request: Any, context: Any) -> Any:
+    async def GetKeySet(self, _request: Any, _context: Any) -> Any:
         return tokens_pb2.KeySet(jwks=Issuer(ORIGIN).jwks)
 
 
 class Tokens(tokens_pb2_grpc.TokenServiceServicer):
-    async def IssueToken(self, request: Any, context: Any) -> Any:
+    async def IssueToken(self, request: Any, _context: Any) -> Any:
         return tokens_pb2.IssueTokenResponse(access_token=f"for.{request.client_id}.x", token_type="Bearer")
 
 
@@ -97,7 +97,7 @@ class House:
     async def serve_authorisations(self) -> grpc.aio.Server:
         server = grpc.aio.server()
         tokens_pb2_grpc.add_KeyServiceServicer_to_server(Keys(), server)
-        tokens_pb2_grpc.add_TokenServiceServicer_to_server(Tokens(), server)
+        tokens_pb2_grpc.add_TokenServiceServicer_to_server(Tokens(), server)  # type: ignore[abstract]
         credentials = tls.server_credentials(self.files("authorisations"))
         server.add_secure_port(f"127.0.0.1:{self.authorisations}", credentials)
         await server.start()

@@ -51,7 +51,7 @@ async def test_connections_over_the_limit_are_closed(tmp_path: Path) -> None:
     async with Rig(tmp_path, limits=Limits(connections=2)) as rig:
         context = pki.client_context(rig.public, rig.clients["alice"])
         open_ones = [await asyncio.open_connection("localhost", rig.port, ssl=context) for _ in range(2)]
-        with pytest.raises(OSError, match=".*"):
+        with pytest.raises(OSError):  # noqa: PT011 - a reset, or an end of file
             await asyncio.open_connection("localhost", rig.port, ssl=context)
         for _, writer in open_ones:
             writer.close()
