@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum
+from uuid import UUID
 
 from services.runtime.errors import FailedPrecondition
 
@@ -20,9 +21,12 @@ class State(IntEnum):
 
 @dataclass(frozen=True)
 class Mailbox:
-    """What decides whether a message can be delivered."""
+    """A mailbox as a message finds it."""
 
+    mailbox_id: UUID
     state: State
+    data_key: bytes
+    """Under which its content is sealed; wrapped."""
     opt_out_end_time: datetime | None = None
 
     def reachable(self, *, now: datetime) -> bool:
@@ -32,7 +36,8 @@ class Mailbox:
         return self.state is State.OPEN
 
 
-def receiving(mailbox: Mailbox | None, *, now: datetime) -> None:
-    """Raises FailedPrecondition, MAILBOX_NOT_ACTIVE, where there is no mailbox that takes messages."""
+def receiving(mailbox: Mailbox | None, *, now: datetime) -> Mailbox:
+    """The mailbox, where it takes messages. Raises FailedPrecondition, MAILBOX_NOT_ACTIVE."""
     if mailbox is None or not mailbox.reachable(now=now):
         raise FailedPrecondition("MAILBOX_NOT_ACTIVE", "the recipient has no mailbox that is open")
+    return mailbox

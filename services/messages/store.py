@@ -157,17 +157,26 @@ class Route:
     mailbox_state: int | None
     opt_out_end_time: datetime | None
     data_key: bytes | None
+    first_id: UUID | None
+    """The message that used the idempotency key first; None where none did."""
+    first_digest: bytes | None
+    """The digest of its content."""
 
 
-async def route(database: Database, *, unit_id: str, party: str | None, mailbox_id: UUID | None) -> Route:
-    """Looks up both ends of a message, in one statement."""
+async def route(
+    database: Database, *, unit_id: str, party: str | None, mailbox_id: UUID | None, idempotency_key: str
+) -> Route:
+    """Looks up both ends of a message, and whether it was sent before, in one statement."""
     row = await database.fetchrow(
         "select (select organisation from unit where unit_id = $1) as organisation,"
-        " b.mailbox_id, b.state as mailbox_state, b.opt_out_end_time, b.data_key"
-        " from (values (1)) as one left join mailbox b on b.party = $2 or b.mailbox_id = $3",
+        " b.mailbox_id, b.state as mailbox_state, b.opt_out_end_time, b.data_key,"
+        " m.message_id as first_id, m.content_digest as first_digest"
+        " from (values (1)) as one left join mailbox b on b.party = $2 or b.mailbox_id = $3"
+        " left join message m on m.unit_id = $1 and m.mailbox_id = b.mailbox_id and m.idempotency_key = $4",
         unit_id,
         party,
         mailbox_id,
+        idempotency_key,
     )
     assert row is not None
     return Route(**row)
@@ -191,6 +200,20 @@ class NewMessage:
     sender_client: str
     now: datetime
     delivery_id: UUID
+
+    def row(self) -> dict[str, object]:
+        """The message as MESSAGE_COLUMNS will read it."""
+        return vars(self) | {
+            "direction": 1,
+            "state": 4,
+            "create_time": self.now,
+            "release_time": self.now,
+            "channel": 1,
+            "delivery_state": 2,
+            "update_time": self.now,
+            "open_time": None,
+            "actor": None,
+        }
 
 
 SEND = f"""
@@ -235,17 +258,6 @@ async def send(database: Database | Connection, message: NewMessage, events: Seq
         *(list(column) for column in zip(*rows, strict=True)),
     )
     return sent is not None
-
-
-async def first_sent(database: Database, *, unit_id: str, mailbox_id: UUID, idempotency_key: str) -> Row | None:
-    """The name and the content digest of the message that used an idempotency key first."""
-    return await database.fetchrow(
-        "select message_id, content_digest from message"
-        " where unit_id = $1 and mailbox_id = $2 and idempotency_key = $3",
-        unit_id,
-        mailbox_id,
-        idempotency_key,
-    )
 
 
 # Reading

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -35,30 +36,29 @@ class Messages:
         self._vault = vault
 
     async def SendMessage(self, request: messages_pb2.SendMessageRequest) -> Message:
-        """Accepts a message and delivers it; a repeat returns the first result."""
+        """Accepts a message and delivers it; a repeat returns the first result. Two round trips to the database."""
         _available(request.message)
-        unit_id = names.part(request.parent, 1)
+        unit_id, key = names.part(request.parent, 1), request.idempotency_key
         party, mailbox_id = self._recipient(request.message.recipient)
-        route = await store.route(self._database, unit_id=unit_id, party=party, mailbox_id=mailbox_id)
+        look_up = partial(
+            store.route, self._database, unit_id=unit_id, party=party, mailbox_id=mailbox_id, idempotency_key=key
+        )
+        route = await look_up()
         if route.organisation != identity.caller().party:
             raise not_found(request.parent)
-        if route.mailbox_id is None or route.mailbox_state is None or route.data_key is None:
-            mailboxes.receiving(None, now=names.now())
-            raise AssertionError("a mailbox that is not there does not receive")
         digest = self._vault.digest(_canonical(request))
-        replay = await self._replay(unit_id, route.mailbox_id, request.idempotency_key, digest)
-        if replay is not None:
-            return replay
-        state = mailboxes.Mailbox(mailboxes.State(route.mailbox_state), route.opt_out_end_time)
-        mailboxes.receiving(state, now=names.now())
-        message = self._new_message(request, unit_id, route.mailbox_id, route.data_key, digest)
+        if route.first_id is not None:
+            return await self._repeated(unit_id, route, digest)
+        mailbox = mailboxes.receiving(_mailbox(route), now=names.now())
+        message = self._new_message(request, unit_id, mailbox, digest)
         if not await self._keep(message, request.message):
-            replay = await self._replay(unit_id, route.mailbox_id, request.idempotency_key, digest)
-            if replay is None:
-                raise not_found(request.parent)
-            return replay
+            return await self._repeated(unit_id, await look_up(), digest)
         self._outbox.wake()
-        return await self._shown(unit_id, message.message_id)
+        attachments = (
+            await store.attachments_of(self._database, [message.message_id]) if request.message.attachments else []
+        )
+        content = views.content(request.message)
+        return views.message(message.row(), attachments, content=content, vault=self._vault)
 
     async def SendMessages(
         self, requests: AsyncIterator[messages_pb2.SendMessagesRequest]
@@ -111,28 +111,26 @@ class Messages:
             return self._parties.name_of(recipient.identifier, field="message.recipient.identifier"), None
         return None, names.uid(recipient.mailbox, 1, field="message.recipient.mailbox")
 
-    async def _replay(self, unit_id: str, mailbox_id: UUID, key: str, digest: bytes) -> Message | None:
-        """The first message that was sent with this key, or None. Raises AlreadyExists where its content differs."""
-        first = await store.first_sent(self._database, unit_id=unit_id, mailbox_id=mailbox_id, idempotency_key=key)
-        if first is None:
-            return None
-        if first["content_digest"] != digest:
+    async def _repeated(self, unit_id: str, route: store.Route, digest: bytes) -> Message:
+        """The first message that was sent with this key. Raises AlreadyExists where its content differs."""
+        assert route.first_id is not None
+        if route.first_digest != digest:
             raise AlreadyExists(
                 "IDEMPOTENCY_KEY_REUSED",
                 "the idempotency key was used for another content to the same recipient",
-                message=f"units/{unit_id}/messages/{first['message_id']}",
+                message=f"units/{unit_id}/messages/{route.first_id}",
             )
-        return await self._shown(unit_id, first["message_id"])
+        return await self._shown(unit_id, route.first_id)
 
     def _new_message(
-        self, request: messages_pb2.SendMessageRequest, unit_id: str, mailbox_id: UUID, data_key: bytes, digest: bytes
+        self, request: messages_pb2.SendMessageRequest, unit_id: str, mailbox: mailboxes.Mailbox, digest: bytes
     ) -> store.NewMessage:
         message_id, caller = new_id(), identity.caller()
-        sealer = self._vault.sealer(data_key, owner=f"mailboxes/{mailbox_id}")
+        sealer = self._vault.sealer(mailbox.data_key, owner=f"mailboxes/{mailbox.mailbox_id}")
         return store.NewMessage(
             message_id=message_id,
             unit_id=unit_id,
-            mailbox_id=mailbox_id,
+            mailbox_id=mailbox.mailbox_id,
             kind=request.message.kind or Message.KIND_ORDINARY,
             idempotency_key=request.idempotency_key,
             content_digest=digest,
@@ -202,7 +200,15 @@ class Messages:
         return self._view(row, await store.attachments_of(self._database, [message_id]))
 
     def _view(self, row: Row, attachments: list[Row]) -> Message:
-        return views.message(row, attachments, vault=self._vault)
+        return views.message(row, attachments, content=views.opened(row, vault=self._vault), vault=self._vault)
+
+
+def _mailbox(route: store.Route) -> mailboxes.Mailbox | None:
+    """The mailbox at the end of a route; None where there is none, or it has been erased."""
+    if route.mailbox_id is None or route.mailbox_state is None or route.data_key is None:
+        return None
+    state = mailboxes.State(route.mailbox_state)
+    return mailboxes.Mailbox(route.mailbox_id, state, route.data_key, route.opt_out_end_time)
 
 
 def _available(message: Message) -> None:

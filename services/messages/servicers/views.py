@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from solmu.messages.v1 import attachments_pb2, inbox_pb2, messages_pb2
 from solmu.types.v1 import types_pb2
@@ -13,6 +14,7 @@ from services.runtime.sealing import Sealer, Vault
 
 Message = messages_pb2.Message
 Delivery = messages_pb2.Delivery
+Values = Row | Mapping[str, Any]
 
 CONTENT = ("title", "bodies", "visibility", "case_reference", "metadata", "actions", "reply_policy")
 """What of a message is sealed under the mailbox's key."""
@@ -28,7 +30,7 @@ def content(message: Message) -> bytes:
     return part.SerializeToString()
 
 
-def delivery(row: Row) -> Delivery:
+def delivery(row: Values) -> Delivery:
     """A message's delivery."""
     result = Delivery(
         name=f"deliveries/{row['delivery_id']}",
@@ -41,12 +43,17 @@ def delivery(row: Row) -> Delivery:
     return result
 
 
-def message(row: Row, attachments: Sequence[Row], *, vault: Vault) -> Message:
-    """A message as the unit that sent it sees it. Content that has been erased is left out."""
-    result = Message()
-    if row["data_key"] is not None:
-        sealer = vault.sealer(row["data_key"], owner=f"mailboxes/{row['mailbox_id']}")
-        result.MergeFromString(sealer.open(row["content"], context=f"messages/{row['message_id']}"))
+def opened(row: Row, *, vault: Vault) -> bytes:
+    """The sealed part of a message; nothing where the mailbox has been erased."""
+    if row["data_key"] is None:
+        return b""
+    sealer = vault.sealer(row["data_key"], owner=f"mailboxes/{row['mailbox_id']}")
+    return sealer.open(row["content"], context=f"messages/{row['message_id']}")
+
+
+def message(row: Values, attachments: Sequence[Row], *, content: bytes, vault: Vault) -> Message:
+    """A message as the unit that sent it sees it. `content` is its sealed part, opened."""
+    result = Message.FromString(content)
     result.MergeFrom(
         Message(
             name=f"units/{row['unit_id']}/messages/{row['message_id']}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -40,21 +41,25 @@ def test_states_have_the_contracts_numbers():
         assert int(mailboxes_pb2.Mailbox.State.Value(f"STATE_{mailbox_state.name}")) == int(mailbox_state)
 
 
+def mailbox_in(state: mailboxes.State, opt_out_end_time: datetime | None = None) -> Mailbox:
+    return Mailbox(UUID(int=1), state, b"key", opt_out_end_time)
+
+
 @pytest.mark.parametrize(
     ("mailbox", "receives"),
     [
         (None, False),
-        (Mailbox(mailboxes.State.OPEN), True),
-        (Mailbox(mailboxes.State.CLOSED), False),
-        (Mailbox(mailboxes.State.ERASED), False),
-        (Mailbox(mailboxes.State.OPTED_OUT, NOW + timedelta(seconds=1)), False),
-        (Mailbox(mailboxes.State.OPTED_OUT, NOW), True),
-        (Mailbox(mailboxes.State.OPTED_OUT), False),
+        (mailbox_in(mailboxes.State.OPEN), True),
+        (mailbox_in(mailboxes.State.CLOSED), False),
+        (mailbox_in(mailboxes.State.ERASED), False),
+        (mailbox_in(mailboxes.State.OPTED_OUT, NOW + timedelta(seconds=1)), False),
+        (mailbox_in(mailboxes.State.OPTED_OUT, NOW), True),
+        (mailbox_in(mailboxes.State.OPTED_OUT), False),
     ],
 )
 def test_an_open_mailbox_receives_and_an_opt_out_ends_by_itself(mailbox: Mailbox | None, receives: bool):
     if receives:
-        mailboxes.receiving(mailbox, now=NOW)
+        assert mailboxes.receiving(mailbox, now=NOW) is mailbox
     else:
         with pytest.raises(FailedPrecondition) as refused:
             mailboxes.receiving(mailbox, now=NOW)
