@@ -45,8 +45,11 @@ SUMMARY = """\
   try          {first_command}
 """
 
-FIRST_COMMAND = ".venv/bin/solmu call GET /v1/units/permits"
+FIRST_COMMAND = ".venv/bin/solmu{profile} call GET /v1/units/permits"
 """What `up` suggests to try first; it works when pasted in the folder of the clone."""
+
+DEFAULT_STATE = plan.SOURCE / ".solmu"
+"""Where the command line looks for the demo client's profile by itself."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -93,7 +96,9 @@ def up(settings: NodeSettings) -> int:
     print(done)
     if was_running and not _is_whole(report):
         print("Not all of it is well: `make status` tells more.")
-    print(SUMMARY.format(edge=report.edge, clients=state.clients, first_command=FIRST_COMMAND), end="")
+    profile = "" if state.root == DEFAULT_STATE else f" --profile {state.clients / demo_clients.PERMITS.client_id}"
+    command = FIRST_COMMAND.format(profile=profile)
+    print(SUMMARY.format(edge=report.edge, clients=state.clients, first_command=command), end="")
     return 0
 
 

@@ -283,7 +283,7 @@ class Rig:
             issue_token=self._issue_token,
             keys=lambda: self.edge.jwks,
         )
-        application = server.application(oauth.routes(), node=pki.NODE, telemetry=Telemetry())
+        application = server.application(oauth.routes(), node=pki.NODE, traces=Telemetry())
         stop = asyncio.Event()
         serving = asyncio.create_task(
             server.serve(application, listen=self.settings.listen, files=self.settings.tls, stop=stop)

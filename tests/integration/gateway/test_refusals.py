@@ -156,18 +156,30 @@ async def test_a_body_over_the_limit_is_refused(rig: Rig) -> None:
     assert (streamed.status, streamed.reason) == (413, "BODY_TOO_LARGE")
 
 
+CODE = "010101-123N"
 SHAPE = "the request is not of the method's shape"
-MALFORMED = {
+MALFORMED: dict[str, tuple[str, str, str | bytes | None, str]] = {
     "no JSON": ("POST", "/v1/parcels", '{"note": "CODE", broken', "Expected"),
     "a string that does not end": ("POST", "/v1/parcels", '{"note": "CODE', "Closing quote expected in string."),
     "cut off": ("POST", "/v1/parcels", '{"note": "CODE"', "Expected , or } after key:value pair."),
-    "a wrong type": ("POST", "/v1/parcels", '{"note": 010101}', "Expected"),
+    "no JSON number": ("POST", "/v1/parcels", '{"note": 010101}', "Octal/hex numbers are not valid JSON values."),
+    "no UTF-8": ("POST", "/v1/parcels", b'{"note": "0101\xff"}', SHAPE),
     "a number for a text": ("POST", "/v1/parcels", '{"note": 10101123}', "parcel.note is not of type TYPE_STRING"),
-    "a text for a number": ("POST", "/v1/parcels", '{"sizeBytes": "CODE for type\\n C"}', "parcel.size_bytes is not of type TYPE_INT64"),
+    "a text for a number": (
+        "POST",
+        "/v1/parcels",
+        '{"sizeBytes": "CODE for type\\n C"}',
+        "parcel.size_bytes is not of type TYPE_INT64",
+    ),
     "an unknown parameter": ("GET", "/v1/parcels/1?nothing=CODE", None, "there is no field nothing"),
     "an odd parameter": ("GET", "/v1/parcels/1?CODE%5Cn%22=1", None, SHAPE),
     "a parameter of a wrong type": ("GET", "/v1/parcels/1?offset=CODE", None, "offset is not of type TYPE_INT64"),
-    "path against body": ("POST", "/v1/parcels/7:seal", '{"name": "CODE"}', "name has one value in the path and another in the body"),
+    "path against body": (
+        "POST",
+        "/v1/parcels/7:seal",
+        '{"name": "CODE"}',
+        "name has one value in the path and another in the body",
+    ),
 }
 
 
@@ -175,8 +187,9 @@ MALFORMED = {
 async def test_a_malformed_request_is_refused_without_being_quoted(rig: Rig, case: str) -> None:
     verb, path, body, detail = MALFORMED[case]
     calls = rig.parcels.calls
-    answer = await rig.rest(verb, path.replace("CODE", "010101-123N"), body and body.replace("CODE", "010101-123N"))
-    print(answer.json)
+    if isinstance(body, str):
+        body = body.replace("CODE", CODE)
+    answer = await rig.rest(verb, path.replace("CODE", CODE), body)
     assert (answer.status, answer.reason) == (400, "JSON_MALFORMED")
     assert detail in answer.json["detail"]
     assert "0101" not in answer.json["detail"]

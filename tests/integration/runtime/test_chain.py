@@ -66,7 +66,9 @@ def certificate(authority: pki.Authority, name: str, *, node: str = NODE) -> tls
 
 
 @contextlib.asynccontextmanager
-async def serving(files: tls.Files, telemetry: Telemetry | None = None) -> AsyncIterator[Address]:
+async def serving(
+    files: tls.Files, telemetry: Telemetry | None = None, units: object | None = None
+) -> AsyncIterator[Address]:
     async def fetch() -> str:
         return SIGNER.jwks()
 
@@ -78,7 +80,7 @@ async def serving(files: tls.Files, telemetry: Telemetry | None = None) -> Async
     )
     chain = Chain(service="messages", node=NODE, authenticator=authenticator, telemetry=telemetry or Telemetry())
     server = Server(chain=chain, files=files, listen=Address("127.0.0.1", 0), ready=ready)
-    server.add(units_pb2.DESCRIPTOR.services_by_name["UnitService"], Units())
+    server.add(units_pb2.DESCRIPTOR.services_by_name["UnitService"], units or Units())
     server.add(feed_pb2.DESCRIPTOR.services_by_name["FeedService"], Feeds())
     stop = asyncio.Event()
     running = asyncio.create_task(server.run(stop))
