@@ -51,7 +51,7 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
         issue_token=issue_token,
         keys=lambda: edge.jwks,
     )
-    application = server.application(oauth.routes(), node=settings.node, telemetry=traces)
+    application = server.application(oauth.routes(), node=settings.node, traces=traces)
     async with Tasks(stop) as tasks:
         tasks.start(edge.follow_files())
         tasks.start(edge.follow_keys())

@@ -20,7 +20,7 @@ from opentelemetry.trace import SpanKind
 
 from gateway.problems import MEDIA_TYPE, problem
 from gateway.routes import Endpoint
-from services.runtime import mesh, tls
+from services.runtime import mesh, telemetry, tls
 from services.runtime.config import Address
 from services.runtime.telemetry import Telemetry
 
@@ -40,10 +40,10 @@ SHUTDOWN_SECONDS = 5.0
 """Time for calls under way when the process stops."""
 
 
-def application(routes: Iterable[web.RouteDef], *, node: str, telemetry: Telemetry) -> web.Application:
+def application(routes: Iterable[web.RouteDef], *, node: str, traces: Telemetry) -> web.Application:
     """The application: the adapters' routes, and health."""
     application = web.Application(
-        middlewares=[_traced(telemetry), _as_problems(), _known_peers_only(node)],
+        middlewares=[_observed(traces), _as_problems(), _known_peers_only(node)],
         client_max_size=MAX_REQUEST_BYTES,
     )
     application.add_routes([*routes, web.get(HEALTH_PATH, _health)])
@@ -105,12 +105,20 @@ def _as_problems() -> Middleware:
     return middleware
 
 
-def _traced(telemetry: Telemetry) -> Middleware:
+def _observed(traces: Telemetry) -> Middleware:
+    """Counts, times and traces calls, by the path of the endpoint."""
+
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-        path = request.match_info.route.resource.canonical if request.match_info.route.resource else "unknown"
-        with telemetry.span(f"{request.method} {path}", SpanKind.SERVER, carrier=request.headers):
-            return await handler(request)
+        endpoint = request.match_info.route.resource
+        method = f"{request.method} {endpoint.canonical}" if endpoint else "unknown"
+        with (
+            traces.span(method, SpanKind.SERVER, carrier=request.headers),
+            telemetry.CALL_SECONDS.labels(method).time(),
+        ):
+            response = await handler(request)
+        telemetry.CALLS.labels(method, str(response.status)).inc()
+        return response
 
     return middleware
 

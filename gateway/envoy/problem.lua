@@ -57,7 +57,7 @@ local function errors_of(bad_request)
   return ',"errors":[' .. table.concat(errors, ",") .. "]"
 end
 
--- A body can be replaced only after the headers have been asked for anew.
+-- The headers have to be asked for anew once the body has been waited for.
 local function replace(handle, body, document)
   local headers = handle:headers()
   headers:replace("content-length", tostring(body:setBytes(document)))
@@ -90,13 +90,13 @@ end
 -- What Envoy says of a malformed request, without what it quotes of it: an
 -- error text has no payload. Any text that is not known gives way to the last.
 local function unquoted(text)
-  local field, kind = text:match('^"([%w_.%[%]]+): invalid value .* for type ([%w_]+)"$')
+  local field, kind = text:match('^"([%w_.%[%]]+): invalid value .* for type ([%w_./]+)"$')
   if field then return '"' .. field .. " is not of type " .. kind .. '"' end
   field = text:match('^"Could not find field \\"([%w_.]+)\\"')
   if field then return '"there is no field ' .. field .. '"' end
-  field = text:match('^"The binding value .* of the field \\"([%w_.]+)\\" is conflicting')
+  field = text:match('^"The binding value .* of the field ([%w_.]+) is conflicting')
   if field then return '"' .. field .. ' has one value in the path and another in the body"' end
-  local complaint = text:match('^("[%a ,.:{}%[%]]+)\\n')
+  local complaint = text:match('^("[%a ,.:/{}%[%]]+)\\n')
   return complaint and complaint .. '"' or '"the request is not of the method\'s shape"'
 end
 

@@ -31,7 +31,7 @@ class Refusal:
     status: int
     """HTTP status for REST callers."""
     text: str
-    """For people. REST callers see Envoy's own text instead where `verbatim` is set."""
+    """For people. REST callers see what `problem.lua` leaves of Envoy's own text instead, where `verbatim` is set."""
     when: str
     """CEL over Envoy's reply: which of them this is."""
     challenge: str = ""

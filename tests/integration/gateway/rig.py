@@ -30,8 +30,8 @@ from services.runtime import tls
 from services.runtime.config import Address
 from services.runtime.telemetry import Telemetry
 from tests.integration.gateway import backend
+from tests.tokens import Signer
 from tests.unit.gateway import contract, pki
-from tests.unit.gateway.tokens import Issuer
 
 _status_of: Any = rpc_status.from_call
 
@@ -105,8 +105,9 @@ class Rig:
         self.parcels = backend.Parcels()
         self.issued: list[tokens_pb2.IssueTokenRequest] = []
         self.port = free_port()
-        self.issuer = Issuer(f"https://localhost:{self.port}")
-        self.key_sets = [self.issuer.jwks]
+        self.origin = f"https://localhost:{self.port}"
+        self.signer = Signer(issuer=self.origin)
+        self.key_sets = [self.signer.jwks()]
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -135,7 +136,8 @@ class Rig:
 
     def token(self, client: str = "alice", **changes: Any) -> str:
         """A token for the client's certificate."""
-        return self.issuer.token(self.clients[client], **changes)
+        claims = {"client_id": client, "scope": "parcels.read parcels.write", **changes}
+        return self.signer.token(self.clients[client].sha256, **claims)
 
     def write_crl(self, *revoked: pki.Pair, days: float = 2) -> None:
         (self.folder / "crl.pem").write_text(self.public.crl(*revoked, days=days))
@@ -254,7 +256,7 @@ class Rig:
             key=self.folder / "gateway.key",
             authorities=self.folder / "internal.pem",
             listen=Address("127.0.0.1", free_port()),
-            issuer=self.issuer.origin,
+            issuer=self.origin,
             folder=self.folder / "edge",
             edge_listen=Address("127.0.0.1", self.port),
             edge_certificate=self.folder / "edge_public.pem",
@@ -278,7 +280,7 @@ class Rig:
 
     async def _start_adapters(self) -> None:
         oauth = OAuth(
-            issuer=self.issuer.origin,
+            issuer=self.origin,
             scopes=scopes(self.edge.plan.routes),
             issue_token=self._issue_token,
             keys=lambda: self.edge.jwks,

@@ -53,13 +53,13 @@ async def test_a_certificate_with_a_crafted_uri_proves_nothing(rig: Rig, uri: st
 
 async def test_the_metadata_leads_to_the_other_endpoints(rig: Rig) -> None:
     metadata = (await rig.rest("GET", "/.well-known/oauth-authorization-server", token=None)).json
-    assert metadata["issuer"] == rig.issuer.origin
-    assert metadata["token_endpoint"] == f"{rig.issuer.origin}/oauth2/token"
+    assert metadata["issuer"] == rig.origin
+    assert metadata["token_endpoint"] == f"{rig.origin}/oauth2/token"
     assert metadata["tls_client_certificate_bound_access_tokens"] is True
     assert metadata["scopes_supported"] == ["parcels.read", "parcels.write"]
 
-    keys = await rig.rest("GET", metadata["jwks_uri"].removeprefix(rig.issuer.origin), token=None)
-    assert keys.json == {"keys": [rig.issuer.jwk]}
+    keys = await rig.rest("GET", metadata["jwks_uri"].removeprefix(rig.origin), token=None)
+    assert keys.json == {"keys": [rig.signer.jwk()]}
     same = await rig.rest("GET", "/oauth2/jwks", token=None, headers={"if-none-match": keys.headers["etag"]})
     assert (same.status, same.body) == (304, b"")
 

@@ -10,8 +10,8 @@ import pytest
 
 from gateway.envoy import secrets, xds
 from tests.integration.gateway.rig import LOOK_SECONDS, Refused, Rig, refused, until
+from tests.tokens import Signer
 from tests.unit.gateway import contract, pki
-from tests.unit.gateway.tokens import Issuer
 
 LONGER_THAN_A_LOOK = 4 * LOOK_SECONDS
 """Seconds after which a change that is taken at all has been taken."""
@@ -100,8 +100,8 @@ async def test_a_certificate_without_its_key_waits_for_it(rig: Rig) -> None:
 
 
 async def test_token_keys_come_and_go_on_open_connections(rig: Rig) -> None:
-    second = Issuer(rig.issuer.origin)
-    old, new = rig.token(), second.token(rig.clients["alice"])
+    second = Signer(kid="second", issuer=rig.origin)
+    old, new = rig.token(), second.token(rig.clients["alice"].sha256, scope="parcels.read")
     async with rig.channel() as channel:
         stub = contract.services.ParcelServiceStub(channel)
 
@@ -115,12 +115,12 @@ async def test_token_keys_come_and_go_on_open_connections(rig: Rig) -> None:
         assert await accepted(old)
         assert not await accepted(new)
 
-        rig.key_sets.append(json.dumps({"keys": [rig.issuer.jwk, second.jwk]}))
+        rig.key_sets.append(json.dumps({"keys": [rig.signer.jwk(), second.jwk()]}))
         await rig.edge.fetch_keys()
         await until(lambda: accepted(new))
         assert await accepted(old)
 
-        rig.key_sets.append(second.jwks)
+        rig.key_sets.append(second.jwks())
         await rig.edge.fetch_keys()
 
         async def forgotten() -> bool:
@@ -129,7 +129,7 @@ async def test_token_keys_come_and_go_on_open_connections(rig: Rig) -> None:
         await until(forgotten)
         assert await accepted(new)
 
-    rig.key_sets.append(rig.issuer.jwks)
+    rig.key_sets.append(rig.signer.jwks())
     await rig.edge.fetch_keys()
 
     async def restored() -> bool:

@@ -19,15 +19,13 @@ from solmu.authorisations.v1 import tokens_pb2, tokens_pb2_grpc
 from gateway.envoy import xds
 from services.runtime import tls
 from tests.integration.gateway import rig
+from tests.tokens import ISSUER, Signer
 from tests.unit.gateway import pki
-from tests.unit.gateway.tokens import Issuer
-
-ORIGIN = "https://localhost:8443"
 
 
 class Keys(tokens_pb2_grpc.KeyServiceServicer):
     async def GetKeySet(self, _request: Any, _context: Any) -> Any:
-        return tokens_pb2.KeySet(jwks=Issuer(ORIGIN).jwks)
+        return tokens_pb2.KeySet(jwks=Signer().jwks())
 
 
 class Tokens(tokens_pb2_grpc.TokenServiceServicer):
@@ -74,7 +72,7 @@ class House:
             **{name: value for name, value in os.environ.items() if not name.startswith("SOLMU_")},
             **{name: str(self.folder / path) for name, path in paths.items()},
             "SOLMU_NODE": pki.NODE,
-            "SOLMU_ISSUER": ORIGIN,
+            "SOLMU_ISSUER": ISSUER,
             "SOLMU_LISTEN": f"127.0.0.1:{self.port}",
             "SOLMU_EDGE_LISTEN": "127.0.0.1:8443",
             "SOLMU_AUTHORISATIONS": f"127.0.0.1:{self.authorisations}",

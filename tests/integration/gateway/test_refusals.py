@@ -10,11 +10,16 @@ import aiohttp
 import pytest
 
 from tests.integration.gateway.rig import Refused, Rig
+from tests.tokens import Signer, keyed, unsigned
 from tests.unit.gateway import contract, pki
-from tests.unit.gateway.tokens import Issuer
 
 NODE = "node.solmu"
 OTHER = pki.Authority("other").client("alice")
+
+
+def another(rig: Rig, *, kid: str) -> str:
+    """A token that is right but for its signature."""
+    return Signer(kid=kid, issuer=rig.origin).token(rig.clients["alice"].sha256)
 
 
 def x5t_hex(value: Any) -> dict[str, Any]:
@@ -26,23 +31,20 @@ TOKENS: dict[str, tuple[str, Callable[[Rig], str | None]]] = {
     "not a token": ("TOKEN_INVALID", lambda _: "abc"),
     "expired": ("TOKEN_EXPIRED", lambda rig: rig.token(exp=int(time.time()) - 60)),
     "not valid yet": ("TOKEN_EXPIRED", lambda rig: rig.token(nbf=int(time.time()) + 60)),
-    "without expiry": ("TOKEN_INVALID", lambda rig: rig.token(without=("exp",))),
+    "without expiry": ("TOKEN_INVALID", lambda rig: rig.token(exp=None)),
     "for another audience": ("TOKEN_AUDIENCE_MISMATCH", lambda rig: rig.token(aud="https://elsewhere")),
     "by another issuer": ("TOKEN_INVALID", lambda rig: rig.token(iss="https://elsewhere")),
-    "signed with another key": (
-        "TOKEN_INVALID",
-        lambda rig: Issuer(rig.issuer.origin).token(rig.clients["alice"], header={"kid": rig.issuer.jwk["kid"]}),
-    ),
-    "signed with an unknown key": ("TOKEN_INVALID", lambda rig: Issuer(rig.issuer.origin).token(rig.clients["alice"])),
-    "unsigned": ("TOKEN_INVALID", lambda rig: rig.issuer.unsigned(rig.clients["alice"])),
-    "keyed with the public key": (
-        "TOKEN_INVALID",
-        lambda rig: rig.issuer.keyed_with_the_public_key(rig.clients["alice"]),
-    ),
-    "of another type": ("TOKEN_INVALID", lambda rig: rig.token(header={"typ": "JWT"})),
+    "signed with another key": ("TOKEN_INVALID", lambda rig: another(rig, kid=rig.signer.kid)),
+    "signed with an unknown key": ("TOKEN_INVALID", lambda rig: another(rig, kid="unknown")),
+    "unsigned": ("TOKEN_INVALID", lambda rig: unsigned(rig.token())),
+    "keyed with the public key": ("TOKEN_INVALID", lambda rig: keyed(rig.token(), rig.signer.public_pem())),
+    "of another type": ("TOKEN_INVALID", lambda rig: rig.token(headers={"typ": "JWT"})),
     "bound to another certificate": ("TOKEN_BINDING_MISMATCH", lambda rig: rig.token("bob")),
-    "of a namesake at another authority": ("TOKEN_BINDING_MISMATCH", lambda rig: rig.issuer.token(OTHER)),
-    "not bound": ("TOKEN_BINDING_MISMATCH", lambda rig: rig.token(without=("cnf",))),
+    "of a namesake at another authority": (
+        "TOKEN_BINDING_MISMATCH",
+        lambda rig: rig.signer.token(OTHER.sha256, scope="parcels.read parcels.write"),
+    ),
+    "not bound": ("TOKEN_BINDING_MISMATCH", lambda rig: rig.token(cnf=None)),
     "bound to nothing": ("TOKEN_BINDING_MISMATCH", lambda rig: rig.token(**x5t_hex(""))),
     "bound in capitals": (
         "TOKEN_BINDING_MISMATCH",
@@ -51,7 +53,7 @@ TOKENS: dict[str, tuple[str, Callable[[Rig], str | None]]] = {
     "bound to a number": ("TOKEN_BINDING_MISMATCH", lambda rig: rig.token(**x5t_hex(7))),
     "bound to a list": ("TOKEN_BINDING_MISMATCH", lambda rig: rig.token(**x5t_hex([rig.clients["alice"].sha256]))),
     "bound in another shape": ("TOKEN_BINDING_MISMATCH", lambda rig: rig.token(cnf="x5t_hex")),
-    "without scopes": ("SCOPE_MISSING", lambda rig: rig.token(without=("scope",))),
+    "without scopes": ("SCOPE_MISSING", lambda rig: rig.token(scope=None)),
     "with another scope": ("SCOPE_MISSING", lambda rig: rig.token(scope="parcels.readers xparcels.read parcels")),
     "with half of the scopes": ("SCOPE_MISSING", lambda rig: rig.token(scope="parcels.write")),
 }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import importlib.resources
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -21,6 +23,7 @@ _ROOT = _HERE.parents[2]
 def compiled(source: Path, name: str) -> tuple[Any, Any]:
     """Compiles one .proto file; returns its message module and its gRPC module."""
     out = Path(tempfile.mkdtemp(prefix="solmu-contract-"))
+    atexit.register(shutil.rmtree, out, ignore_errors=True)
     well_known = importlib.resources.files("grpc_tools") / "_proto"
     arguments = [
         f"-I{source}",

@@ -18,10 +18,9 @@ from gateway.files import Folder
 from gateway.settings import GatewaySettings
 from services.runtime.config import Address, ConfigError
 from services.runtime.errors import Unavailable
+from tests.tokens import ISSUER, Signer
 from tests.unit.gateway.pki import Authority
-from tests.unit.gateway.tokens import Issuer
 
-ORIGIN = "https://localhost:8443"
 NO_CONTRACTS = FileDescriptorSet()
 
 
@@ -32,7 +31,7 @@ class House:
         self.folder = folder
         self.internal, self.public = Authority("internal"), Authority("public")
         self.now = datetime.now(UTC)
-        self.key_set: Callable[[], str] = lambda: Issuer(ORIGIN).jwks
+        self.key_set: Callable[[], str] = Signer().jwks
         for name in ("gateway", "edge"):
             self.internal.service(name).write(folder, name)
         self.public.server("localhost").write(folder, "public")
@@ -46,7 +45,7 @@ class House:
             key=folder / "gateway.key",
             authorities=folder / "internal.ca",
             listen=nowhere,
-            issuer=ORIGIN,
+            issuer=ISSUER,
             folder=folder / "state",
             edge_listen=nowhere,
             edge_certificate=folder / "public.pem",
@@ -120,7 +119,7 @@ async def test_all_that_is_wrong_at_the_start_is_told_at_once(house: House) -> N
 
 async def test_it_waits_for_the_token_keys(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(edge, "FIRST_KEYS_SECONDS", (0.0,))
-    answers = ["", "garbage", Issuer(ORIGIN).jwks]
+    answers = ["", "garbage", Signer().jwks()]
 
     def answer() -> str:
         given = answers.pop(0)

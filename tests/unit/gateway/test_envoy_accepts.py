@@ -15,10 +15,10 @@ from gateway.envoy.plan import Plan
 from gateway.routes import routes
 from services.runtime import mesh
 from services.runtime.config import Address
+from tests.tokens import Signer
 from tests.unit.gateway import contract, plans, static
-from tests.unit.gateway.tokens import Issuer
 
-JWKS = Issuer("https://localhost:8443").jwks
+JWKS = Signer().jwks()
 
 
 def of_the_node() -> Plan:

@@ -9,13 +9,13 @@ import pytest
 
 from gateway import material
 from gateway.material import MaterialError
+from tests.tokens import Signer
 from tests.unit.gateway.pki import Authority
-from tests.unit.gateway.tokens import Issuer
 
 NOW = datetime.now(UTC)
 PUBLIC, OTHER = Authority("public"), Authority("public")
 PAIR = PUBLIC.server("localhost")
-JWK = Issuer("https://edge.example").jwk
+JWK = Signer().jwk()
 
 
 def test_a_certificate_is_good_until_it_ends() -> None:
@@ -96,7 +96,7 @@ def test_a_revocation_list_that_would_shut_everybody_out_is_refused(crl: str, te
 
 
 def test_keys_come_back_in_one_spelling() -> None:
-    other = Issuer("https://edge.example").jwk
+    other = Signer(kid="other").jwk()
     forth = material.check_keys(json.dumps({"keys": [JWK, other]}))
     back = material.check_keys(json.dumps({"keys": [dict(reversed(other.items())), JWK], "more": 1}, indent=3))
     assert forth == back
