@@ -1,19 +1,14 @@
-"""The contracts of the node's services, as descriptors.
-
-Every generated module of `proto/solmu/<service>/` is a contract; none has to
-be listed here.
-"""
+"""The contracts of the node's services, as the descriptor set that Envoy translates by."""
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable
-from pathlib import Path
 
-import solmu
 from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from google.rpc import error_details_pb2, status_pb2
+
+from services.runtime import contracts
 
 _OF_REFUSALS = (status_pb2.DESCRIPTOR, error_details_pb2.DESCRIPTOR)
 """Without these Envoy cannot translate a refusal, and sends REST callers an empty body."""
@@ -21,7 +16,7 @@ _OF_REFUSALS = (status_pb2.DESCRIPTOR, error_details_pb2.DESCRIPTOR)
 
 def load(services: Iterable[str]) -> FileDescriptorSet:
     """The contracts of these services, with all that they import."""
-    return descriptor_set(file for service in services for file in _files(service))
+    return descriptor_set(file for service in services for file in contracts.files(service))
 
 
 def descriptor_set(files: Iterable[FileDescriptor]) -> FileDescriptorSet:
@@ -40,12 +35,3 @@ def descriptor_set(files: Iterable[FileDescriptor]) -> FileDescriptorSet:
     for file in found.values():
         file.CopyToProto(descriptors.file.add())
     return descriptors
-
-
-def _files(service: str) -> list[FileDescriptor]:
-    modules = {
-        f"solmu.{service}.{path.parent.name}.{path.stem}"
-        for root in solmu.__path__
-        for path in Path(root, service).glob("v*/*_pb2.py")
-    }
-    return [importlib.import_module(module).DESCRIPTOR for module in sorted(modules)]

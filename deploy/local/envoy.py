@@ -20,6 +20,7 @@ from pathlib import Path
 
 from deploy.local import probes
 from deploy.local.engines import Engine
+from deploy.local.ports import LOOPBACK
 from deploy.local.problems import NodeProblem
 
 BOOTSTRAP = "bootstrap.json"
@@ -66,6 +67,7 @@ def command(*, engine: Engine, edge: Path, socket: Path) -> list[str]:
         # The errors of this component are refusals of single requests, with their query strings; the access log has
         # the rest of them.
         *("--component-log-level", "http:critical"),
+        *("--file-flush-interval-msec", "1000"),
         # One process by itself: no memory shared with a predecessor, no clash with another node's.
         "--disable-hot-restart",
         *("--drain-strategy", "immediate", "--drain-time-s", str(int(DRAIN_WITHIN))),
@@ -85,11 +87,14 @@ def forget(socket: Path, run: Path) -> None:
             socket.parent.rmdir()
 
 
-def live(socket: Path) -> probes.Probe:
-    """Envoy has its configuration, and all its listeners listen."""
+def live(socket: Path, *, port: int) -> probes.Probe:
+    """Envoy has its configuration, and listens on the public port: it says ready even where it refused a listener."""
 
     async def probe() -> None:
         await probes.administer(socket, "GET", "/ready")
+        _, writer = await asyncio.open_connection(LOOPBACK, port)
+        writer.close()
+        await writer.wait_closed()
 
     return probe
 

@@ -182,7 +182,7 @@ def _envoy(plan: Plan, *, after: tuple[str, ...]) -> Process:
         folder=plan.state.edge,
         after=after,
         prepare=lambda: envoy.prepare(socket),
-        probe=envoy.live(socket),
+        probe=envoy.live(socket, port=plan.ports[EDGE_PORT]),
         drain=lambda: envoy.drain(socket),
     )
 

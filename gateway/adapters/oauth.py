@@ -20,8 +20,8 @@ from urllib.parse import parse_qsl
 from aiohttp import hdrs, web
 from solmu.authorisations.v1 import tokens_pb2
 
-from gateway.adapters import xfcc
 from gateway.routes import Endpoint
+from services.runtime import xfcc
 from services.runtime.errors import Fault
 
 TOKEN_PATH = "/oauth2/token"  # noqa: S105 - a path

@@ -1,7 +1,8 @@
 """What is logged of a request: JSON lines on standard output, with no personal data in them.
 
-No query string, no token, no body; a path names resources by ids that mean
-nothing outside the node. Who called is the client and its certificate.
+No path, no query string, no token, no body: what was called is the route, for
+a mistaken client may put anything into a path. Who called is the client and
+its certificate.
 """
 
 from __future__ import annotations
@@ -9,9 +10,6 @@ from __future__ import annotations
 from gateway.envoy import xds
 from gateway.envoy.filters import CLAIMS, JWT_METADATA
 from gateway.envoy.plan import Json
-
-PATH_CHARACTERS = 200
-"""A known path is shorter; an unknown one may be anything."""
 
 _CLIENT = {
     "certificate": "%DOWNSTREAM_PEER_FINGERPRINT_256%",
@@ -25,7 +23,6 @@ _REQUEST = {
     "client": f"%DYNAMIC_METADATA({JWT_METADATA}:{CLAIMS}:client_id)%",
     "token": f"%DYNAMIC_METADATA({JWT_METADATA}:{CLAIMS}:jti)%",
     "method": "%REQ(X-ENVOY-ORIGINAL-METHOD?:METHOD)%",
-    "path": f"%PATH(NQ:ORIG_OR_PATH):{PATH_CHARACTERS}%",
     "route": "%ROUTE_NAME%",
     "protocol": "%PROTOCOL%",
     "status": "%RESPONSE_CODE%",

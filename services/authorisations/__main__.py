@@ -11,12 +11,11 @@ from pathlib import Path
 from services.authorisations import declared
 from services.authorisations.client_servicer import ClientServicer
 from services.authorisations.clients import Rules
-from services.authorisations.contracts import declared_scopes
 from services.authorisations.keyring import KeyRing
 from services.authorisations.settings import Settings
 from services.authorisations.surface import surface
 from services.authorisations.token_servicer import KeyServicer, TokenServicer
-from services.runtime import config
+from services.runtime import config, contracts
 from services.runtime.foundation import lay
 from services.runtime.parties import PartyNames
 from services.runtime.server import run
@@ -33,7 +32,7 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
     """Wires the service and serves until it is told to stop."""
     settings = config.read(Settings)
     parties = PartyNames(key=settings.party_key, test_mode=settings.test_mode)
-    rules = Rules(known_scopes=declared_scopes(), trust_domain=f"spiffe://{settings.node}/")
+    rules = Rules(known_scopes=contracts.scopes(), trust_domain=f"spiffe://{settings.node}/")
     keys = KeyRing(folder=settings.token_keys, clock=now)
     declarations = declared.read(settings.clients, parties=parties, rules=rules, now=now()) if settings.clients else []
     foundation = await lay(

@@ -13,15 +13,16 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import jwt
 
+from services.runtime import xfcc
 from services.runtime.errors import Fault, Unauthenticated
 
 ALGORITHM = "ES256"
@@ -35,9 +36,6 @@ REMEMBERED_TOKENS = 10_000
 
 REFRESH_INTERVAL = 5.0
 """Seconds between two look-ups of the key set on unknown keys, so that forged key ids cannot flood the issuer."""
-
-_FORWARDED = re.compile(r'(?:By=[^;,"]*;)?Hash=([0-9a-f]{64})(?:;Subject="(?:[^"\\]|\\.)*")?(?:;URI=[^;,"]*)*')
-"""One element of x-forwarded-client-cert as our edge sets it (SANITIZE_SET), and nothing else."""
 
 Keys = Mapping[str, jwt.PyJWK]
 """Verification keys by key id."""
@@ -79,14 +77,17 @@ def set_caller(value: Caller) -> None:
     _caller.set(value)
 
 
+@lru_cache(maxsize=REMEMBERED_TOKENS)
 def fingerprint(forwarded: str) -> str:
-    """The SHA-256 of the client's certificate as the edge saw it, hexadecimal.
+    """The SHA-256 of the client's certificate as the edge saw it, hexadecimal; "" where the header proves nothing.
 
-    `forwarded` is Envoy's x-forwarded-client-cert; the edge strips what comes
-    from outside and sets one element. Anything else proves nothing: "".
+    `forwarded` is x-forwarded-client-cert: the edge strips what comes from
+    outside and sets it anew.
     """
-    element = _FORWARDED.fullmatch(forwarded)
-    return element[1] if element else ""
+    try:
+        return xfcc.parse(forwarded).sha256
+    except xfcc.XfccError:
+        return ""
 
 
 def keys_of(jwks: str) -> dict[str, jwt.PyJWK]:

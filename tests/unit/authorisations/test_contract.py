@@ -12,9 +12,8 @@ from solmu.options.v1 import access_pb2
 from solmu.runtime.v1 import errors_pb2 as runtime_errors_pb2
 from solmu.types.v1.types_pb2 import NationalIdentifier
 
-from services.authorisations import contracts
 from services.authorisations.surface import surface
-from services.runtime import mesh
+from services.runtime import contracts, mesh
 
 NOTHING: Any = object()
 SERVICES = [service for service, _ in surface(clients=NOTHING, tokens=NOTHING, keys=NOTHING)]
@@ -75,8 +74,8 @@ def test_every_service_of_the_contract_is_served() -> None:
 
 
 def test_the_scopes_of_all_contracts_are_known() -> None:
-    assert {"clients.manage", "mandates.check", "messages.send"} <= contracts.declared_scopes()
-    assert contracts.declared_scopes(["authorisations"]) < contracts.declared_scopes()
+    assert {"clients.manage", "mandates.check", "messages.send"} <= contracts.scopes()
+    assert contracts.scopes(["authorisations"]) < contracts.scopes()
 
 
 def test_a_reason_belongs_to_the_service_or_to_the_runtime() -> None:

@@ -101,4 +101,4 @@ async def test_a_missing_wheel_is_said_to_be_missing(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(importlib, "import_module", absent)
     with pytest.raises(NodeProblem, match="Envoy is not installed") as caught:
         await engines.envoy(None)
-    assert "make install" in caught.value.remedy
+    assert "make setup" in caught.value.remedy

@@ -9,8 +9,8 @@ from aiohttp import ClientResponse, web
 from aiohttp.test_utils import TestClient, TestServer
 from solmu.authorisations.v1 import tokens_pb2
 
-from gateway.adapters import oauth, xfcc
-from services.runtime import errors
+from gateway.adapters import oauth
+from services.runtime import errors, xfcc
 
 ORIGIN = "https://edge.example"
 HASH = "a" * 64

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.adapters.xfcc import MAX_CHARACTERS, ClientCertificate, XfccError, parse
+from services.runtime.xfcc import MAX_CHARACTERS, ClientCertificate, XfccError, parse
 
 A, B = "a" * 64, "b" * 64
 

@@ -1,4 +1,8 @@
-"""What the node's contracts declare: their files, and the scopes that their methods need."""
+"""The contracts of the node's services, as descriptors.
+
+Every generated module of `proto/solmu/<service>/` is a contract; none has to
+be listed anywhere.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,14 @@ from solmu.options.v1 import access_pb2
 from services.runtime import mesh
 
 
-def declared_scopes(services: Iterable[str] = tuple(mesh.SERVICES)) -> frozenset[str]:
+def files(service: str) -> Iterator[FileDescriptor]:
+    """The files of a service's contract, in the order of their names."""
+    for root in solmu.__path__:
+        for path in sorted(Path(root, service).glob("v*/*_pb2.py")):
+            yield importlib.import_module(f"solmu.{service}.{path.parent.name}.{path.stem}").DESCRIPTOR
+
+
+def scopes(services: Iterable[str] = tuple(mesh.SERVICES)) -> frozenset[str]:
     """Every scope that some method of these services' contracts needs."""
     return frozenset(
         scope
@@ -23,10 +34,3 @@ def declared_scopes(services: Iterable[str] = tuple(mesh.SERVICES)) -> frozenset
         for method in service.methods
         for scope in method.GetOptions().Extensions[access_pb2.access].scopes
     )
-
-
-def files(service: str) -> Iterator[FileDescriptor]:
-    """The files of a service's contract."""
-    for root in solmu.__path__:
-        for path in sorted(Path(root, service).glob("v*/*_pb2.py")):
-            yield importlib.import_module(f"solmu.{service}.{path.parent.name}.{path.stem}").DESCRIPTOR
