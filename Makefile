@@ -16,7 +16,8 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 $(VENV)/bin/python:
-	@test -n "$(PYTHON)" || { echo "Solmu needs Python 3.11 or newer on the PATH (or PYTHON=/path/to/python3)." >&2; exit 1; }
+	@test -n "$(PYTHON)" && $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "Solmu needs Python 3.11 or newer: on the PATH, or named by make PYTHON=/path/to/python3." >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 		echo "$(PYTHON) has no venv module; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 	@echo "Making a virtual environment with $$($(PYTHON) --version) ..."
