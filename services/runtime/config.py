@@ -163,4 +163,6 @@ class ServiceSettings(ProcessSettings):
         default=1,
         doc="copies of each JetStream stream: 1 on one server, 3 in a cluster",
     )
-    pool_size: int = setting("SOLMU_DATABASE_POOL", natural, default=8, doc="connections to the database")
+    pool_size: int = setting(
+        "SOLMU_DATABASE_POOL", natural, default=12, doc="connections to the database; relay and consumers hold one each"
+    )
