@@ -20,10 +20,9 @@ import asyncpg
 from docker import errors as docker_errors
 from docker.client import DockerClient
 from testcontainers.core.container import DockerContainer
-from testcontainers.core.wait_strategies import LogMessageWaitStrategy
 
 from deploy.local import engines as binaries
-from deploy.local import envoy, nats, plan, ports, postgres, privileges
+from deploy.local import envoy, nats, plan, ports, postgres, privileges, probes
 from deploy.local.state import State
 from deploy.local.supervisor import Supervisor
 from services.runtime import mesh, tls
@@ -33,6 +32,8 @@ NODE = "solmu"
 POSTGRES_IMAGE = os.environ.get("SOLMU_TEST_POSTGRES_IMAGE", "postgres:17-alpine")
 NATS_IMAGE = os.environ.get("SOLMU_TEST_NATS_IMAGE", "nats:2.12-alpine")
 ENGINES = (plan.POSTGRES, plan.NATS)
+READY_WITHIN = 60.0
+"""Seconds for an engine in a container: making a cluster on a busy machine takes ten."""
 
 
 @dataclass(frozen=True)
@@ -127,24 +128,45 @@ async def _containers(state: State) -> AsyncIterator[Engines]:
     async with AsyncExitStack() as stack:
         postgres_port = await _started(stack, _postgres_container(state), 5432)
         nats_port = await _started(stack, _nats_container(state), 4222)
+        operator = state.identity(mesh.OPERATOR)
         engines = Engines(
             "containers", state, Address(ports.LOOPBACK, postgres_port), Address(ports.LOOPBACK, nats_port)
         )
-        connection = await asyncpg.connect(
-            f"postgresql://{postgres.SUPERUSER}@{engines.postgres}/postgres",
-            ssl=tls.client_context(state.identity(mesh.OPERATOR)),
-        )
-        try:
-            await postgres.provision(connection, mesh.SERVICES)
-        finally:
-            await connection.close()
+
+        async def provision() -> None:
+            connection = await asyncpg.connect(
+                f"postgresql://{postgres.SUPERUSER}@{engines.postgres}/postgres",
+                ssl=tls.client_context(operator),
+                timeout=postgres.CONNECT_WITHIN,
+            )
+            try:
+                await postgres.provision(connection, mesh.SERVICES)
+            finally:
+                await connection.close()
+
+        await _patiently(provision)
+        await _patiently(probes.listening_nats(port=nats_port, operator=operator))
         yield engines
 
 
 async def _started(stack: AsyncExitStack, container: DockerContainer, port: int) -> int:
-    await asyncio.to_thread(container.start)
     stack.push_async_callback(asyncio.to_thread, container.stop)
+    await asyncio.to_thread(container.start)
     return int(container.get_exposed_port(port))
+
+
+async def _patiently(probe: probes.Probe) -> None:
+    """Probes until it succeeds.
+
+    Neither logs nor the port tell: the official image of PostgreSQL serves twice, first for its initialisation, and
+    Docker's proxy takes connections before anybody listens behind it.
+    """
+    async with asyncio.timeout(READY_WITHIN):
+        while True:
+            try:
+                return await probe()
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError, probes.NotReady):
+                await asyncio.sleep(0.1)
 
 
 def _postgres_container(state: State) -> DockerContainer:
@@ -169,7 +191,6 @@ def _postgres_container(state: State) -> DockerContainer:
         .with_volume_mapping(str(folder), "/solmu", "ro")
         .with_kwargs(entrypoint=["sh", "-c", f"{own} && exec docker-entrypoint.sh postgres {options}"])
         .with_exposed_ports(5432)
-        .waiting_for(LogMessageWaitStrategy(r"(?s)(database system is ready to accept connections.*){2}"))
     )
 
 
@@ -187,5 +208,4 @@ def _nats_container(state: State) -> DockerContainer:
         .with_volume_mapping(str(folder), "/solmu", "ro")
         .with_command("--config /solmu/nats.conf")
         .with_exposed_ports(4222)
-        .waiting_for(LogMessageWaitStrategy("Server is ready"))
     )
