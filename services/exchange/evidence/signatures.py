@@ -171,13 +171,13 @@ def issuer_serial(certificate: x509.Certificate) -> bytes:
 
 @dataclass(frozen=True)
 class PinnedKey:
-    """A member's key as the directory pins it, with its part of the template ready."""
+    """A key as the directory pins it, with its part of the template ready."""
 
     certificate: bytes
     """DER."""
     algorithm: Algorithm
-    member: str
-    """Whose it is, spelt with "/"."""
+    holder: str
+    """Whose it is, spelt with "/": a member's, or a node's where it signs for a log."""
     start: datetime | None = None
     """From when its signatures count; None: as the certificate says."""
     end: datetime | None = None
@@ -335,8 +335,8 @@ def verify(statement: Statement, signature: Signature, pinned: PinnedKey | None)
         raise InvalidArgument("CERTIFICATE_UNKNOWN", "the directory does not have the certificate for statements")
     if pinned.sha256 != signature.certificate_sha256:
         raise InvalidArgument("KEY_CERTIFICATE_MISMATCH", "the key is not that of the certificate named")
-    if pinned.member != statement.member:  # 2
-        raise InvalidArgument("SIGNER_NOT_SENDER", "the key is another member's", signer=pinned.member)
+    if pinned.holder != statement.member:  # 2
+        raise InvalidArgument("SIGNER_NOT_SENDER", "the key is another member's", signer=pinned.holder)
     check_period(pinned, signature.signing_time)  # 3
     name, file = signed_file(statement, signature)  # 4
     digest = statement.sha256 if name == STATEMENT_FILE else hashlib.sha256(file).digest()
