@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
@@ -22,10 +21,10 @@ from typing import Any
 
 import jwt
 
-from services.runtime import xfcc
+from services.runtime import jws, xfcc
 from services.runtime.errors import Fault, Unauthenticated
 
-ALGORITHM = "ES256"
+ALGORITHM = jws.ES256
 """The one algorithm of access tokens; never taken from the token."""
 
 CLOCK_SKEW = 5
@@ -37,8 +36,6 @@ REMEMBERED_TOKENS = 10_000
 REFRESH_INTERVAL = 5.0
 """Seconds between two look-ups of the key set on unknown keys, so that forged key ids cannot flood the issuer."""
 
-Keys = Mapping[str, jwt.PyJWK]
-"""Verification keys by key id."""
 
 
 @dataclass(frozen=True)
@@ -91,25 +88,8 @@ def fingerprint(forwarded: str) -> str:
 
 
 def keys_of(jwks: str) -> dict[str, jwt.PyJWK]:
-    """The keys of a JSON Web Key Set that may verify access tokens.
-
-    PyJWT does not hold a key to its `use`, `key_ops` and `alg`, so this does:
-    a key that says it is for something else is left out.
-    """
-    keys: dict[str, jwt.PyJWK] = {}
-    for key in json.loads(jwks)["keys"]:
-        fit = (
-            key.get("kty") == "EC"
-            and key.get("crv") == "P-256"
-            and key.get("use", "sig") == "sig"
-            and key.get("alg", ALGORITHM) == ALGORITHM
-            and "verify" in key.get("key_ops", ["verify"])
-            and isinstance(key.get("kid"), str)
-            and "d" not in key
-        )
-        if fit:
-            keys[key["kid"]] = jwt.PyJWK(key, ALGORITHM)
-    return keys
+    """The keys of a JSON Web Key Set that may verify access tokens. Raises ValueError where it is none."""
+    return jws.keys_of(jwks, {ALGORITHM})
 
 
 class TokenVerifier:
@@ -130,7 +110,7 @@ class TokenVerifier:
         self._issuer = issuer
         self._fetch = fetch
         self._clock = clock
-        self._keys: Keys = {}
+        self._keys: jws.Keys = {}
         self._fetched = float("-inf")
         self._verified: dict[bytes, dict[str, Any]] = {}
 
@@ -144,7 +124,7 @@ class TokenVerifier:
         digest = hashlib.sha256(token.encode()).digest()
         claims = self._verified.get(digest)
         if claims is None:
-            claims = self._check(token, await self._key(token))
+            claims = self._check(token, await self._keys_for(token))
             if len(self._verified) >= REMEMBERED_TOKENS:
                 del self._verified[next(iter(self._verified))]
             self._verified[digest] = claims
@@ -157,46 +137,37 @@ class TokenVerifier:
             )
         return claims
 
-    async def _key(self, token: str) -> jwt.PyJWK:
+    async def _keys_for(self, token: str) -> jws.Keys:
         try:
-            header = jwt.get_unverified_header(token)
-        except jwt.PyJWTError:
+            header = jws.header(token)
+        except jws.JwsError:
             raise Unauthenticated("TOKEN_INVALID", "the access token is malformed") from None
         kind, key_id = header.get("typ"), header.get("kid")
         if not isinstance(kind, str) or kind.lower() not in ("at+jwt", "application/at+jwt"):
             raise Unauthenticated("TOKEN_INVALID", "the token is not an access token (RFC 9068)")
-        if key_id not in self._keys and self._clock() - self._fetched >= REFRESH_INTERVAL:
+        if isinstance(key_id, str) and key_id not in self._keys and self._clock() - self._fetched >= REFRESH_INTERVAL:
             self._fetched = self._clock()
             self._keys = keys_of(await self._fetch())
-        if not isinstance(key_id, str) or key_id not in self._keys:
-            raise Unauthenticated("TOKEN_INVALID", "the access token is signed with an unknown key")
-        return self._keys[key_id]
+        return self._keys
 
-    def _check(self, token: str, key: jwt.PyJWK) -> dict[str, Any]:
+    def _check(self, token: str, keys: jws.Keys) -> dict[str, Any]:
         now = self._clock()
         try:
-            claims: dict[str, Any] = jwt.decode(
-                token,
-                key,
-                algorithms=[ALGORITHM],
-                issuer=self._issuer,
-                audience=self._issuer,
-                options={
-                    "require": ["iss", "aud", "sub", "client_id", "exp", "iat", "jti", "scope"],
-                    "verify_exp": False,  # below, by our clock
-                    "verify_nbf": False,
-                    "verify_iat": False,
-                },
-            )
-        except jwt.InvalidAudienceError:
-            raise Unauthenticated("TOKEN_AUDIENCE_MISMATCH", "the access token is for another audience") from None
-        except jwt.PyJWTError:
+            claims = jws.claims(token, keys)
+        except jws.JwsError:
             raise Unauthenticated("TOKEN_INVALID", "the access token does not verify") from None
-        if not all(isinstance(claims[name], int) for name in ("exp", "iat")):
-            raise Unauthenticated("TOKEN_INVALID", "the access token has times that are no numbers")
-        if not all(isinstance(claims[name], str) for name in ("sub", "client_id", "jti", "scope")):
-            raise Unauthenticated("TOKEN_INVALID", "the access token has claims of the wrong type")
-        if claims["exp"] + CLOCK_SKEW <= now or claims.get("nbf", now) > now + CLOCK_SKEW:
+        if claims.get("iss") != self._issuer or "aud" not in claims:
+            raise Unauthenticated("TOKEN_INVALID", "the access token is not of this issuer, or names no audience")
+        if claims["aud"] != self._issuer:
+            raise Unauthenticated("TOKEN_AUDIENCE_MISMATCH", "the access token is for another audience")
+        if not all(type(claims.get(name)) is int for name in ("exp", "iat")):
+            raise Unauthenticated("TOKEN_INVALID", "the access token has times that are no whole numbers")
+        if not all(isinstance(claims.get(name), str) for name in ("sub", "client_id", "jti", "scope")):
+            raise Unauthenticated("TOKEN_INVALID", "the access token lacks claims, or has them of the wrong type")
+        not_before = claims.get("nbf", claims["iat"])
+        if type(not_before) is not int:
+            raise Unauthenticated("TOKEN_INVALID", "the access token has times that are no whole numbers")
+        if claims["exp"] + CLOCK_SKEW <= now or not_before > now + CLOCK_SKEW:
             raise Unauthenticated("TOKEN_EXPIRED", "the access token has expired, or is not valid yet")
         return claims
 

@@ -9,6 +9,7 @@ import pytest
 
 from services.runtime.errors import Unauthenticated
 from services.runtime.identity import Authenticator, TokenVerifier, fingerprint, keys_of
+from tests import jws_cases
 from tests.tokens import ISSUER, Signer, keyed, unsigned
 
 MINE, OTHER = "ab" * 32, "cd" * 32
@@ -60,9 +61,14 @@ async def test_a_good_token_tells_who_calls(verifier: TokenVerifier, signer: Sig
         ({"exp": 1_000_000_000}, "TOKEN_EXPIRED"),
         ({"nbf": 4_000_000_000}, "TOKEN_EXPIRED"),
         ({"exp": "soon"}, "TOKEN_INVALID"),
+        ({"exp": True}, "TOKEN_INVALID"),
+        ({"iat": 1.5}, "TOKEN_INVALID"),
+        ({"nbf": "soon"}, "TOKEN_INVALID"),
+        ({"iat": 4_000_000_000}, "TOKEN_EXPIRED"),
         ({"exp": None}, "TOKEN_INVALID"),
         ({"iss": "https://other.example"}, "TOKEN_INVALID"),
         ({"aud": "https://other.example"}, "TOKEN_AUDIENCE_MISMATCH"),
+        ({"aud": [ISSUER]}, "TOKEN_AUDIENCE_MISMATCH"),
         ({"aud": None}, "TOKEN_INVALID"),
         ({"sub": None}, "TOKEN_INVALID"),
         ({"client_id": 7}, "TOKEN_INVALID"),
@@ -104,6 +110,15 @@ async def test_the_algorithm_is_ours_not_the_tokens(verifier: TokenVerifier, sig
 async def test_what_is_no_token_is_refused(verifier: TokenVerifier, token: str):
     with pytest.raises(Unauthenticated) as refused:
         await verifier.verify(token, MINE)
+    assert refused.value.reason == "TOKEN_INVALID"
+
+
+@pytest.mark.parametrize("name", [name for name, _ in jws_cases.refused(Signer().token(MINE), Signer().key)])
+async def test_a_token_that_is_not_what_it_was_signed_as_is_refused(verifier: TokenVerifier, signer: Signer, name: str):
+    await verifier.verify(signer.token(MINE), MINE)
+    cases = dict(jws_cases.refused(signer.token(MINE), signer.key))
+    with pytest.raises(Unauthenticated) as refused:
+        await verifier.verify(cases[name], MINE)
     assert refused.value.reason == "TOKEN_INVALID"
 
 
