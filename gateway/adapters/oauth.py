@@ -1,11 +1,12 @@
 """OAuth 2.0 endpoints: translations of RFC 6749, 7517 and 8414 to the authorisations service.
 
-    POST /oauth2/token                              RFC 6749, section 3.2, with RFC 8705, section 2
+    POST /oauth2/token                              RFC 6749, section 3.2, with RFC 8705 and RFC 7523
     GET  /oauth2/jwks                               RFC 7517
     GET  /.well-known/oauth-authorization-server    RFC 8414
 
 A client proves itself by the certificate of its connection, which the edge has
-verified and names in x-forwarded-client-cert. Who it is and what it may have
+verified and names in x-forwarded-client-cert, and where it is registered for it
+also by an assertion (RFC 7523). Who it is and what it may have
 is decided in the service; here only the form is checked.
 """
 
@@ -51,6 +52,7 @@ _NOT_STORED = {hdrs.CACHE_CONTROL: "no-store", hdrs.PRAGMA: "no-cache"}
 _PARAMETERS = frozenset(field.name for field in tokens_pb2.IssueTokenRequest.DESCRIPTOR.fields) - {"certificate"}
 _NOT_IN_DESCRIPTION = re.compile(r"[^\x20-\x21\x23-\x5b\x5d-\x7e]")
 _REASON_PREFIX = "OAUTH_"
+_METHODS = "clients authenticate by tls_client_auth or private_key_jwt"
 
 
 class OAuthError(Exception):
@@ -76,7 +78,8 @@ class OAuth:
             "scopes_supported": list(scopes),
             "response_types_supported": [],
             "grant_types_supported": ["client_credentials"],
-            "token_endpoint_auth_methods_supported": ["tls_client_auth"],
+            "token_endpoint_auth_methods_supported": ["tls_client_auth", "private_key_jwt"],
+            "token_endpoint_auth_signing_alg_values_supported": ["PS256", "ES256", "EdDSA"],
             "tls_client_certificate_bound_access_tokens": True,
         }
 
@@ -118,9 +121,9 @@ class OAuth:
 
 
 def _no_other_authentication(request: web.Request) -> None:
-    """RFC 6749, section 2.3: one way of authentication per request, and ours is the certificate."""
+    """RFC 6749, section 2.3: one way of authentication per request, and ours are not in this header."""
     if hdrs.AUTHORIZATION in request.headers:
-        raise OAuthError("invalid_client", "clients authenticate with their TLS certificate", status=401)
+        raise OAuthError("invalid_client", _METHODS, status=401)
 
 
 async def _parameters(request: web.Request) -> dict[str, str]:
@@ -141,7 +144,7 @@ async def _parameters(request: web.Request) -> dict[str, str]:
         raise OAuthError("invalid_request", "a parameter is there twice")
     parameters = dict(pairs)
     if "client_secret" in parameters:
-        raise OAuthError("invalid_client", "clients authenticate with their TLS certificate", status=401)
+        raise OAuthError("invalid_client", _METHODS, status=401)
     if "grant_type" not in parameters:
         raise OAuthError("invalid_request", "grant_type is missing")
     if "client_id" not in parameters and "client_assertion" not in parameters:

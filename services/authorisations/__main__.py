@@ -8,7 +8,8 @@ from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
-from services.authorisations import declared
+from services.authorisations import declared, token_store
+from services.authorisations.authentication import Authenticator
 from services.authorisations.client_servicer import ClientServicer
 from services.authorisations.clients import Rules
 from services.authorisations.keyring import KeyRing
@@ -54,8 +55,13 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
         clock=now,
     )
     tokens = TokenServicer(
-        database=foundation.database, keys=keys, issuer=settings.issuer, clock=now, new_id=uuid.uuid4
+        authenticator=Authenticator(database=foundation.database, issuer=settings.issuer, clock=now),
+        keys=keys,
+        issuer=settings.issuer,
+        clock=now,
+        new_id=uuid.uuid4,
     )
+    foundation.tasks.start(token_store.sweep(foundation.database, clock=now))
     for service, servicer in surface(clients=clients, tokens=tokens, keys=KeyServicer(keys=keys)):
         foundation.server.add(service, servicer)
     await foundation.server.run(stop)

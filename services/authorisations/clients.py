@@ -10,8 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
+from enum import StrEnum
 
 from services.runtime.errors import Aborted, FailedPrecondition, InvalidArgument
+
+
+class Authentication(StrEnum):
+    """How a client proves itself, beside its certificate's URI. The names are those of the OAuth registries."""
+
+    TLS = "tls_client_auth"
+    """By its certificate alone."""
+    PRIVATE_KEY_JWT = "private_key_jwt"
+    """By an assertion signed with one of its keys, over a connection opened with its certificate."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +38,9 @@ class Client:
     create_time: datetime
     update_time: datetime
     revoke_time: datetime | None = None
+    authentication: Authentication = Authentication.TLS
+    jwks: str = ""
+    """Its public keys, a JSON Web Key Set; empty for none."""
     revision: int = 1
     """Grows by one with every change."""
 
@@ -54,6 +67,8 @@ class Changes:
     display_name: str | None = None
     scopes: tuple[str, ...] | None = None
     certificate_uri: str | None = None
+    authentication: Authentication | None = None
+    jwks: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +107,17 @@ class Rules:
         return asked
 
 
+def provable(client: Client) -> Client:
+    """The client, which can prove itself. Raises InvalidArgument, KEY_SET_INVALID, where it has no key for that."""
+    if client.authentication is Authentication.PRIVATE_KEY_JWT and not client.jwks:
+        raise InvalidArgument(
+            "KEY_SET_INVALID",
+            "a client that proves itself by assertions needs keys",
+            violations=[("client.jwks", "is needed for private_key_jwt")],
+        )
+    return client
+
+
 def changed(client: Client, changes: Changes, *, etag: str, rules: Rules, now: datetime) -> Client:
     """The client with the changes; the same one where they change nothing.
 
@@ -109,6 +135,11 @@ def changed(client: Client, changes: Changes, *, etag: str, rules: Rules, now: d
     if changes.certificate_uri is not None:
         uri = rules.certificate_uri(changes.certificate_uri, client_id=client.client_id)
         fresh = replace(fresh, certificate_uri=uri)
+    if changes.authentication is not None:
+        fresh = replace(fresh, authentication=changes.authentication)
+    if changes.jwks is not None:
+        fresh = replace(fresh, jwks=changes.jwks)
+    provable(fresh)
     return client if fresh == client else replace(fresh, revision=client.revision + 1, update_time=now)
 
 

@@ -7,10 +7,11 @@ The file is JSON:
                   "scopes": ["clients.manage"],
                   "certificate_uri": "spiffe://solmu/client/operator"}]}
 
-`certificate_uri` may be left out. Each entry obeys the rules of
-`ClientService.CreateClient`, and is brought up to date at every start. An entry
-that is taken out revokes nothing, and one whose client has been revoked stays
-revoked.
+`certificate_uri` may be left out. A client that proves itself by assertions has
+`"authentication": "PRIVATE_KEY_JWT"` and its key set, `jwks`, beside these. Each
+entry obeys the rules of `ClientService.CreateClient`, and is brought up to date
+at every start. An entry that is taken out revokes nothing, and one whose client
+has been revoked stays revoked.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from services.runtime.parties import PartyNames
 
 logger = logging.getLogger(__name__)
 
-MEMBERS = frozenset({"client_id", "display_name", "owner", "scopes", "certificate_uri"})
+MEMBERS = frozenset({"client_id", "display_name", "owner", "scopes", "certificate_uri", "authentication", "jwks"})
 
 
 def read(path: Path, *, parties: PartyNames, rules: Rules, now: datetime) -> list[Client]:
@@ -58,7 +59,8 @@ def read(path: Path, *, parties: PartyNames, rules: Rules, now: datetime) -> lis
             if not broken:
                 clients.append(translate.client_to_register(request, parties=parties, rules=rules, now=now))
         except Fault as fault:
-            faults.append(f"{where}: {fault.message}")
+            defects = "".join(f" ({field}: {defect})" for field, defect in fault.violations)
+            faults.append(f"{where}: {fault.message}{defects}")
         except (TypeError, ValueError, KeyError, AttributeError):
             members = ", ".join(sorted(MEMBERS))
             faults.append(f"{where} has a member of the wrong type, or one that is not of {members}")
@@ -93,6 +95,10 @@ def _request(entry: dict[str, Any]) -> clients_pb2.CreateClientRequest:
         owner=identifier,
         scopes=entry["scopes"],
         certificate_uri=entry.get("certificate_uri", ""),
+        authentication=clients_pb2.Client.Authentication.Value(
+            f"AUTHENTICATION_{entry.get('authentication', 'TLS_CLIENT_AUTH')}"
+        ),
+        jwks=json.dumps(entry["jwks"]) if "jwks" in entry else "",
     )
     return clients_pb2.CreateClientRequest(client_id=entry["client_id"], client=client)
 

@@ -1,7 +1,6 @@
-"""Grants: what a client proves at the token endpoint, and what it gets. Pure rules.
+"""Grants: what a proven client gets at the token endpoint. Pure rules.
 
-One grant so far, client credentials (RFC 6749, section 4.4), with the client
-known by its certificate (RFC 8705, section 2.1).
+One grant so far, client credentials (RFC 6749, section 4.4).
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from services.authorisations.clients import Client
-from services.runtime.errors import InvalidArgument, Unauthenticated
+from services.runtime.errors import InvalidArgument
 
 CLIENT_CREDENTIALS = "client_credentials"
 
@@ -28,17 +27,12 @@ class Asked:
     """A call to the token endpoint, as far as the client credentials grant reads it."""
 
     grant_type: str
-    client_id: str
     scope: str
     """As sent: scope-tokens separated by single spaces, or empty."""
     resource: str
     """As sent (RFC 8707), or empty."""
-    assertion: bool
-    """Whether a client assertion came along (RFC 7521)."""
     authorization_details: bool
     """Whether authorisation details came along (RFC 9396)."""
-    certificate_uris: tuple[str, ...]
-    """The URIs in the client's certificate, as the edge verified it."""
 
 
 def examine(asked: Asked, *, audience: str) -> None:
@@ -55,31 +49,17 @@ def examine(asked: Asked, *, audience: str) -> None:
         raise InvalidArgument(
             "OAUTH_UNSUPPORTED_GRANT_TYPE", "the node does not have this grant type", grant_type=asked.grant_type
         )
-    # 2. RFC 8705, 2: a client that is known by its certificate says who it is.
-    if not asked.client_id:
-        raise InvalidArgument("OAUTH_INVALID_REQUEST", "the client id is missing", parameter="client_id")
-    # 3. RFC 8707, 2: the resource, where one is named, is this node.
+    # 2. RFC 8707, 2: the resource, where one is named, is this node.
     if asked.resource not in ("", audience):
         raise InvalidArgument("OAUTH_INVALID_TARGET", "the resource is not this node")
-    # 4. RFC 9396, 5: no type of authorisation details belongs to this grant.
+    # 3. RFC 9396, 5: no type of authorisation details belongs to this grant.
     if asked.authorization_details:
         raise InvalidArgument("OAUTH_INVALID_AUTHORIZATION_DETAILS", "the grant takes no authorisation details")
 
 
-def client_credentials(asked: Asked, client: Client | None) -> tuple[Client, tuple[str, ...]]:
-    """The client that was found under the id asked for, proven, and the scopes granted to it.
-
-    Raises Unauthenticated, OAUTH_INVALID_CLIENT, the same for an unknown, a
-    revoked and an unproven client; InvalidArgument, OAUTH_INVALID_SCOPE. Does
-    not check the certificate itself: chain, dates and revocation are the
-    edge's.
-    """
-    # 1. RFC 8705, 2.1.2: the certificate carries the URI that is registered.
-    #    An assertion is another way of authenticating; RFC 6749, 2.3, allows one
-    #    per request, and the client is registered for its certificate.
-    if client is None or not client.active or client.certificate_uri not in asked.certificate_uris or asked.assertion:
-        raise Unauthenticated("OAUTH_INVALID_CLIENT", "the client is unknown, or the certificate does not prove it")
-    # 2. RFC 6749, 3.3: nothing asked for is all that is registered; anything else must be part of it.
+def client_credentials(asked: Asked, client: Client) -> tuple[str, ...]:
+    """The scopes granted to a client that is proven. Raises InvalidArgument, OAUTH_INVALID_SCOPE."""
+    # RFC 6749, 3.3: nothing asked for is all that is registered; anything else must be part of it.
     if asked.scope and not _SCOPE.fullmatch(asked.scope):
         raise InvalidArgument("OAUTH_INVALID_SCOPE", "the scope is malformed")
     scopes = tuple(sorted(set(asked.scope.split()))) or client.scopes
@@ -88,7 +68,7 @@ def client_credentials(asked: Asked, client: Client | None) -> tuple[Client, tup
         raise InvalidArgument("OAUTH_INVALID_SCOPE", f"the client may not have the scope {refused}", scope=refused)
     if not scopes:
         raise InvalidArgument("OAUTH_INVALID_SCOPE", "the client has no scopes")
-    return client, scopes
+    return scopes
 
 
 def access_token(

@@ -10,18 +10,21 @@ from datetime import datetime
 
 import asyncpg
 
-from services.authorisations.clients import Client
+from services.authorisations.clients import Authentication, Client
 from services.runtime.database import Connection, Database, Row
 from services.runtime.errors import AlreadyExists, Fault
 
-_COLUMNS = "client_id, display_name, party, scopes, certificate_uri, create_time, update_time, revoke_time, revision"
+_COLUMNS = (
+    "client_id, display_name, party, scopes, certificate_uri, create_time, update_time, revoke_time,"
+    " authentication, jwks, revision"
+)
 
 
 async def insert(transaction: Connection, client: Client) -> None:
     """Adds a client. Raises AlreadyExists: RESOURCE_EXISTS, CERTIFICATE_URI_TAKEN."""
     try:
         await transaction.execute(
-            f"insert into client ({_COLUMNS}) values ($1, $2, $3, $4, $5, $6, $7, $8, $9)", *_values(client)
+            f"insert into client ({_COLUMNS}) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)", *_values(client)
         )
     except asyncpg.UniqueViolationError as error:
         raise _taken(error, client) from None
@@ -56,13 +59,15 @@ async def update(transaction: Connection, client: Client) -> None:
     try:
         await transaction.execute(
             "update client set display_name = $2, scopes = $3, certificate_uri = $4, update_time = $5,"
-            " revoke_time = $6, revision = $7 where client_id = $1",
+            " revoke_time = $6, authentication = $7, jwks = $8, revision = $9 where client_id = $1",
             client.client_id,
             client.display_name,
             client.scopes,
             client.certificate_uri,
             client.update_time,
             client.revoke_time,
+            client.authentication,
+            client.jwks,
             client.revision,
         )
     except asyncpg.UniqueViolationError as error:
@@ -86,14 +91,17 @@ async def declare(transaction: Connection, clients: Collection[Client]) -> list[
     for client in sorted(clients, key=lambda each: each.client_id):  # one order, so that processes do not deadlock
         try:
             await transaction.execute(
-                f"insert into client ({_COLUMNS}) values ($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+                f"insert into client ({_COLUMNS}) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
                 " on conflict (client_id) do update set display_name = excluded.display_name,"
                 " party = excluded.party, scopes = excluded.scopes, certificate_uri = excluded.certificate_uri,"
+                " authentication = excluded.authentication, jwks = excluded.jwks,"
                 " update_time = excluded.update_time, revision = client.revision + 1"
                 " where client.revoke_time is null"
-                " and (client.display_name, client.party, client.scopes, client.certificate_uri)"
+                " and (client.display_name, client.party, client.scopes, client.certificate_uri,"
+                " client.authentication, client.jwks)"
                 " is distinct from"
-                " (excluded.display_name, excluded.party, excluded.scopes, excluded.certificate_uri)",
+                " (excluded.display_name, excluded.party, excluded.scopes, excluded.certificate_uri,"
+                " excluded.authentication, excluded.jwks)",
                 *_values(client),
             )
         except asyncpg.UniqueViolationError as error:
@@ -115,12 +123,15 @@ def _values(client: Client) -> tuple[object, ...]:
         client.create_time,
         client.update_time,
         client.revoke_time,
+        client.authentication,
+        client.jwks,
         client.revision,
     )
 
 
 def _client(row: Row) -> Client:
-    return Client(**{**row, "scopes": tuple(row["scopes"])})
+    values = {**row, "scopes": tuple(row["scopes"]), "authentication": Authentication(row["authentication"])}
+    return Client(**values)
 
 
 def _taken(error: asyncpg.UniqueViolationError, client: Client) -> Fault:

@@ -8,9 +8,9 @@ from datetime import datetime
 
 from solmu.authorisations.v1 import tokens_pb2
 
-from services.authorisations import grants, store, translate
+from services.authorisations import grants, translate
+from services.authorisations.authentication import Authenticator
 from services.authorisations.keyring import KeyRing
-from services.runtime.database import Database
 
 BEARER = "Bearer"
 """RFC 8705, section 3: a token that is bound to a certificate still travels as a bearer token."""
@@ -20,31 +20,32 @@ class TokenServicer:
     """Answers TokenService.
 
     `issuer` is the edge's origin, also the audience of every token. A token
-    costs one query and one signature; clients are not cached, so a change or a
-    revocation holds from the next token on.
+    costs one query (two where the client proves itself by assertion) and one
+    signature; clients are not cached, so a change or a revocation holds from the
+    next token on.
     """
 
     def __init__(
         self,
         *,
-        database: Database,
+        authenticator: Authenticator,
         keys: KeyRing,
         issuer: str,
         clock: Callable[[], datetime],
         new_id: Callable[[], uuid.UUID],
     ) -> None:
-        self._database = database
+        self._authenticator = authenticator
         self._keys = keys
         self._issuer = issuer
         self._clock = clock
         self._new_id = new_id
 
     async def IssueToken(self, request: tokens_pb2.IssueTokenRequest) -> tokens_pb2.IssueTokenResponse:
-        """Issues an access token to a client that its certificate proves."""
+        """Issues an access token to a client that is proven."""
         asked = translate.asked(request)
         grants.examine(asked, audience=self._issuer)
-        client = await store.find(self._database, asked.client_id)
-        client, scopes = grants.client_credentials(asked, client)
+        client = await self._authenticator.client(translate.shown(request))
+        scopes = grants.client_credentials(asked, client)
         claims = grants.access_token(
             client=client,
             scopes=scopes,

@@ -6,16 +6,25 @@ from datetime import datetime
 
 from solmu.authorisations.v1 import clients_pb2, tokens_pb2
 
-from services.authorisations.clients import Changes, Client, Rules
+from services.authorisations import assertions, clients
+from services.authorisations.authentication import Shown
+from services.authorisations.clients import Authentication, Changes, Client, Rules
 from services.authorisations.grants import Asked
 from services.runtime.errors import InvalidArgument, Unimplemented
 from services.runtime.parties import PartyNames
 
-CHANGEABLE = ("display_name", "scopes", "certificate_uri")
+CHANGEABLE = ("display_name", "scopes", "certificate_uri", "authentication", "jwks")
 """Fields of a client that an update may name."""
 
-LATER = ("authentication", "jwks", "redirect_uris", "themes")
+LATER = ("redirect_uris", "themes")
 """Fields of a client on which this release does not act; setting one is refused."""
+
+_AUTHENTICATION = {
+    clients_pb2.Client.AUTHENTICATION_UNSPECIFIED: Authentication.TLS,
+    clients_pb2.Client.AUTHENTICATION_TLS_CLIENT_AUTH: Authentication.TLS,
+    clients_pb2.Client.AUTHENTICATION_PRIVATE_KEY_JWT: Authentication.PRIVATE_KEY_JWT,
+}
+_SHOWN = {value: name for name, value in _AUTHENTICATION.items()}
 
 
 def client_to_register(
@@ -24,15 +33,18 @@ def client_to_register(
     """The client that a request describes. Raises InvalidArgument; Unimplemented, NOT_IN_THIS_RELEASE."""
     client = request.client
     _refuse_later(client, LATER)
-    return Client(
+    described = Client(
         client_id=request.client_id,
         display_name=client.display_name,
         party=parties.name_of(client.owner, field="client.owner"),
         scopes=rules.scopes(client.scopes),
         certificate_uri=rules.certificate_uri(client.certificate_uri, client_id=request.client_id),
+        authentication=_AUTHENTICATION[client.authentication],
+        jwks=assertions.key_set(client.jwks),
         create_time=now,
         update_time=now,
     )
+    return clients.provable(described)
 
 
 def changes(request: clients_pb2.UpdateClientRequest) -> Changes:
@@ -53,6 +65,8 @@ def changes(request: clients_pb2.UpdateClientRequest) -> Changes:
         display_name=client.display_name if "display_name" in paths else None,
         scopes=tuple(client.scopes) if "scopes" in paths else None,
         certificate_uri=client.certificate_uri if "certificate_uri" in paths else None,
+        authentication=_AUTHENTICATION[client.authentication] if "authentication" in paths else None,
+        jwks=assertions.key_set(client.jwks) if "jwks" in paths else None,
     )
 
 
@@ -66,7 +80,8 @@ def client_message(client: Client) -> clients_pb2.Client:
         certificate_uri=client.certificate_uri,
         state=clients_pb2.Client.STATE_ACTIVE if client.active else clients_pb2.Client.STATE_REVOKED,
         etag=client.etag,
-        authentication=clients_pb2.Client.AUTHENTICATION_TLS_CLIENT_AUTH,
+        authentication=_SHOWN[client.authentication],
+        jwks=client.jwks,
     )
     message.create_time.FromDatetime(client.create_time)
     message.update_time.FromDatetime(client.update_time)
@@ -79,18 +94,23 @@ def asked(request: tokens_pb2.IssueTokenRequest) -> Asked:
     """A call to the token endpoint."""
     return Asked(
         grant_type=request.grant_type,
-        client_id=request.client_id,
         scope=request.scope,
         resource=request.resource,
-        assertion=bool(request.client_assertion or request.client_assertion_type),
         authorization_details=bool(request.authorization_details),
+    )
+
+
+def shown(request: tokens_pb2.IssueTokenRequest) -> Shown:
+    """What a client shows with a call."""
+    return Shown(
+        client_id=request.client_id,
         certificate_uris=tuple(request.certificate.uri_sans),
+        assertion_type=request.client_assertion_type,
+        assertion=request.client_assertion,
     )
 
 
 def _refuse_later(client: clients_pb2.Client, paths: tuple[str, ...]) -> None:
-    by_certificate = clients_pb2.Client.AUTHENTICATION_TLS_CLIENT_AUTH
     for path in LATER:
-        set_here = path in paths and getattr(client, path)
-        if set_here and not (path == "authentication" and client.authentication == by_certificate):
+        if path in paths and getattr(client, path):
             raise Unimplemented("NOT_IN_THIS_RELEASE", f"this release does not act on {path}", field=path)

@@ -69,6 +69,16 @@ def header(token: str) -> dict[str, Any]:
     return members
 
 
+def unverified(token: str) -> bytes:
+    """The content of a token, unverified: to find out whose keys are to verify it. Raises JwsError."""
+    header(token)
+    try:
+        content: bytes = jwt.utils.base64url_decode(token.split(".")[1])
+    except ValueError:
+        raise JwsError("its content is not base64url") from None
+    return content
+
+
 def payload(token: str, keys: Keys) -> bytes:
     """The content of a token, once its signature has been verified with the key that it names. Raises JwsError."""
     members = header(token)

@@ -12,6 +12,7 @@ from solmu.authorisations.v1 import tokens_pb2
 from solmu.authorisations.v1.clients_pb2 import Client, CreateClientRequest
 from solmu.types.v1.types_pb2 import NationalIdentifier
 
+from services.authorisations.authentication import Authenticator
 from services.authorisations.client_servicer import ClientServicer
 from services.authorisations.keyring import KeyRing
 from services.authorisations.token_servicer import TokenServicer
@@ -47,7 +48,8 @@ class Service:
         """Asks for a token as the edge does for a client that shows its certificate."""
         certificate = tokens_pb2.ClientCertificate(sha256=CERTIFICATE, uri_sans=[client.certificate_uri])
         values: dict[str, Any] = {"grant_type": "client_credentials", "certificate": certificate}
-        request = tokens_pb2.IssueTokenRequest(client_id=client.name.removeprefix("clients/"), **values | fields)
+        values["client_id"] = client.name.removeprefix("clients/")
+        request = tokens_pb2.IssueTokenRequest(**values | fields)
         return await self.tokens.IssueToken(request)
 
 
@@ -73,5 +75,6 @@ def assemble(database: Database, folder: Path, *, clock: Callable[[], datetime] 
     clients = ClientServicer(
         database=database, outbox=outbox, revocations=revocations, parties=PARTIES, rules=RULES, clock=clock
     )
-    tokens = TokenServicer(database=database, keys=keys, issuer=ISSUER, clock=clock, new_id=uuid.uuid4)
+    authenticator = Authenticator(database=database, issuer=ISSUER, clock=clock)
+    tokens = TokenServicer(authenticator=authenticator, keys=keys, issuer=ISSUER, clock=clock, new_id=uuid.uuid4)
     return Service(database, clients, tokens, keys, revocations)

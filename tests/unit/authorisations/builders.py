@@ -39,12 +39,9 @@ def asked(**changes: Any) -> Asked:
     """A call to the token endpoint that is in order."""
     values: dict[str, Any] = {
         "grant_type": "client_credentials",
-        "client_id": "case-system",
         "scope": "",
         "resource": "",
-        "assertion": False,
         "authorization_details": False,
-        "certificate_uris": ("spiffe://solmu/client/case-system",),
     }
     return Asked(**values | changes)
 

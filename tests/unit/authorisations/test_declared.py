@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 
 from services.authorisations import declared
-from services.authorisations.clients import Client
+from services.authorisations.clients import Authentication, Client
 from services.runtime.config import ConfigError
 from services.runtime.parties import PartyNames
+from tests.tokens import Signer
 from tests.unit.authorisations.builders import NOW, OWNER, RULES
 
 PARTIES = PartyNames(key=b"k" * 32, test_mode=True)
+KEYS = Signer()
 
 
 def entry(**changes: Any) -> dict[str, Any]:
@@ -38,6 +40,12 @@ def test_an_entry_is_a_client(tmp_path: Path) -> None:
     assert client.certificate_uri == "spiffe://solmu/client/operator"
 
 
+def test_a_client_with_keys_is_declared_with_them(tmp_path: Path) -> None:
+    (client,) = read(tmp_path, entry(authentication="PRIVATE_KEY_JWT", jwks={"keys": [KEYS.jwk()]}))
+    assert client.authentication is Authentication.PRIVATE_KEY_JWT
+    assert json.loads(client.jwks) == {"keys": [KEYS.jwk()]}
+
+
 @pytest.mark.parametrize(
     ("defect", "says"),
     [
@@ -51,6 +59,9 @@ def test_an_entry_is_a_client(tmp_path: Path) -> None:
         ({"owner": OWNER}, "wrong type"),
         ({"certificate_uri": "spiffe://solmu/service/edge"}, "another member"),
         ({"certificate_uri": "no uri"}, "URI"),
+        ({"authentication": "PASSWORD"}, "wrong type"),
+        ({"authentication": "PRIVATE_KEY_JWT"}, "jwks"),
+        ({"jwks": {"keys": [KEYS.jwk(use="enc")]}}, r"jwks: keys\[0\]"),
     ],
 )
 def test_a_wrong_entry_is_refused_with_its_place(tmp_path: Path, defect: dict[str, Any], says: str) -> None:

@@ -1,16 +1,20 @@
 """What of a client's message becomes a client, and back."""
 
+import json
+
 import pytest
 from solmu.authorisations.v1.clients_pb2 import Client, CreateClientRequest, UpdateClientRequest
 from solmu.types.v1.types_pb2 import NationalIdentifier
 
 from services.authorisations import translate
-from services.authorisations.clients import Changes
+from services.authorisations.clients import Authentication, Changes
 from services.runtime.errors import InvalidArgument, Unimplemented
 from services.runtime.parties import PartyNames
+from tests.tokens import Signer
 from tests.unit.authorisations.builders import NOW, OWNER, RULES, client
 
 PARTIES = PartyNames(key=b"k" * 32, test_mode=True)
+KEYS = Signer()
 
 
 def request(**fields: object) -> CreateClientRequest:
@@ -47,8 +51,6 @@ def test_output_fields_of_a_request_are_not_taken_over() -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("authentication", Client.AUTHENTICATION_PRIVATE_KEY_JWT),
-        ("jwks", '{"keys":[]}'),
         ("redirect_uris", ["https://portal.example/back"]),
         ("themes", ["themes/building-permits"]),
     ],
@@ -68,12 +70,51 @@ def test_authentication_by_certificate_may_be_said_aloud() -> None:
     assert translate.client_to_register(sent, parties=PARTIES, rules=RULES, now=NOW)
 
 
+def test_keys_are_kept_for_what_they_are_and_shown() -> None:
+    sent = request(authentication=Client.AUTHENTICATION_PRIVATE_KEY_JWT, jwks=KEYS.jwks())
+    registered = translate.client_to_register(sent, parties=PARTIES, rules=RULES, now=NOW)
+    shown = translate.client_message(registered)
+    assert shown.authentication == Client.AUTHENTICATION_PRIVATE_KEY_JWT
+    assert json.loads(shown.jwks) == json.loads(KEYS.jwks())
+
+
+@pytest.mark.parametrize(
+    "jwks",
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        '{"keys": []}',
+        '{"keys": {}}',
+        json.dumps({"keys": [KEYS.jwk()] * 2}),
+        json.dumps({"keys": [KEYS.jwk(kid=f"key-{number}") for number in range(17)]}),
+        json.dumps({"keys": [KEYS.jwk(use="enc")]}),
+        json.dumps({"keys": [KEYS.jwk(alg="ES384")]}),
+        json.dumps({"keys": [KEYS.jwk(key_ops=["sign"])]}),
+        json.dumps({"keys": [KEYS.jwk(d="AA")]}),
+        json.dumps({"keys": [KEYS.jwk(kid="")]}),
+        json.dumps({"keys": [{name: value for name, value in KEYS.jwk().items() if name != "alg"}]}),
+        json.dumps({"keys": [{name: value for name, value in KEYS.jwk().items() if name != "use"}]}),
+        json.dumps({"keys": [KEYS.jwk(), {"kty": "oct", "k": "AAAA", "kid": "s", "use": "sig", "alg": "HS256"}]}),
+        KEYS.jwks().replace('"kid"', '"kid": "a", "kid"'),
+    ],
+)
+def test_a_key_set_with_a_defect_registers_nothing(jwks: str) -> None:
+    sent = request(authentication=Client.AUTHENTICATION_PRIVATE_KEY_JWT, jwks=jwks)
+    with pytest.raises(InvalidArgument) as refusal:
+        translate.client_to_register(sent, parties=PARTIES, rules=RULES, now=NOW)
+    assert refusal.value.reason == "KEY_SET_INVALID"
+    assert refusal.value.violations[0][0] == "client.jwks"
+
+
 def test_a_client_that_was_read_can_be_written_back() -> None:
     shown = translate.client_message(client())
     assert translate.changes(UpdateClientRequest(client=shown)) == Changes(
         display_name="Case system",
         scopes=("messages.read", "messages.send"),
         certificate_uri="spiffe://solmu/client/case-system",
+        authentication=Authentication.TLS,
     )
 
 

@@ -195,6 +195,7 @@ async def test_the_metadata_is_what_rfc_8414_and_rfc_8705_ask_for(
         "scopes_supported": ["messages.read", "messages.send"],
         "response_types_supported": [],
         "grant_types_supported": ["client_credentials"],
-        "token_endpoint_auth_methods_supported": ["tls_client_auth"],
+        "token_endpoint_auth_methods_supported": ["tls_client_auth", "private_key_jwt"],
+        "token_endpoint_auth_signing_alg_values_supported": ["PS256", "ES256", "EdDSA"],
         "tls_client_certificate_bound_access_tokens": True,
     }

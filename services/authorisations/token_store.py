@@ -1,0 +1,45 @@
+"""Tokens in PostgreSQL: the SQL of the token service.
+
+Writes take the transaction of their caller or run as one statement of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Callable
+from datetime import datetime
+
+from services.runtime import database
+from services.runtime.database import Connection, Database
+
+logger = logging.getLogger(__name__)
+
+SWEEP_INTERVAL = 600.0
+"""Seconds: rows are small, and few clients use assertions more often than once in five minutes."""
+
+
+async def use_assertion(writer: Database | Connection, client_id: str, *, jti: str, until: datetime) -> bool:
+    """Remembers that a client has used an assertion; whether this is its first use.
+
+    Of two uses at the same instant one is the first: the later waits at the key.
+    """
+    first = await writer.fetchval(
+        "insert into used_assertion (client_id, jti_sha256, expire_time) values ($1, $2, $3)"
+        " on conflict do nothing returning true",
+        client_id,
+        hashlib.sha256(jti.encode()).digest(),
+        until,
+    )
+    return first is True
+
+
+async def sweep(store: Database, *, clock: Callable[[], datetime]) -> None:
+    """Forgets what is refused for its age by now, for as long as the process runs."""
+    while True:
+        try:
+            await store.execute("delete from used_assertion where expire_time < $1", clock())
+        except database.PASSING:
+            logger.warning("used assertions could not be swept")
+        await asyncio.sleep(SWEEP_INTERVAL)
