@@ -95,6 +95,7 @@ async def lay(
     revocations = Revocations(database=database)
     await revocations.load()
     tasks.start(revocations.follow())
+    tasks.start(revocations.sweep())
     tasks.start(_follow_certificate(settings.tls, database))
     verifier = TokenVerifier(issuer=settings.issuer, fetch=fetch_keys(telemetry))
     authenticator = Authenticator(verifier=verifier, revoked=revocations.revoked)

@@ -37,7 +37,6 @@ REFRESH_INTERVAL = 5.0
 """Seconds between two look-ups of the key set on unknown keys, so that forged key ids cannot flood the issuer."""
 
 
-
 @dataclass(frozen=True)
 class Caller:
     """Who calls a method."""
@@ -97,7 +96,7 @@ class TokenVerifier:
 
     `fetch` returns the issuer's JSON Web Key Set; it is called when a token
     names a key that is not known yet. What remains to be checked by the caller:
-    scopes, and whether the client has been revoked.
+    scopes, and whether the client or the token has been revoked.
     """
 
     def __init__(
@@ -117,9 +116,20 @@ class TokenVerifier:
     async def verify(self, token: str, certificate: str) -> dict[str, Any]:
         """The claims of a token that the holder of the certificate (SHA-256, hexadecimal) may use.
 
-        Raises Unauthenticated with TOKEN_INVALID, TOKEN_EXPIRED,
-        TOKEN_AUDIENCE_MISMATCH or TOKEN_BINDING_MISMATCH, and Unavailable where
-        the key set cannot be had.
+        Raises as `claims` does, and TOKEN_BINDING_MISMATCH.
+        """
+        claims = await self.claims(token)
+        if not certificate or not hmac.compare_digest(_bound_to(claims), certificate):
+            raise Unauthenticated(
+                "TOKEN_BINDING_MISMATCH", "the access token is bound to another client certificate, or to none"
+            )
+        return claims
+
+    async def claims(self, token: str) -> dict[str, Any]:
+        """The claims of a good token, whoever holds it.
+
+        Raises Unauthenticated with TOKEN_INVALID, TOKEN_EXPIRED or
+        TOKEN_AUDIENCE_MISMATCH, and Unavailable where the key set cannot be had.
         """
         digest = hashlib.sha256(token.encode()).digest()
         claims = self._verified.get(digest)
@@ -131,10 +141,6 @@ class TokenVerifier:
         elif claims["exp"] + CLOCK_SKEW <= self._clock():
             del self._verified[digest]
             raise Unauthenticated("TOKEN_EXPIRED", "the access token has expired")
-        if not certificate or not hmac.compare_digest(_bound_to(claims), certificate):
-            raise Unauthenticated(
-                "TOKEN_BINDING_MISMATCH", "the access token is bound to another client certificate, or to none"
-            )
         return claims
 
     async def _keys_for(self, token: str) -> jws.Keys:
@@ -198,6 +204,8 @@ class Authenticator:
         claims = await self._verifier.verify(token, fingerprint(metadata.get("x-forwarded-client-cert", "")))
         if self._revoked(claims["client_id"]):
             raise Unauthenticated("CLIENT_REVOKED", "the client has been revoked")
+        if self._revoked(claims["jti"]):
+            raise Unauthenticated("TOKEN_REVOKED", "the access token has been taken back")
         return Caller(
             service="edge",
             client_id=claims["client_id"],
@@ -216,4 +224,6 @@ def still_valid(
         return Unauthenticated("TOKEN_EXPIRED", "the access token has expired")
     if current.client_id and revoked(current.client_id):
         return Unauthenticated("CLIENT_REVOKED", "the client has been revoked")
+    if current.token_id and revoked(current.token_id):
+        return Unauthenticated("TOKEN_REVOKED", "the access token has been taken back")
     return None

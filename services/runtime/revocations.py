@@ -1,4 +1,4 @@
-"""Clients whose tokens are refused at once, though they have not expired.
+"""Clients and tokens that are refused at once, though the tokens have not expired.
 
 Authorisations publishes each revocation; every service keeps the list in its
 database and in memory. A process that did not take the event itself sees it at
@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC
 
-from solmu.authorisations.v1.events_pb2 import ClientRevoked
+from google.protobuf.message import Message
+from solmu.authorisations.v1.events_pb2 import ClientRevoked, TokenRevoked
 
 from services.runtime import database
 from services.runtime.database import Connection, Database
@@ -23,29 +24,43 @@ logger = logging.getLogger(__name__)
 LOOK_INTERVAL = 1.0
 """Seconds between two looks at the table: with the event's own way, a revocation is in force within three."""
 
+EXPIRED_SECONDS = 60.0
+"""How long an expired token stays on the list: for verifiers whose clocks are behind, and more."""
+
+SWEEP_INTERVAL = 3600.0
+"""Seconds between two sweeps; a token lives for minutes."""
+
 
 class Revocations:
-    """The revoked clients, in memory."""
+    """The revoked clients and tokens, in memory.
+
+    A client's id and a token's (`jti`, a URN) are never the same text, so one
+    question does for both.
+    """
 
     def __init__(self, *, database: Database) -> None:
         self._database = database
-        self._clients: frozenset[str] = frozenset()
+        self._revoked: frozenset[str] = frozenset()
         self._changed = asyncio.Event()
 
-    def __contains__(self, client_id: str) -> bool:
-        return client_id in self._clients
+    def __contains__(self, name: str) -> bool:
+        return name in self._revoked
 
-    def revoked(self, client_id: str) -> bool:
-        """Whether the client has been revoked."""
-        return client_id in self._clients
+    def revoked(self, name: str) -> bool:
+        """Whether the client or the token of this id has been revoked."""
+        return name in self._revoked
 
     async def handle(self, transaction: Connection, events: Sequence[Received]) -> None:
         """Takes revocations from the stream of authorisations; other events there are not for this."""
-        name = ClientRevoked.DESCRIPTOR.full_name
-        revoked = [ClientRevoked.FromString(event.payload) for event in events if event.type == name]
+        clients = [ClientRevoked.FromString(payload) for payload in _payloads(events, ClientRevoked)]
+        tokens = [TokenRevoked.FromString(payload) for payload in _payloads(events, TokenRevoked)]
         await transaction.executemany(
             "insert into revoked_client (client_id, revoke_time) values ($1, $2) on conflict do nothing",
-            [(event.client.removeprefix("clients/"), event.revoke_time.ToDatetime(tzinfo=UTC)) for event in revoked],
+            [(event.client.removeprefix("clients/"), event.revoke_time.ToDatetime(tzinfo=UTC)) for event in clients],
+        )
+        await transaction.executemany(
+            "insert into revoked_token (token_id, expire_time) values ($1, $2) on conflict do nothing",
+            [(event.token_id, event.expire_time.ToDatetime(tzinfo=UTC)) for event in tokens],
         )
 
     async def look(self) -> None:
@@ -53,9 +68,13 @@ class Revocations:
         self._changed.set()
 
     async def load(self) -> None:
-        """Reads the table."""
-        rows = await self._database.fetch("select client_id from revoked_client")
-        self._clients = frozenset(row["client_id"] for row in rows)
+        """Reads the tables."""
+        rows = await self._database.fetch(
+            "select client_id as name from revoked_client union all"
+            " select token_id from revoked_token where expire_time > now() - make_interval(secs => $1)",
+            EXPIRED_SECONDS,
+        )
+        self._revoked = frozenset(row["name"] for row in rows)
 
     async def follow(self) -> None:
         """Keeps the memory up to date for as long as the process runs."""
@@ -69,3 +88,18 @@ class Revocations:
                 await self.load()
             except database.PASSING:
                 logger.warning("revocations could not be read; the last ones stay in force")
+
+    async def sweep(self) -> None:
+        """Forgets tokens that have expired, for as long as the process runs."""
+        while True:
+            try:
+                await self._database.execute(
+                    "delete from revoked_token where expire_time < now() - make_interval(secs => $1)", EXPIRED_SECONDS
+                )
+            except database.PASSING:
+                logger.warning("revoked tokens could not be swept")
+            await asyncio.sleep(SWEEP_INTERVAL)
+
+
+def _payloads(events: Sequence[Received], kind: type[Message]) -> Iterator[bytes]:
+    return (event.payload for event in events if event.type == kind.DESCRIPTOR.full_name)

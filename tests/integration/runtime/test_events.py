@@ -8,12 +8,14 @@ import json
 import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime, timedelta
 
 import nats.errors
 import pytest
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from nats.aio.client import Client
-from solmu.authorisations.v1.events_pb2 import ClientRevoked
+from solmu.authorisations.v1.events_pb2 import ClientRevoked, TokenRevoked
 
 from services.runtime import consumer as consumer_module
 from services.runtime import jetstream, mesh, outbox
@@ -70,7 +72,14 @@ async def publishing(engines: Engines, database: Database) -> AsyncIterator[Outb
             yield relay
 
 
-async def tell(box: Outbox, database: Database, *payloads: ClientRevoked) -> list[uuid.UUID]:
+def taken_back(token_id: str, *, seconds: int) -> TokenRevoked:
+    """A token that expires in so many seconds."""
+    expires = Timestamp()
+    expires.FromDatetime(datetime.now(UTC) + timedelta(seconds=seconds))
+    return TokenRevoked(token_id=token_id, expire_time=expires)
+
+
+async def tell(box: Outbox, database: Database, *payloads: Message) -> list[uuid.UUID]:
     events = [outbox.event(payload) for payload in payloads]
     async with database.transaction() as transaction:
         await box.append(transaction, events)
@@ -95,13 +104,16 @@ async def test_a_revocation_in_authorisations_reaches_messages(
         )
         async with at_work(consumer.run(), revocations.follow()):
             began = time.monotonic()
-            await tell(box, authorisations_database, revoked(name), revoked(f"{name}-2"))
+            token, past = uuid.uuid4().urn, uuid.uuid4().urn
+            events = (revoked(name), revoked(f"{name}-2"), taken_back(past, seconds=-61), taken_back(token, seconds=9))
+            await tell(box, authorisations_database, *events)
 
             async def known() -> bool:
-                return name in revocations and f"{name}-2" in revocations
+                return all(gone in revocations for gone in (name, f"{name}-2", token))
 
             await until(known)
             assert time.monotonic() - began < 3
+            assert past not in revocations, "what has expired anyway is not remembered"
 
 
 async def test_an_event_delivered_again_has_no_second_effect(

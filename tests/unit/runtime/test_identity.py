@@ -8,7 +8,7 @@ import time
 import pytest
 
 from services.runtime.errors import Unauthenticated
-from services.runtime.identity import Authenticator, TokenVerifier, fingerprint, keys_of
+from services.runtime.identity import Authenticator, TokenVerifier, fingerprint, keys_of, still_valid
 from tests import jws_cases
 from tests.tokens import ISSUER, Signer, keyed, unsigned
 
@@ -186,6 +186,21 @@ async def test_a_revoked_client_is_refused_though_its_token_has_not_expired(veri
     with pytest.raises(Unauthenticated) as refused:
         await authenticator.client(metadata)
     assert refused.value.reason == "CLIENT_REVOKED"
+
+
+async def test_a_token_that_was_taken_back_is_refused_and_ends_streams(verifier: TokenVerifier, signer: Signer):
+    revoked: set[str] = set()
+    authenticator = Authenticator(verifier=verifier, revoked=revoked.__contains__)
+    metadata = {"authorization": f"Bearer {signer.token(MINE, jti='urn:x')}", "x-forwarded-client-cert": f"Hash={MINE}"}
+    caller = await authenticator.client(metadata)
+    assert still_valid(caller, revoked=revoked.__contains__) is None
+    revoked.add("urn:x")
+    with pytest.raises(Unauthenticated) as refused:
+        await authenticator.client(metadata)
+    assert refused.value.reason == "TOKEN_REVOKED"
+    ended = still_valid(caller, revoked=revoked.__contains__)
+    assert ended is not None
+    assert ended.reason == "TOKEN_REVOKED"
 
 
 @pytest.mark.parametrize("header", ["", "Basic abc", "Bearer", "Bearer "])

@@ -62,7 +62,7 @@ class TokenRevoked(_message.Message):
     TOKEN_ID_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     token_id: _builtins.str
-    """The token's `jti`."""
+    """The token's `jti`, a URN."""
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """When it would have expired; it need not be remembered for longer."""

@@ -110,6 +110,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The edge cannot serve this request for a reason that has none of its own.
     The status says what it is about.
     """
+    ERROR_REASON_TOKEN_REVOKED: _ErrorReason.ValueType  # 24
+    """The access token has been taken back. Get a new one.
+    UNAUTHENTICATED, 401.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused before it reached the subject of the service.
@@ -207,5 +211,9 @@ INVALID_ARGUMENT, 400.
 ERROR_REASON_EDGE_REFUSED: ErrorReason.ValueType  # 23
 """The edge cannot serve this request for a reason that has none of its own.
 The status says what it is about.
+"""
+ERROR_REASON_TOKEN_REVOKED: ErrorReason.ValueType  # 24
+"""The access token has been taken back. Get a new one.
+UNAUTHENTICATED, 401.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
