@@ -7,6 +7,7 @@ from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from typing import Any
 
+from google.protobuf.message import Message
 from solmu.authorisations.v1 import tokens_pb2, tokens_pb2_grpc
 
 from gateway import contracts
@@ -37,10 +38,10 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
             key_set = await stub.GetKeySet(tokens_pb2.GetKeySetRequest(), timeout=CALL_SECONDS)
         return str(key_set.jwks)
 
-    async def issue_token(request: tokens_pb2.IssueTokenRequest) -> tokens_pb2.IssueTokenResponse:
+    async def call_tokens(method: str, request: Message) -> Any:
         with authorisations.faults():
             stub = authorisations.stub(tokens_pb2_grpc.TokenServiceStub)
-            return await stub.IssueToken(request, timeout=CALL_SECONDS, metadata=authorisations.metadata())
+            return await getattr(stub, method)(request, timeout=CALL_SECONDS, metadata=authorisations.metadata())
 
     edge = Edge(settings=settings, descriptors=contracts.load(mesh.SERVICES), fetch_keys=fetch_keys)
     if not await _done_before(stop, edge.start()):
@@ -48,7 +49,7 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
     oauth = OAuth(
         issuer=settings.issuer,
         scopes=scopes(edge.plan.routes),
-        issue_token=issue_token,
+        call=call_tokens,
         keys=lambda: edge.jwks,
     )
     application = server.application(oauth.routes(), node=settings.node, traces=traces)

@@ -1,6 +1,8 @@
-"""OAuth 2.0 endpoints: translations of RFC 6749, 7517 and 8414 to the authorisations service.
+"""OAuth 2.0 endpoints: translations to the authorisations service.
 
     POST /oauth2/token                              RFC 6749, section 3.2, with RFC 8705 and RFC 7523
+    POST /oauth2/introspect                         RFC 7662
+    POST /oauth2/revoke                             RFC 7009
     GET  /oauth2/jwks                               RFC 7517
     GET  /.well-known/oauth-authorization-server    RFC 8414
 
@@ -12,13 +14,16 @@ is decided in the service; here only the form is checked.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
 from aiohttp import hdrs, web
+from google.protobuf.message import Message
 from solmu.authorisations.v1 import tokens_pb2
 
 from gateway.routes import Endpoint
@@ -26,6 +31,8 @@ from services.runtime import xfcc
 from services.runtime.errors import Fault
 
 TOKEN_PATH = "/oauth2/token"  # noqa: S105 - a path
+INTROSPECTION_PATH = "/oauth2/introspect"
+REVOCATION_PATH = "/oauth2/revoke"
 KEYS_PATH = "/oauth2/jwks"
 METADATA_PATH = "/.well-known/oauth-authorization-server"
 
@@ -40,16 +47,26 @@ KEYS_SECONDS = 60
 
 ENDPOINTS = (
     Endpoint(TOKEN_PATH, MAX_REQUEST_BYTES),
+    Endpoint(INTROSPECTION_PATH, MAX_REQUEST_BYTES),
+    Endpoint(REVOCATION_PATH, MAX_REQUEST_BYTES),
     Endpoint(KEYS_PATH, MAX_REQUEST_BYTES),
     Endpoint(METADATA_PATH, MAX_REQUEST_BYTES),
 )
 
-IssueToken = Callable[[tokens_pb2.IssueTokenRequest], Awaitable[tokens_pb2.IssueTokenResponse]]
-"""`TokenService.IssueToken`; raises Fault."""
+METHODS = ["tls_client_auth", "private_key_jwt"]
+"""How clients prove themselves, at every endpoint."""
+
+ASSERTION_ALGORITHMS = ["PS256", "ES256", "EdDSA"]
+"""FAPI 2.0 Security Profile, section 5.4.1."""
+
+Call = Callable[[str, Message], Awaitable[Any]]
+"""Calls the method of `TokenService` that has this name; raises Fault."""
+
+Handler = Callable[["OAuth", web.Request], Awaitable[web.Response]]
+R = TypeVar("R", tokens_pb2.IssueTokenRequest, tokens_pb2.IntrospectTokenRequest, tokens_pb2.RevokeTokenRequest)
 
 _FORM = "application/x-www-form-urlencoded"
 _NOT_STORED = {hdrs.CACHE_CONTROL: "no-store", hdrs.PRAGMA: "no-cache"}
-_PARAMETERS = frozenset(field.name for field in tokens_pb2.IssueTokenRequest.DESCRIPTOR.fields) - {"certificate"}
 _NOT_IN_DESCRIPTION = re.compile(r"[^\x20-\x21\x23-\x5b\x5d-\x7e]")
 _REASON_PREFIX = "OAUTH_"
 _METHODS = "clients authenticate by tls_client_auth or private_key_jwt"
@@ -65,44 +82,71 @@ class OAuthError(Exception):
         self.status = status
 
 
+def _as_oauth(handler: Handler) -> Handler:
+    """Gives the refusals of a handler the form of RFC 6749."""
+
+    @functools.wraps(handler)
+    async def answer(self: OAuth, request: web.Request) -> web.Response:
+        try:
+            return await handler(self, request)
+        except OAuthError as refusal:
+            return _refused(refusal)
+        except Fault as fault:
+            return _refused(_oauth_error(fault))
+
+    return answer
+
+
 class OAuth:
     """The handlers. `keys` returns the key set in force, `scopes` are all that the contracts declare."""
 
-    def __init__(self, *, issuer: str, scopes: Sequence[str], issue_token: IssueToken, keys: Callable[[], str]) -> None:
-        self._issue_token = issue_token
+    def __init__(self, *, issuer: str, scopes: Sequence[str], call: Call, keys: Callable[[], str]) -> None:
+        self._call = call
         self._keys = keys
-        self._metadata = {
+        endpoints = {"token": TOKEN_PATH, "introspection": INTROSPECTION_PATH, "revocation": REVOCATION_PATH}
+        self._metadata: dict[str, object] = {
             "issuer": issuer,
-            "token_endpoint": issuer + TOKEN_PATH,
             "jwks_uri": issuer + KEYS_PATH,
             "scopes_supported": list(scopes),
             "response_types_supported": [],
             "grant_types_supported": ["client_credentials"],
-            "token_endpoint_auth_methods_supported": ["tls_client_auth", "private_key_jwt"],
-            "token_endpoint_auth_signing_alg_values_supported": ["PS256", "ES256", "EdDSA"],
             "tls_client_certificate_bound_access_tokens": True,
         }
+        for name, path in endpoints.items():
+            self._metadata[f"{name}_endpoint"] = issuer + path
+            self._metadata[f"{name}_endpoint_auth_methods_supported"] = METHODS
+            self._metadata[f"{name}_endpoint_auth_signing_alg_values_supported"] = ASSERTION_ALGORITHMS
 
     def routes(self) -> list[web.RouteDef]:
         """For the application of the gateway."""
         return [
             web.post(TOKEN_PATH, self.token),
+            web.post(INTROSPECTION_PATH, self.introspect),
+            web.post(REVOCATION_PATH, self.revoke),
             web.get(KEYS_PATH, self.keys),
             web.get(METADATA_PATH, self.metadata),
         ]
 
+    @_as_oauth
     async def token(self, request: web.Request) -> web.Response:
         """Issues an access token."""
-        try:
-            _no_other_authentication(request)
-            parameters = await _parameters(request)
-            issued = await self._issue_token(_issue_request(parameters, _certificate(request)))
-        except OAuthError as refusal:
-            return _refused(refusal)
-        except Fault as fault:
-            return _refused(_oauth_error(fault))
+        issued = await self._call("IssueToken", await _request(request, tokens_pb2.IssueTokenRequest, "grant_type"))
         members = {field.name: value for field, value in issued.ListFields()}
         return web.json_response(members, headers=_NOT_STORED)
+
+    @_as_oauth
+    async def introspect(self, request: web.Request) -> web.Response:
+        """Says what is known of a token."""
+        asked = await _request(request, tokens_pb2.IntrospectTokenRequest, "token")
+        known = await self._call("IntrospectToken", asked)
+        claims = json.loads(known.claims) if known.active else {}
+        return web.json_response({**claims, "active": known.active}, headers=_NOT_STORED)
+
+    @_as_oauth
+    async def revoke(self, request: web.Request) -> web.Response:
+        """Takes a token back."""
+        await self._call("RevokeToken", await _request(request, tokens_pb2.RevokeTokenRequest, "token"))
+        return web.Response(headers=_NOT_STORED)
 
     async def keys(self, request: web.Request) -> web.Response:
         """The public keys that verify this node's tokens."""
@@ -126,6 +170,19 @@ def _no_other_authentication(request: web.Request) -> None:
         raise OAuthError("invalid_client", _METHODS, status=401)
 
 
+async def _request(request: web.Request, kind: type[R], needed: str) -> R:
+    """The request of the contract that a form stands for."""
+    _no_other_authentication(request)
+    parameters = await _parameters(request)
+    for name in (needed, "client_id"):
+        if name not in parameters and not (name == "client_id" and "client_assertion" in parameters):
+            raise OAuthError("invalid_request", f"{name} is missing")
+    known = {field.name for field in kind.DESCRIPTOR.fields} - {"certificate"}
+    return kind(
+        certificate=_certificate(request), **{name: value for name, value in parameters.items() if name in known}
+    )
+
+
 async def _parameters(request: web.Request) -> dict[str, str]:
     """The form's parameters; empty ones count as not sent, unknown ones are ignored (RFC 6749, section 3.2)."""
     if request.content_type != _FORM:
@@ -145,10 +202,6 @@ async def _parameters(request: web.Request) -> dict[str, str]:
     parameters = dict(pairs)
     if "client_secret" in parameters:
         raise OAuthError("invalid_client", _METHODS, status=401)
-    if "grant_type" not in parameters:
-        raise OAuthError("invalid_request", "grant_type is missing")
-    if "client_id" not in parameters and "client_assertion" not in parameters:
-        raise OAuthError("invalid_request", "client_id is missing")
     return parameters
 
 
@@ -160,13 +213,6 @@ def _certificate(request: web.Request) -> tokens_pb2.ClientCertificate:
     return tokens_pb2.ClientCertificate(
         sha256=certificate.sha256, uri_sans=certificate.uris, subject=certificate.subject
     )
-
-
-def _issue_request(
-    parameters: dict[str, str], certificate: tokens_pb2.ClientCertificate
-) -> tokens_pb2.IssueTokenRequest:
-    known = {name: value for name, value in parameters.items() if name in _PARAMETERS}
-    return tokens_pb2.IssueTokenRequest(certificate=certificate, **known)
 
 
 def _oauth_error(fault: Fault) -> OAuthError:

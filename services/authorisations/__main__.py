@@ -55,6 +55,9 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
         clock=now,
     )
     tokens = TokenServicer(
+        database=foundation.database,
+        outbox=foundation.outbox,
+        revocations=foundation.revocations,
         authenticator=Authenticator(database=foundation.database, issuer=settings.issuer, clock=now),
         keys=keys,
         issuer=settings.issuer,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from solmu.authorisations.v1.events_pb2 import ClientRevoked
+from datetime import datetime
+
+from solmu.authorisations.v1.events_pb2 import ClientRevoked, TokenRevoked
 
 from services.authorisations.clients import Client
 from services.runtime.outbox import Event, event
@@ -14,3 +16,10 @@ def client_revoked(client: Client) -> Event:
     payload = ClientRevoked(client=client.name)
     payload.revoke_time.FromDatetime(client.revoke_time)
     return event(payload, now=client.revoke_time)
+
+
+def token_revoked(token_id: str, *, expire_time: datetime, now: datetime) -> Event:
+    """That an access token was taken back."""
+    payload = TokenRevoked(token_id=token_id)
+    payload.expire_time.FromDatetime(expire_time)
+    return event(payload, now=now)

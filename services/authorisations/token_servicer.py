@@ -1,16 +1,23 @@
-"""TokenService and KeyService: access tokens, and the keys that verify them."""
+"""TokenService and KeyService: access tokens from issue to revocation, and the keys that verify them."""
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
+from typing import Any
 
 from solmu.authorisations.v1 import tokens_pb2
 
-from services.authorisations import grants, translate
+from services.authorisations import events, grants, token_store, translate
 from services.authorisations.authentication import Authenticator
 from services.authorisations.keyring import KeyRing
+from services.runtime.database import Database
+from services.runtime.errors import InvalidArgument, Unauthenticated
+from services.runtime.identity import TokenVerifier
+from services.runtime.outbox import Outbox
+from services.runtime.revocations import Revocations
 
 BEARER = "Bearer"
 """RFC 8705, section 3: a token that is bound to a certificate still travels as a bearer token."""
@@ -28,14 +35,21 @@ class TokenServicer:
     def __init__(
         self,
         *,
+        database: Database,
+        outbox: Outbox,
+        revocations: Revocations,
         authenticator: Authenticator,
         keys: KeyRing,
         issuer: str,
         clock: Callable[[], datetime],
         new_id: Callable[[], uuid.UUID],
     ) -> None:
+        self._database = database
+        self._outbox = outbox
+        self._revocations = revocations
         self._authenticator = authenticator
         self._keys = keys
+        self._verifier = TokenVerifier(issuer=issuer, fetch=keys.key_set, clock=lambda: clock().timestamp())
         self._issuer = issuer
         self._clock = clock
         self._new_id = new_id
@@ -52,7 +66,7 @@ class TokenServicer:
             certificate_sha256=request.certificate.sha256,
             issuer=self._issuer,
             issued_at=int(self._clock().timestamp()),
-            token_id=str(self._new_id()),
+            token_id=self._new_id().urn,
         )
         return tokens_pb2.IssueTokenResponse(
             access_token=self._keys.sign(claims),
@@ -60,6 +74,46 @@ class TokenServicer:
             expires_in=grants.TOKEN_LIFETIME,
             scope=claims["scope"],
         )
+
+    async def IntrospectToken(self, request: tokens_pb2.IntrospectTokenRequest) -> tokens_pb2.IntrospectTokenResponse:
+        """Says whether a token of the client that asks is good, and what it holds."""
+        client = await self._authenticator.client(translate.shown(request))
+        claims = await self._good(request.token)
+        # RFC 7662, 2.2 and 4: what is not this client's to know looks like what is not good.
+        if (
+            claims is None
+            or claims["client_id"] != client.client_id
+            or await token_store.refused(self._database, claims["jti"])
+        ):
+            return tokens_pb2.IntrospectTokenResponse(active=False)
+        return tokens_pb2.IntrospectTokenResponse(active=True, claims=json.dumps({**claims, "token_type": BEARER}))
+
+    async def RevokeToken(self, request: tokens_pb2.RevokeTokenRequest) -> tokens_pb2.RevokeTokenResponse:
+        """Takes a token back, here at once and elsewhere by the event that commits with it."""
+        client = await self._authenticator.client(translate.shown(request))
+        claims = await self._good(request.token)
+        if claims is None:  # RFC 7009, 2.2: what the client wants is the case already
+            return tokens_pb2.RevokeTokenResponse()
+        if claims["client_id"] != client.client_id:  # RFC 7009, 2.1
+            raise InvalidArgument("OAUTH_INVALID_GRANT", "the token was issued to another client")
+        await self._take_back(claims)
+        return tokens_pb2.RevokeTokenResponse()
+
+    async def _take_back(self, claims: dict[str, Any]) -> None:
+        token_id, expires = claims["jti"], datetime.fromtimestamp(claims["exp"], UTC)
+        async with self._database.transaction() as transaction:
+            if await token_store.refuse_token(transaction, token_id, expire_time=expires):
+                event = events.token_revoked(token_id, expire_time=expires, now=self._clock())
+                await self._outbox.append(transaction, [event])
+        self._outbox.wake()
+        await self._revocations.look()
+
+    async def _good(self, token: str) -> dict[str, Any] | None:
+        """The claims of a token of this node that has not expired, or None."""
+        try:
+            return await self._verifier.claims(token)
+        except Unauthenticated:
+            return None
 
 
 class KeyServicer:

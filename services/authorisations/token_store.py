@@ -35,6 +35,21 @@ async def use_assertion(writer: Database | Connection, client_id: str, *, jti: s
     return first is True
 
 
+async def refuse_token(transaction: Connection, token_id: str, *, expire_time: datetime) -> bool:
+    """Puts a token on this service's own list of revoked tokens; whether it was not there. The others hear by event."""
+    first = await transaction.fetchval(
+        "insert into revoked_token (token_id, expire_time) values ($1, $2) on conflict do nothing returning true",
+        token_id,
+        expire_time,
+    )
+    return first is True
+
+
+async def refused(reader: Database | Connection, token_id: str) -> bool:
+    """Whether a token has been revoked."""
+    return await reader.fetchval("select true from revoked_token where token_id = $1", token_id) is True
+
+
 async def sweep(store: Database, *, clock: Callable[[], datetime]) -> None:
     """Forgets what is refused for its age by now, for as long as the process runs."""
     while True:

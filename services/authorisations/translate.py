@@ -100,7 +100,9 @@ def asked(request: tokens_pb2.IssueTokenRequest) -> Asked:
     )
 
 
-def shown(request: tokens_pb2.IssueTokenRequest) -> Shown:
+def shown(
+    request: tokens_pb2.IssueTokenRequest | tokens_pb2.IntrospectTokenRequest | tokens_pb2.RevokeTokenRequest,
+) -> Shown:
     """What a client shows with a call."""
     return Shown(
         client_id=request.client_id,

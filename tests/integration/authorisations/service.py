@@ -76,5 +76,14 @@ def assemble(database: Database, folder: Path, *, clock: Callable[[], datetime] 
         database=database, outbox=outbox, revocations=revocations, parties=PARTIES, rules=RULES, clock=clock
     )
     authenticator = Authenticator(database=database, issuer=ISSUER, clock=clock)
-    tokens = TokenServicer(authenticator=authenticator, keys=keys, issuer=ISSUER, clock=clock, new_id=uuid.uuid4)
+    tokens = TokenServicer(
+        database=database,
+        outbox=outbox,
+        revocations=revocations,
+        authenticator=authenticator,
+        keys=keys,
+        issuer=ISSUER,
+        clock=clock,
+        new_id=uuid.uuid4,
+    )
     return Service(database, clients, tokens, keys, revocations)

@@ -1,17 +1,22 @@
 """Access tokens for registered clients."""
 
+import asyncio
 import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import jwt
 import pytest
 from solmu.authorisations.v1 import tokens_pb2
 from solmu.authorisations.v1.clients_pb2 import Client, RevokeClientRequest, UpdateClientRequest
+from solmu.authorisations.v1.events_pb2 import TokenRevoked
 
 from services.authorisations.token_servicer import KeyServicer
+from services.runtime.database import Database
 from services.runtime.errors import InvalidArgument, Unauthenticated
 from services.runtime.identity import TokenVerifier
-from tests.integration.authorisations.service import Service
+from tests.integration.authorisations.service import Service, assemble
 from tests.unit.authorisations.builders import CERTIFICATE, ISSUER, NOW
 
 
@@ -115,3 +120,102 @@ async def test_the_key_set_verifies_what_is_issued(service: Service) -> None:
         audience=ISSUER,
         options={"verify_exp": False, "verify_iat": False},
     )
+
+
+def asking(client: Client, token: str, **fields: Any) -> dict[str, Any]:
+    """The fields with which a client asks about a token."""
+    certificate = tokens_pb2.ClientCertificate(sha256=CERTIFICATE, uri_sans=[client.certificate_uri])
+    return {"token": token, "client_id": client.name.removeprefix("clients/"), "certificate": certificate} | fields
+
+
+async def introspected(service: Service, client: Client, token: str) -> dict[str, Any] | None:
+    response = await service.tokens.IntrospectToken(tokens_pb2.IntrospectTokenRequest(**asking(client, token)))
+    assert bool(response.claims) == response.active
+    return json.loads(response.claims) if response.active else None
+
+
+async def revoke(service: Service, client: Client, token: str) -> None:
+    await service.tokens.RevokeToken(tokens_pb2.RevokeTokenRequest(**asking(client, token)))
+
+
+async def revocation_events(service: Service, token: str) -> list[TokenRevoked]:
+    rows = await service.database.fetch("select payload from outbox where type = $1", TokenRevoked.DESCRIPTOR.full_name)
+    events = [TokenRevoked.FromString(row["payload"]) for row in rows]
+    return [event for event in events if event.token_id == claims_of(token)["jti"]]
+
+
+def claims_of(token: str) -> dict[str, Any]:
+    claims: dict[str, Any] = jwt.decode(token, options={"verify_signature": False})
+    return claims
+
+
+async def test_a_client_is_told_what_its_own_token_holds(service: Service) -> None:
+    client = await service.register()
+    token = (await service.issue(client)).access_token
+    assert await introspected(service, client, token) == claims_of(token) | {"token_type": "Bearer"}
+
+
+async def test_another_clients_token_looks_like_none(service: Service) -> None:
+    client, other = await service.register(), await service.register()
+    token = (await service.issue(client)).access_token
+    for text in (token, "nonsense", token[:-2], "a.b.c"):
+        assert await introspected(service, other, text) is None
+
+
+async def test_a_token_that_was_taken_back_is_no_longer_good(authorisations_database: Database, tmp_path: Path) -> None:
+    service = assemble(authorisations_database, tmp_path, clock=lambda: datetime.now(UTC))
+    client = await service.register()
+    token, kept = (await service.issue(client)).access_token, (await service.issue(client)).access_token
+    await revoke(service, client, token)
+    assert await introspected(service, client, token) is None
+    assert await introspected(service, client, kept) is not None
+    await service.revocations.load()
+    assert service.revocations.revoked(claims_of(token)["jti"])
+    assert not service.revocations.revoked(claims_of(kept)["jti"])
+
+
+async def test_a_revocation_of_a_token_and_its_event_commit_together_and_once(service: Service) -> None:
+    client = await service.register()
+    token = (await service.issue(client)).access_token
+    await asyncio.gather(*(revoke(service, client, token) for _ in range(5)))
+    (event,) = await revocation_events(service, token)
+    assert event.expire_time.ToSeconds() == claims_of(token)["exp"]
+
+
+@pytest.mark.parametrize("text", ["nonsense", "a.b.c", "é", "\0"])
+async def test_taking_back_what_is_no_token_is_no_error(service: Service, text: str) -> None:
+    await revoke(service, await service.register(), text)
+
+
+async def test_a_client_cannot_take_back_anothers_token(service: Service) -> None:
+    client, other = await service.register(), await service.register()
+    token = (await service.issue(client)).access_token
+    with pytest.raises(InvalidArgument) as refusal:
+        await revoke(service, other, token)
+    assert refusal.value.reason == "OAUTH_INVALID_GRANT"
+    assert await introspected(service, client, token) is not None
+    assert await revocation_events(service, token) == []
+
+
+async def test_an_expired_token_is_neither_good_nor_taken_back(
+    authorisations_database: Database, tmp_path: Path
+) -> None:
+    now = [NOW]
+    service = assemble(authorisations_database, tmp_path, clock=lambda: now[0])
+    client = await service.register()
+    token = (await service.issue(client)).access_token
+    now[0] += timedelta(seconds=305)
+    assert await introspected(service, client, token) is None
+    await revoke(service, client, token)
+    assert await revocation_events(service, token) == []
+
+
+async def test_who_asks_about_tokens_must_be_proven(service: Service) -> None:
+    client, other = await service.register(), await service.register()
+    token = (await service.issue(client)).access_token
+    foreign = asking(client, token, certificate=asking(other, token)["certificate"])
+    with pytest.raises(Unauthenticated):
+        await service.tokens.IntrospectToken(tokens_pb2.IntrospectTokenRequest(**foreign))
+    with pytest.raises(Unauthenticated):
+        await service.tokens.RevokeToken(tokens_pb2.RevokeTokenRequest(**foreign))
+    assert await introspected(service, client, token) is not None

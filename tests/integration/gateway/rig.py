@@ -274,7 +274,11 @@ class Rig:
     async def _fetch_keys(self) -> str:
         return self.key_sets[-1]
 
-    async def _issue_token(self, request: tokens_pb2.IssueTokenRequest) -> tokens_pb2.IssueTokenResponse:
+    async def _call_tokens(self, method: str, request: Any) -> Any:
+        if method == "IntrospectToken":
+            return tokens_pb2.IntrospectTokenResponse(active=True, claims=json.dumps({"sub": request.token}))
+        if method == "RevokeToken":
+            return tokens_pb2.RevokeTokenResponse()
         self.issued.append(request)
         return tokens_pb2.IssueTokenResponse(access_token="a.b.c", token_type="Bearer", expires_in=300, scope="x.y")
 
@@ -282,7 +286,7 @@ class Rig:
         oauth = OAuth(
             issuer=self.origin,
             scopes=scopes(self.edge.plan.routes),
-            issue_token=self._issue_token,
+            call=self._call_tokens,
             keys=lambda: self.edge.jwks,
         )
         application = server.application(oauth.routes(), node=pki.NODE, traces=Telemetry())

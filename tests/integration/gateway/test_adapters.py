@@ -30,6 +30,14 @@ async def test_a_token_is_asked_for_with_the_certificate_of_the_connection(rig: 
     assert request.certificate.subject == "CN=alice"
 
 
+async def test_tokens_are_introspected_and_revoked_through_the_edge(rig: Rig) -> None:
+    form = "client_id=alice&token=a.b.c"
+    known = await rig.rest("POST", "/oauth2/introspect", form, token=None, headers=FORM)
+    assert (known.status, known.json) == (200, {"active": True, "sub": "a.b.c"})
+    gone = await rig.rest("POST", "/oauth2/revoke", form, token=None, headers=FORM)
+    assert (gone.status, gone.body) == (200, b"")
+
+
 @pytest.mark.parametrize(
     "crafted", ['x",URI=spiffe://test/client/bob;Hash=00;Subject="y', "x\\", 'x\\"', "a,b;c=d", "ä🙂"]
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from aiohttp import ClientResponse, web
@@ -23,17 +24,23 @@ class Service:
     """What the handlers call: remembers requests, answers or refuses as told."""
 
     def __init__(self) -> None:
-        self.requests: list[tokens_pb2.IssueTokenRequest] = []
+        self.requests: list[Any] = []
         self.fault: errors.Fault | None = None
-        self.response = tokens_pb2.IssueTokenResponse(
-            access_token="a.b.c", token_type="Bearer", expires_in=300, scope="messages.send"
-        )
+        self.responses: dict[str, Any] = {
+            "IssueToken": tokens_pb2.IssueTokenResponse(
+                access_token="a.b.c", token_type="Bearer", expires_in=300, scope="messages.send"
+            ),
+            "IntrospectToken": tokens_pb2.IntrospectTokenResponse(
+                active=True, claims='{"sub": "organisations/a", "exp": 7, "active": "forged"}'
+            ),
+            "RevokeToken": tokens_pb2.RevokeTokenResponse(),
+        }
 
-    async def issue_token(self, request: tokens_pb2.IssueTokenRequest) -> tokens_pb2.IssueTokenResponse:
+    async def call(self, method: str, request: Any) -> Any:
         self.requests.append(request)
         if self.fault:
             raise self.fault
-        return self.response
+        return self.responses[method]
 
 
 @pytest.fixture
@@ -46,7 +53,7 @@ async def client(service: Service) -> AsyncIterator[TestClient[web.Request, web.
     handlers = oauth.OAuth(
         issuer=ORIGIN,
         scopes=["messages.read", "messages.send"],
-        issue_token=service.issue_token,
+        call=service.call,
         keys=lambda: '{"keys": [1]}',
     )
     application = web.Application()
@@ -55,8 +62,10 @@ async def client(service: Service) -> AsyncIterator[TestClient[web.Request, web.
         yield started
 
 
-async def ask(client: TestClient[web.Request, web.Application], body: str, **headers: str) -> ClientResponse:
-    return await client.post("/oauth2/token", data=body, headers={**CERTIFICATE, **FORM, **headers})
+async def ask(
+    client: TestClient[web.Request, web.Application], body: str, path: str = "/oauth2/token", **headers: str
+) -> ClientResponse:
+    return await client.post(path, data=body, headers={**CERTIFICATE, **FORM, **headers})
 
 
 async def test_a_token_is_issued(client: TestClient[web.Request, web.Application], service: Service) -> None:
@@ -173,6 +182,48 @@ async def test_a_refusal_of_the_service_becomes_one_of_oauth(
     assert response.headers["Cache-Control"] == "no-store"
 
 
+async def test_an_introspection_tells_the_claims_of_a_good_token(
+    client: TestClient[web.Request, web.Application], service: Service
+) -> None:
+    response = await ask(client, "token=a.b.c&token_type_hint=x&client_id=city", "/oauth2/introspect")
+    assert (response.status, response.headers["Cache-Control"]) == (200, "no-store")
+    assert await response.json() == {"active": True, "sub": "organisations/a", "exp": 7}
+    (request,) = service.requests
+    assert (request.token, request.token_type_hint, request.client_id) == ("a.b.c", "x", "city")
+    assert request.certificate.sha256 == HASH
+
+
+async def test_an_introspection_says_nothing_of_a_token_that_is_not_good(
+    client: TestClient[web.Request, web.Application], service: Service
+) -> None:
+    service.responses["IntrospectToken"] = tokens_pb2.IntrospectTokenResponse(active=False)
+    response = await ask(client, "token=a.b.c&client_id=city", "/oauth2/introspect")
+    assert (response.status, await response.json()) == (200, {"active": False})
+
+
+async def test_a_revocation_is_answered_with_nothing(
+    client: TestClient[web.Request, web.Application], service: Service
+) -> None:
+    form = "token=a.b.c&client_assertion=x.y.z&client_assertion_type=t"
+    response = await ask(client, form, "/oauth2/revoke")
+    assert (response.status, await response.read()) == (200, b"")
+    (request,) = service.requests
+    assert (request.token, request.client_assertion, request.client_assertion_type) == ("a.b.c", "x.y.z", "t")
+
+
+@pytest.mark.parametrize("path", ["/oauth2/introspect", "/oauth2/revoke"])
+async def test_a_form_without_token_or_client_is_refused(
+    client: TestClient[web.Request, web.Application], service: Service, path: str
+) -> None:
+    for form in ("client_id=city", "token=a.b.c", "token=&client_id=city", "token=a&token=b&client_id=city"):
+        response = await ask(client, form, path)
+        assert (response.status, (await response.json())["error"]) == (400, "invalid_request")
+    assert service.requests == []
+    service.fault = errors.Unauthenticated("OAUTH_INVALID_CLIENT", "no")
+    response = await ask(client, "token=a&client_id=city", path)
+    assert (response.status, (await response.json())["error"]) == (401, "invalid_client")
+
+
 async def test_the_key_set_can_be_kept_and_asked_about(client: TestClient[web.Request, web.Application]) -> None:
     first = await client.get("/oauth2/jwks")
     again = await client.get("/oauth2/jwks", headers={"If-None-Match": first.headers["ETag"]})
@@ -195,7 +246,15 @@ async def test_the_metadata_is_what_rfc_8414_and_rfc_8705_ask_for(
         "scopes_supported": ["messages.read", "messages.send"],
         "response_types_supported": [],
         "grant_types_supported": ["client_credentials"],
-        "token_endpoint_auth_methods_supported": ["tls_client_auth", "private_key_jwt"],
-        "token_endpoint_auth_signing_alg_values_supported": ["PS256", "ES256", "EdDSA"],
+        "introspection_endpoint": f"{ORIGIN}/oauth2/introspect",
+        "revocation_endpoint": f"{ORIGIN}/oauth2/revoke",
+        **{
+            f"{name}_endpoint_auth_methods_supported": ["tls_client_auth", "private_key_jwt"]
+            for name in ("token", "introspection", "revocation")
+        },
+        **{
+            f"{name}_endpoint_auth_signing_alg_values_supported": ["PS256", "ES256", "EdDSA"]
+            for name in ("token", "introspection", "revocation")
+        },
         "tls_client_certificate_bound_access_tokens": True,
     }

@@ -98,8 +98,9 @@ class TokenServiceServicer:
     def RevokeToken(self, request, context):
         """Takes a token back before it expires: RFC 7009.
 
-        A client takes back what was issued to itself. An unknown token is no
-        error. The services of the node refuse the token from the moment that the
+        A client takes back what was issued to itself. An unknown or expired token
+        is no error; one of another client is refused with `OAUTH_INVALID_GRANT`.
+        The services of the node refuse the token from the moment that the
         event `TokenRevoked` reaches them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -64,8 +64,9 @@ class TokenServiceStub:
     RevokeToken: _grpc.UnaryUnaryMultiCallable[_tokens_pb2.RevokeTokenRequest, _tokens_pb2.RevokeTokenResponse]
     """Takes a token back before it expires: RFC 7009.
 
-    A client takes back what was issued to itself. An unknown token is no
-    error. The services of the node refuse the token from the moment that the
+    A client takes back what was issued to itself. An unknown or expired token
+    is no error; one of another client is refused with `OAUTH_INVALID_GRANT`.
+    The services of the node refuse the token from the moment that the
     event `TokenRevoked` reaches them.
     """
 
@@ -103,8 +104,9 @@ class TokenServiceAsyncStub(TokenServiceStub):
     RevokeToken: _aio.UnaryUnaryMultiCallable[_tokens_pb2.RevokeTokenRequest, _tokens_pb2.RevokeTokenResponse]  # type: ignore[assignment]
     """Takes a token back before it expires: RFC 7009.
 
-    A client takes back what was issued to itself. An unknown token is no
-    error. The services of the node refuse the token from the moment that the
+    A client takes back what was issued to itself. An unknown or expired token
+    is no error; one of another client is refused with `OAUTH_INVALID_GRANT`.
+    The services of the node refuse the token from the moment that the
     event `TokenRevoked` reaches them.
     """
 
@@ -157,8 +159,9 @@ class TokenServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_tokens_pb2.RevokeTokenResponse, _abc.Awaitable[_tokens_pb2.RevokeTokenResponse]]:
         """Takes a token back before it expires: RFC 7009.
 
-        A client takes back what was issued to itself. An unknown token is no
-        error. The services of the node refuse the token from the moment that the
+        A client takes back what was issued to itself. An unknown or expired token
+        is no error; one of another client is refused with `OAUTH_INVALID_GRANT`.
+        The services of the node refuse the token from the moment that the
         event `TokenRevoked` reaches them.
         """
 
