@@ -75,8 +75,9 @@ fmt: $(VENV)/.dev ## Format sources and contracts
 	$(BIN)/buf format -w proto
 
 .PHONY: proto
-proto: $(VENV)/.dev ## Generate code from the contracts
+proto: $(VENV)/.dev ## Generate code and the OpenAPI document from the contracts
 	@PATH=$(BIN):$$PATH $(BIN)/python proto/generate.py proto
+	@$(BIN)/python -m gateway.openapi
 
 .PHONY: proto-check
 proto-check: $(VENV)/.dev
