@@ -62,7 +62,14 @@ PERMITS = DemoClient(
     client_id="permits",
     display_name="Back-office system of the permits office",
     owner=CITY,
-    scopes=("attachments.read", "attachments.write", "messages.read", "messages.send"),
+    scopes=(
+        "attachments.read",
+        "attachments.write",
+        "mailboxes.lookup",
+        "messages.read",
+        "messages.send",
+        "webhooks.manage",
+    ),
 )
 RESIDENT = DemoClient(
     client_id="resident",

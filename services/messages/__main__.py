@@ -83,7 +83,7 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
     inbox = Inbox(database=database, outbox=outbox, vault=vault)
     contract = (
         (units_pb2, "UnitService", Units(database=database, parties=parties)),
-        (mailboxes_pb2, "MailboxService", Mailboxes(database=database, parties=parties, vault=vault)),
+        (mailboxes_pb2, "MailboxService", Mailboxes(database=database, blobs=blobs, parties=parties, vault=vault)),
         (
             attachments_pb2,
             "AttachmentService",

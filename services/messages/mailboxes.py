@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import IntEnum
 from uuid import UUID
 
-from services.runtime.errors import FailedPrecondition
+from services.runtime.errors import FailedPrecondition, InvalidArgument
+
+MAX_OPT_OUT = timedelta(days=186)
+"""The longest time without electronic delivery: half a year, as at Suomi.fi; then it is to be asked for again."""
 
 
 class State(IntEnum):
@@ -41,3 +44,31 @@ def receiving(mailbox: Mailbox | None, *, now: datetime) -> Mailbox:
     if mailbox is None or not mailbox.reachable(now=now):
         raise FailedPrecondition("MAILBOX_NOT_ACTIVE", "the recipient has no mailbox that is open")
     return mailbox
+
+
+def closed(state: State, *, obligatory: bool) -> State:
+    """The state of a mailbox once it is closed. Raises FailedPrecondition, MAILBOX_OBLIGATORY, MAILBOX_CLOSED."""
+    return _left(state, State.CLOSED, obligatory=obligatory)
+
+
+def opted_out(state: State, *, obligatory: bool, end_time: datetime, now: datetime) -> State:
+    """The state of a mailbox once its owner has opted out.
+
+    Raises InvalidArgument, TIME_INVALID, for an end that has passed or lies
+    more than MAX_OPT_OUT ahead; FailedPrecondition, MAILBOX_OBLIGATORY, and
+    MAILBOX_CLOSED where there is no delivery to stop.
+    """
+    if not now < end_time <= now + MAX_OPT_OUT:
+        what = f"is not within {MAX_OPT_OUT.days} days from now"
+        raise InvalidArgument("TIME_INVALID", f"end_time {what}", violations=[("end_time", what)], field="end_time")
+    if state is State.CLOSED:
+        raise FailedPrecondition("MAILBOX_CLOSED", "the mailbox is closed; nothing is delivered to it")
+    return _left(state, State.OPTED_OUT, obligatory=obligatory)
+
+
+def _left(state: State, to: State, *, obligatory: bool) -> State:
+    if state is State.ERASED:
+        raise FailedPrecondition("MAILBOX_CLOSED", "the mailbox has been erased")
+    if obligatory:
+        raise FailedPrecondition("MAILBOX_OBLIGATORY", "the owner must have this mailbox by law; it stays open")
+    return to

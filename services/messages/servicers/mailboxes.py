@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from uuid import UUID
 
 from solmu.messages.v1 import mailboxes_pb2
 from solmu.types.v1 import types_pb2
 
-from services.messages import store
+from services.messages import mailbox_store, mailboxes, store
+from services.messages.blobs import Blobs
 from services.messages.servicers import names
 from services.runtime import identity, pages
-from services.runtime.database import Database, Row
-from services.runtime.errors import FailedPrecondition, not_found
+from services.runtime.database import Connection, Database, Row
+from services.runtime.errors import Aborted, FailedPrecondition, InvalidArgument, not_found
 from services.runtime.ids import new_id
 from services.runtime.parties import PartyNames
 from services.runtime.sealing import Vault
@@ -19,11 +23,16 @@ from services.runtime.sealing import Vault
 Mailbox = mailboxes_pb2.Mailbox
 
 
-class Mailboxes:
-    """Opens and shows mailboxes."""
+NAMED_AT_ONCE = 500
+"""Identity codes turned into names before other calls have their turn: some 5 ms."""
 
-    def __init__(self, *, database: Database, parties: PartyNames, vault: Vault) -> None:
+
+class Mailboxes:
+    """Opens, shows, closes, finds and erases mailboxes."""
+
+    def __init__(self, *, database: Database, blobs: Blobs, parties: PartyNames, vault: Vault) -> None:
         self._database = database
+        self._blobs = blobs
         self._parties = parties
         self._vault = vault
 
@@ -64,6 +73,121 @@ class Mailboxes:
             response.next_page_token = pages.token(str(rows[size - 1]["access_id"]), question=request.parent)
         return response
 
+    async def CloseMailbox(self, request: mailboxes_pb2.CloseMailboxRequest) -> Mailbox:
+        """Closes a mailbox for its owner; one that is closed stays so."""
+        mailbox_id, now = names.uid(request.name, 1), names.now()
+        async with self._database.transaction() as transaction:
+            row = await self._lock_own(transaction, mailbox_id)
+            if request.etag and request.etag != str(row["version"]):
+                raise Aborted("ETAG_MISMATCH", "somebody else changed the mailbox first; read it again")
+            state = mailboxes.closed(mailboxes.State(row["state"]), obligatory=_obligatory(row))
+            if state != row["state"]:
+                changed = await mailbox_store.set_state(transaction, mailbox_id, state=state, opt_out_end_time=None)
+                assert changed is not None
+                row = changed
+                await self._record(transaction, mailbox_id, "CloseMailbox", now=now)
+        return mailbox(row, unread=await store.unread(self._database, mailbox_id))
+
+    async def OptOut(self, request: mailboxes_pb2.OptOutRequest) -> Mailbox:
+        """Stops electronic delivery for a time, for the owner; asked again, for the time asked last."""
+        mailbox_id, now = names.uid(request.name, 1), names.now()
+        end_time = request.end_time.ToDatetime(UTC)
+        async with self._database.transaction() as transaction:
+            row = await self._lock_own(transaction, mailbox_id)
+            state = mailboxes.opted_out(
+                mailboxes.State(row["state"]), obligatory=_obligatory(row), end_time=end_time, now=now
+            )
+            changed = await mailbox_store.set_state(transaction, mailbox_id, state=state, opt_out_end_time=end_time)
+            assert changed is not None
+            await self._record(transaction, mailbox_id, "OptOut", now=now)
+        return mailbox(changed, unread=await store.unread(self._database, mailbox_id))
+
+    async def LookUpMailboxes(
+        self, request: mailboxes_pb2.LookUpMailboxesRequest
+    ) -> mailboxes_pb2.LookUpMailboxesResponse:
+        """Says which codes can be reached electronically now, and has it recorded."""
+        unit_id, now = names.part(request.unit, 1), names.now()
+        await names.own_unit(self._database, unit_id)
+        parties, refusals = await self._named(request.identifiers)
+        distinct = list(dict.fromkeys(party for party in parties if party))
+        rows = await mailbox_store.look_up(
+            self._database,
+            distinct,
+            access_ids=[new_id() for _ in distinct],
+            audit_id=new_id(),
+            unit_id=unit_id,
+            method="LookUpMailboxes",
+            actor=names.actor().SerializeToString(),
+            asked=len(request.identifiers),
+            now=now,
+        )
+        reachable = {row["party"] for row in rows if _as_found(row).reachable(now=now)}
+        return mailboxes_pb2.LookUpMailboxesResponse(
+            results=[
+                mailboxes_pb2.LookUpMailboxesResponse.Result(
+                    index=index, reachable=party in reachable, refusal=refusals.get(index, "")
+                )
+                for index, party in enumerate(parties)
+            ]
+        )
+
+    async def EraseMailbox(self, request: mailboxes_pb2.EraseMailboxRequest) -> Mailbox:
+        """Destroys the key of a mailbox, and the attachments that nobody else has. Erased once, it stays so."""
+        mailbox_id = names.uid(request.name, 1)
+        async with self._database.transaction() as transaction:
+            row = await mailbox_store.lock_mailbox(transaction, mailbox_id)
+            if row is None:
+                raise not_found(request.name)
+            if row["data_key"] is None:
+                return mailbox(row, unread=0)
+            attachments = await mailbox_store.erase_attachments(transaction, mailbox_id)
+            erased = await mailbox_store.erase(transaction, mailbox_id)
+            assert erased is not None
+            await mailbox_store.record_audit(
+                transaction,
+                audit_id=new_id(),
+                method="EraseMailbox",
+                actor=names.actor().SerializeToString(),
+                mailbox_id=mailbox_id,
+                reason=request.justification,
+                now=names.now(),
+            )
+        for attachment_id in attachments:
+            await self._blobs.delete(attachment_id)
+        return mailbox(erased, unread=0)
+
+    async def _lock_own(self, transaction: Connection, mailbox_id: UUID) -> Row:
+        await names.own_mailbox(transaction, mailbox_id)
+        row = await mailbox_store.lock_mailbox(transaction, mailbox_id)
+        if row is None or row["data_key"] is None:
+            raise not_found(f"mailboxes/{mailbox_id}")
+        return row
+
+    async def _record(self, transaction: Connection, mailbox_id: UUID, method: str, *, now: datetime) -> None:
+        await store.record_access(
+            transaction,
+            access_id=new_id(),
+            mailbox_id=mailbox_id,
+            message_id=None,
+            method=method,
+            actor=names.actor().SerializeToString(),
+            now=now,
+        )
+
+    async def _named(self, identifiers: Sequence[types_pb2.NationalIdentifier]) -> tuple[list[str], dict[int, str]]:
+        """The party of each code, "" where the code is refused, and the reasons of the refusals by position."""
+        parties: list[str] = []
+        refusals: dict[int, str] = {}
+        for index, identifier in enumerate(identifiers):
+            try:
+                parties.append(self._parties.name_of(identifier))
+            except InvalidArgument as refusal:
+                parties.append("")
+                refusals[index] = refusal.reason
+            if index % NAMED_AT_ONCE == NAMED_AT_ONCE - 1:
+                await asyncio.sleep(0)
+        return parties, refusals
+
     async def _open(self, party: str, kind: int, basis: int, reference: str) -> Mailbox:
         mailbox_id = new_id()
         row = await store.open_mailbox(
@@ -97,6 +221,14 @@ def mailbox(row: Row, *, unread: int) -> Mailbox:
         unread_count=unread,
         etag=str(row["version"]),
     )
+
+
+def _obligatory(row: Row) -> bool:
+    return bool(row["legal_basis"] == Mailbox.LEGAL_BASIS_OBLIGATION)
+
+
+def _as_found(row: Row) -> mailboxes.Mailbox:
+    return mailboxes.Mailbox(row["mailbox_id"], mailboxes.State(row["state"]), row["data_key"], row["opt_out_end_time"])
 
 
 def _access(parent: str, row: Row) -> mailboxes_pb2.Access:

@@ -133,6 +133,8 @@ def attachment_sealer(row: Row, *, vault: Vault) -> Sealer:
 
 
 def file_name(row: Row, *, vault: Vault) -> str:
-    """An attachment's file name."""
+    """An attachment's file name; nothing where it has been erased."""
+    if row["data_key"] is None:
+        return ""
     sealer = attachment_sealer(row, vault=vault)
     return sealer.open(row["file_name"], context=f"attachments/{row['attachment_id']}/name").decode()

@@ -113,7 +113,7 @@ async def service(
         parties=parties,
         blobs=blobs,
         units=Units(database=messages_database, parties=parties),
-        mailboxes=Mailboxes(database=messages_database, parties=parties, vault=vault),
+        mailboxes=Mailboxes(database=messages_database, blobs=blobs, parties=parties, vault=vault),
         attachments=Attachments(database=messages_database, blobs=blobs, inbox=inbox, outbox=outbox, vault=vault),
         messages=Messages(database=messages_database, outbox=outbox, parties=parties, vault=vault),
         inbox=inbox,

@@ -120,6 +120,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """Part of the contract that this release does not carry out for a message.
     Metadata: `field`. UNIMPLEMENTED, 501.
     """
+    ERROR_REASON_MAILBOX_OBLIGATORY: _ErrorReason.ValueType  # 40
+    """The owner, an organisation, must have the mailbox by law: it can be neither
+    closed nor opted out of. FAILED_PRECONDITION, 400.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why the messages service refused. Travels in `google.rpc.ErrorInfo` without
@@ -224,5 +228,9 @@ INVALID_ARGUMENT, 400.
 ERROR_REASON_FEATURE_NOT_AVAILABLE: ErrorReason.ValueType  # 28
 """Part of the contract that this release does not carry out for a message.
 Metadata: `field`. UNIMPLEMENTED, 501.
+"""
+ERROR_REASON_MAILBOX_OBLIGATORY: ErrorReason.ValueType  # 40
+"""The owner, an organisation, must have the mailbox by law: it can be neither
+closed nor opted out of. FAILED_PRECONDITION, 400.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -1,0 +1,118 @@
+"""SQL of mailboxes beyond opening and reading: what closes, stops, finds and erases them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+from services.messages.store import MAILBOX_COLUMNS
+from services.runtime.database import Connection, Database, Row
+
+
+async def lock_mailbox(transaction: Connection, mailbox_id: UUID) -> Row | None:
+    """A mailbox, locked against another's change."""
+    return await transaction.fetchrow(
+        f"select {MAILBOX_COLUMNS} from mailbox where mailbox_id = $1 for update", mailbox_id
+    )
+
+
+async def set_state(
+    transaction: Connection, mailbox_id: UUID, *, state: int, opt_out_end_time: datetime | None
+) -> Row | None:
+    """The mailbox in another state; its etag changes with it."""
+    return await transaction.fetchrow(
+        "update mailbox set state = $2, opt_out_end_time = $3, version = version + 1 where mailbox_id = $1"
+        f" returning {MAILBOX_COLUMNS}",
+        mailbox_id,
+        state,
+        opt_out_end_time,
+    )
+
+
+async def erase(transaction: Connection, mailbox_id: UUID) -> Row | None:
+    """The mailbox without its key."""
+    return await transaction.fetchrow(
+        "update mailbox set state = 4, opt_out_end_time = null, data_key = null, version = version + 1"
+        f" where mailbox_id = $1 returning {MAILBOX_COLUMNS}",
+        mailbox_id,
+    )
+
+
+async def erase_attachments(transaction: Connection, mailbox_id: UUID) -> list[UUID]:
+    """Marks as deleted, and destroys the keys of, attachments that no other open mailbox has; returns them."""
+    rows = await transaction.fetch(
+        "update attachment a set state = 7, expire_time = null, data_key = null where attachment_id in"
+        " (select u.attachment_id from message_attachment u join message m using (message_id) where m.mailbox_id = $1)"
+        " and not exists (select from message_attachment u join message m using (message_id)"
+        " join mailbox b using (mailbox_id)"
+        " where u.attachment_id = a.attachment_id and b.mailbox_id <> $1 and b.data_key is not null)"
+        " returning attachment_id",
+        mailbox_id,
+    )
+    return [row["attachment_id"] for row in rows]
+
+
+async def record_audit(
+    transaction: Connection,
+    *,
+    audit_id: UUID,
+    method: str,
+    actor: bytes,
+    mailbox_id: UUID,
+    reason: str,
+    now: datetime,
+) -> None:
+    """Records an act on a mailbox that is not its owner's."""
+    await transaction.execute(
+        "insert into audit_record (audit_id, method, actor, mailbox_id, reason, time) values ($1, $2, $3, $4, $5, $6)",
+        audit_id,
+        method,
+        actor,
+        mailbox_id,
+        reason,
+        now,
+    )
+
+
+async def look_up(
+    database: Database,
+    parties: Sequence[str],
+    *,
+    access_ids: Sequence[UUID],
+    audit_id: UUID,
+    unit_id: str,
+    method: str,
+    actor: bytes,
+    asked: int,
+    now: datetime,
+) -> list[Row]:
+    """The mailboxes of parties, each named once, in one statement with the records of the look-up.
+
+    The owner of each mailbox that was found reads of it in its list of
+    accesses; the operator, in the audit record.
+    """
+    return await database.fetch(
+        """
+        with found as (
+            select b.mailbox_id, b.party, b.state, b.data_key, b.opt_out_end_time, a.access_id
+            from unnest($1::text[], $2::uuid[]) as a (party, access_id) join mailbox b using (party)
+            where b.data_key is not null
+        ), shown as (
+            insert into access_record (access_id, mailbox_id, method, actor, time)
+            select access_id, mailbox_id, $5, $6, $8 from found
+        ), noted as (
+            insert into audit_record (audit_id, method, actor, unit_id, asked, found, time)
+            select $3, $5, $6, $4, $7, count(*), $8 from found
+        )
+        select mailbox_id, party, state, data_key, opt_out_end_time from found
+        """,
+        parties,
+        access_ids,
+        audit_id,
+        unit_id,
+        method,
+        actor,
+        asked,
+        now,
+    )
