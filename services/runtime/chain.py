@@ -9,7 +9,8 @@ this order:
 3. peer: the certificate must be the edge's, or that of a service on the
    method's list (`access.callers`);
 4. caller: the edge's calls carry a client's token, verified again here;
-5. scopes: all of `access.scopes` must be in the token;
+5. scopes: all of `access.scopes` must be in the token; a token that rests on a
+   mandate must be wanted (`access.on_behalf`);
 6. validation of the shape that the contract declares (protovalidate).
 
 A method that the servicer does not have answers METHOD_NOT_IMPLEMENTED after
@@ -56,6 +57,7 @@ class Policy:
     """Full name: "solmu.messages.v1.MessageService.SendMessage"."""
     scopes: frozenset[str]
     callers: frozenset[str]
+    on_behalf: bool
 
     @classmethod
     def of(cls, method: MethodDescriptor) -> Policy:
@@ -63,7 +65,7 @@ class Policy:
         access = method.GetOptions().Extensions[access_pb2.access]
         if not access.scopes and not access.callers:
             raise ValueError(f"{method.full_name} does not say who may call it: the option access is missing")
-        return cls(method.full_name, frozenset(access.scopes), frozenset(access.callers))
+        return cls(method.full_name, frozenset(access.scopes), frozenset(access.callers), access.on_behalf)
 
 
 class Chain:
@@ -194,6 +196,8 @@ class Chain:
         if not policy.scopes <= client.scopes:
             scope = " ".join(sorted(policy.scopes))
             raise PermissionDenied("SCOPE_MISSING", f"the access token needs the scope {scope}", scope=scope)
+        if client.actor and not policy.on_behalf:
+            raise PermissionDenied("MANDATE_NOT_ENOUGH", "the method is not open to those who act by a mandate")
         return client
 
 

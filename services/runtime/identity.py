@@ -46,7 +46,13 @@ class Caller:
     client_id: str = ""
     """The client (information system) that the token was issued to; empty for services."""
     party: str = ""
-    """Whom the client acts for by itself: `organisations/...` or `persons/...`; empty for services."""
+    """In whose name it calls: `organisations/...` or `persons/...`; empty for services."""
+    actor: str = ""
+    """Who acts in that name by a mandate (RFC 8693, section 4.1), a party name; empty where the party itself calls."""
+    acr: str = ""
+    """How surely the person is known: "http://eidas.europa.eu/LoA/" and low, substantial or high; empty for unknown."""
+    authorization_details: tuple[Mapping[str, Any], ...] = ()
+    """The mandates that the token rests on (RFC 9396), each with `type` "mandate", `theme` and `mandates`."""
     scopes: frozenset[str] = frozenset()
     """What the token allows."""
     token_id: str = ""
@@ -173,9 +179,19 @@ class TokenVerifier:
         not_before = claims.get("nbf", claims["iat"])
         if type(not_before) is not int:
             raise Unauthenticated("TOKEN_INVALID", "the access token has times that are no whole numbers")
+        _check_representation(claims)
         if claims["exp"] + CLOCK_SKEW <= now or not_before > now + CLOCK_SKEW:
             raise Unauthenticated("TOKEN_EXPIRED", "the access token has expired, or is not valid yet")
         return claims
+
+
+def _check_representation(claims: Mapping[str, Any]) -> None:
+    """Who acts and by what, where the token says so: of the types that a Caller has."""
+    acting, details = claims.get("act", {"sub": "nobody"}), claims.get("authorization_details", [])
+    named = isinstance(acting, dict) and isinstance(acting.get("sub"), str) and acting["sub"]
+    listed = isinstance(details, list) and all(isinstance(detail, dict) for detail in details)
+    if not named or not listed or not isinstance(claims.get("acr", ""), str):
+        raise Unauthenticated("TOKEN_INVALID", "the access token has claims of the wrong type")
 
 
 def _bound_to(claims: Mapping[str, Any]) -> str:
@@ -210,6 +226,9 @@ class Authenticator:
             service="edge",
             client_id=claims["client_id"],
             party=claims["sub"],
+            actor=claims["act"]["sub"] if "act" in claims else "",
+            acr=claims.get("acr", ""),
+            authorization_details=tuple(claims.get("authorization_details", ())),
             scopes=frozenset(claims["scope"].split()),
             token_id=claims["jti"],
             expires=claims["exp"],

@@ -151,6 +151,17 @@ async def test_a_scope_that_is_missing_is_named(address: Address, authority: pki
         )
 
 
+async def test_a_token_that_rests_on_a_mandate_opens_no_method_that_does_not_ask_for_it(
+    address: Address, authority: pki.Authority
+):
+    mandate = {"type": "mandate", "theme": "themes/building-permits", "mandates": ["mandates/1"]}
+    claims = {"act": {"sub": "persons/aaaaaaaaaaaaaaaaaaaaaaaaaa"}, "authorization_details": [mandate]}
+    async with calling(address, certificate(authority, "edge")) as channel:
+        fault = await refusal(channel, metadata=edge_metadata(**claims))
+        assert (fault.code, fault.reason) == ("PERMISSION_DENIED", "MANDATE_NOT_ENOUGH")
+        assert (await refusal(channel, metadata=edge_metadata(act={"sub": ""}))).reason == "TOKEN_INVALID"
+
+
 async def test_a_service_that_is_not_on_the_list_is_refused_whatever_it_carries(
     address: Address, authority: pki.Authority
 ):

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dsolmu/options/v1/access.proto\x12\x10solmu.options.v1\x1a google/protobuf/descriptor.proto\"]\n\x06\x41\x63\x63\x65ss\x12\x0e\n\x06scopes\x18\x01 \x03(\t\x12\x0f\n\x07\x63\x61llers\x18\x02 \x03(\t\x12\x19\n\x11max_request_bytes\x18\x03 \x01(\x03\x12\x17\n\x0ftimeout_seconds\x18\x04 \x01(\x05:J\n\x06\x61\x63\x63\x65ss\x12\x1e.google.protobuf.MethodOptions\x18\xb4\x87\x03 \x01(\x0b\x32\x18.solmu.options.v1.Accessb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dsolmu/options/v1/access.proto\x12\x10solmu.options.v1\x1a google/protobuf/descriptor.proto\"p\n\x06\x41\x63\x63\x65ss\x12\x0e\n\x06scopes\x18\x01 \x03(\t\x12\x0f\n\x07\x63\x61llers\x18\x02 \x03(\t\x12\x19\n\x11max_request_bytes\x18\x03 \x01(\x03\x12\x17\n\x0ftimeout_seconds\x18\x04 \x01(\x05\x12\x11\n\ton_behalf\x18\x05 \x01(\x08:J\n\x06\x61\x63\x63\x65ss\x12\x1e.google.protobuf.MethodOptions\x18\xb4\x87\x03 \x01(\x0b\x32\x18.solmu.options.v1.Accessb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,5 +33,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'solmu.options.v1.access_pb2
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ACCESS']._serialized_start=85
-  _globals['_ACCESS']._serialized_end=178
+  _globals['_ACCESS']._serialized_end=197
 # @@protoc_insertion_point(module_scope)

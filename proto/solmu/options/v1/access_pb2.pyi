@@ -35,6 +35,7 @@ class Access(_message.Message):
     CALLERS_FIELD_NUMBER: _builtins.int
     MAX_REQUEST_BYTES_FIELD_NUMBER: _builtins.int
     TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
+    ON_BEHALF_FIELD_NUMBER: _builtins.int
     max_request_bytes: _builtins.int
     """Largest request body that the edge lets through, in bytes, over the whole
     stream where the method takes one. 0: 1 MiB.
@@ -42,6 +43,12 @@ class Access(_message.Message):
     timeout_seconds: _builtins.int
     """Longest time for one call at the edge, in seconds. 0: 15 for a unary
     call, 3600 for a stream.
+    """
+    on_behalf: _builtins.bool
+    """Whether an access token that rests on a mandate will do: one with the claim
+    `act`, whose subject is the principal. The method then holds the call to the
+    theme of the mandate, which the token names. False: such a token is refused
+    with `MANDATE_NOT_ENOUGH`.
     """
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -62,10 +69,11 @@ class Access(_message.Message):
         callers: _abc.Iterable[_builtins.str] | None = ...,
         max_request_bytes: _builtins.int = ...,
         timeout_seconds: _builtins.int = ...,
+        on_behalf: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["callers", b"callers", "max_request_bytes", b"max_request_bytes", "scopes", b"scopes", "timeout_seconds", b"timeout_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["callers", b"callers", "max_request_bytes", b"max_request_bytes", "on_behalf", b"on_behalf", "scopes", b"scopes", "timeout_seconds", b"timeout_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

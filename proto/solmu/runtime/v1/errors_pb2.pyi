@@ -114,6 +114,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The access token has been taken back. Get a new one.
     UNAUTHENTICATED, 401.
     """
+    ERROR_REASON_MANDATE_NOT_ENOUGH: _ErrorReason.ValueType  # 25
+    """The access token is one for acting on another's behalf, and the method is
+    not open to a mandate. PERMISSION_DENIED, 403.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused before it reached the subject of the service.
@@ -215,5 +219,9 @@ The status says what it is about.
 ERROR_REASON_TOKEN_REVOKED: ErrorReason.ValueType  # 24
 """The access token has been taken back. Get a new one.
 UNAUTHENTICATED, 401.
+"""
+ERROR_REASON_MANDATE_NOT_ENOUGH: ErrorReason.ValueType  # 25
+"""The access token is one for acting on another's behalf, and the method is
+not open to a mandate. PERMISSION_DENIED, 403.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
