@@ -109,7 +109,7 @@ class OAuth:
             "jwks_uri": issuer + KEYS_PATH,
             "scopes_supported": list(scopes),
             "response_types_supported": [],
-            "grant_types_supported": ["client_credentials"],
+            "grant_types_supported": ["client_credentials", "urn:ietf:params:oauth:grant-type:token-exchange"],
             "tls_client_certificate_bound_access_tokens": True,
         }
         for name, path in endpoints.items():
@@ -132,6 +132,8 @@ class OAuth:
         """Issues an access token."""
         issued = await self._call("IssueToken", await _request(request, tokens_pb2.IssueTokenRequest, "grant_type"))
         members = {field.name: value for field, value in issued.ListFields()}
+        if issued.authorization_details:
+            members["authorization_details"] = json.loads(issued.authorization_details)
         return web.json_response(members, headers=_NOT_STORED)
 
     @_as_oauth

@@ -12,12 +12,15 @@ from services.authorisations import declared, token_store
 from services.authorisations.authentication import Authenticator
 from services.authorisations.client_servicer import ClientServicer
 from services.authorisations.clients import Rules
+from services.authorisations.exchanger import Exchanger
+from services.authorisations.identity_providers import IdentityProviders
 from services.authorisations.keyring import KeyRing
 from services.authorisations.settings import Settings
 from services.authorisations.surface import surface
 from services.authorisations.token_servicer import KeyServicer, TokenServicer
 from services.runtime import config, contracts
 from services.runtime.foundation import lay
+from services.runtime.identity import TokenVerifier
 from services.runtime.parties import PartyNames
 from services.runtime.server import run
 
@@ -35,6 +38,7 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
     parties = PartyNames(key=settings.party_key, test_mode=settings.test_mode)
     rules = Rules(known_scopes=contracts.scopes(), trust_domain=f"spiffe://{settings.node}/")
     keys = KeyRing(folder=settings.token_keys, clock=now)
+    providers = IdentityProviders(settings.identity_providers, parties=parties)
     declarations = declared.read(settings.clients, parties=parties, rules=rules, now=now()) if settings.clients else []
     foundation = await lay(
         "authorisations",
@@ -46,6 +50,7 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
     )
     await declared.apply(foundation.database, declarations)
     foundation.tasks.start(keys.follow())
+    foundation.tasks.start(providers.follow())
     clients = ClientServicer(
         database=foundation.database,
         outbox=foundation.outbox,
@@ -54,11 +59,14 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
         rules=rules,
         clock=now,
     )
+    verifier = TokenVerifier(issuer=settings.issuer, fetch=keys.key_set)
     tokens = TokenServicer(
         database=foundation.database,
         outbox=foundation.outbox,
         revocations=foundation.revocations,
         authenticator=Authenticator(database=foundation.database, issuer=settings.issuer, clock=now),
+        exchanger=Exchanger(providers=providers, verifier=verifier, mandates=None, issuer=settings.issuer, clock=now),
+        verifier=verifier,
         keys=keys,
         issuer=settings.issuer,
         clock=now,

@@ -33,9 +33,6 @@ MAX_BEHIND = 10
 
 MAX_JTI_CHARACTERS = 255
 
-LAST_INSTANT = 2**36
-"""In seconds since 1970, some two thousand years on: later ones overflow the calendar."""
-
 MAX_KEYS = 16
 """Keys of one client: a few algorithms, in the middle of a rotation."""
 
@@ -135,6 +132,6 @@ def _instant(claims: dict[str, Any], name: str) -> float | None:
     if name not in claims:
         return None
     value = claims[name]
-    if type(value) not in (int, float) or not abs(value) < LAST_INSTANT:
+    if type(value) not in (int, float) or not abs(value) < jws.LAST_INSTANT:
         raise NotProven(f"{name} is not a time")
     return float(value)

@@ -17,4 +17,7 @@ class Settings(ServiceSettings):
         "SOLMU_TEST_MODE", flag, default=False, doc="yes lets in identity codes that registers set aside for testing"
     )
     token_keys: Path = setting("SOLMU_TOKEN_KEYS", folder, doc="folder of the keys that sign tokens, *.pem on P-256")
+    identity_providers: Path | None = setting(
+        "SOLMU_IDENTITY_PROVIDERS", file, default=None, doc="JSON file of the identity providers whose log-ins count"
+    )
     clients: Path | None = setting("SOLMU_CLIENTS", file, default=None, doc="JSON file of clients to register at start")

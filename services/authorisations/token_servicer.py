@@ -10,17 +10,16 @@ from typing import Any
 
 from solmu.authorisations.v1 import tokens_pb2
 
-from services.authorisations import events, grants, token_store, translate
+from services.authorisations import events, exchange, grants, token_store, translate
 from services.authorisations.authentication import Authenticator
+from services.authorisations.exchange import TOKEN_EXCHANGE
+from services.authorisations.exchanger import Exchanger
 from services.authorisations.keyring import KeyRing
 from services.runtime.database import Database
 from services.runtime.errors import InvalidArgument, Unauthenticated
 from services.runtime.identity import TokenVerifier
 from services.runtime.outbox import Outbox
 from services.runtime.revocations import Revocations
-
-BEARER = "Bearer"
-"""RFC 8705, section 3: a token that is bound to a certificate still travels as a bearer token."""
 
 
 class TokenServicer:
@@ -39,6 +38,8 @@ class TokenServicer:
         outbox: Outbox,
         revocations: Revocations,
         authenticator: Authenticator,
+        exchanger: Exchanger,
+        verifier: TokenVerifier,
         keys: KeyRing,
         issuer: str,
         clock: Callable[[], datetime],
@@ -49,31 +50,41 @@ class TokenServicer:
         self._revocations = revocations
         self._authenticator = authenticator
         self._keys = keys
-        self._verifier = TokenVerifier(issuer=issuer, fetch=keys.key_set, clock=lambda: clock().timestamp())
+        self._exchanger = exchanger
+        self._verifier = verifier
         self._issuer = issuer
         self._clock = clock
         self._new_id = new_id
 
     async def IssueToken(self, request: tokens_pb2.IssueTokenRequest) -> tokens_pb2.IssueTokenResponse:
         """Issues an access token to a client that is proven."""
-        asked = translate.asked(request)
+        asked, certificate = translate.asked(request), request.certificate.sha256
         grants.examine(asked, audience=self._issuer)
         client = await self._authenticator.client(translate.shown(request))
-        scopes = grants.client_credentials(asked, client)
+        if asked.grant_type == grants.CLIENT_CREDENTIALS:
+            basis = grants.client_credentials(client)
+        else:
+            asked_of_exchange = translate.exchanged(request)
+            basis = await self._exchanger.basis(asked_of_exchange, client, certificate_sha256=certificate)
         claims = grants.access_token(
             client=client,
-            scopes=scopes,
-            certificate_sha256=request.certificate.sha256,
+            basis=basis,
+            scopes=grants.scopes(asked, basis),
+            certificate_sha256=certificate,
             issuer=self._issuer,
             issued_at=int(self._clock().timestamp()),
             token_id=self._new_id().urn,
         )
-        return tokens_pb2.IssueTokenResponse(
-            access_token=self._keys.sign(claims),
-            token_type=BEARER,
-            expires_in=grants.TOKEN_LIFETIME,
-            scope=claims["scope"],
-        )
+        if basis.origin:
+            await self._keep(claims, basis.origin)
+        return translate.issued(claims, self._keys.sign(claims), exchanged=asked.grant_type == TOKEN_EXCHANGE)
+
+    async def _keep(self, claims: dict[str, Any], origin: str) -> None:
+        """Notes what a token was exchanged from. Raises InvalidArgument where that has been taken back."""
+        expires = datetime.fromtimestamp(claims["exp"], UTC)
+        async with self._database.transaction() as transaction:
+            if not await token_store.keep_exchanged(transaction, claims["jti"], origin=origin, expire_time=expires):
+                raise exchange.refused()
 
     async def IntrospectToken(self, request: tokens_pb2.IntrospectTokenRequest) -> tokens_pb2.IntrospectTokenResponse:
         """Says whether a token of the client that asks is good, and what it holds."""
@@ -84,12 +95,15 @@ class TokenServicer:
             claims is None
             or claims["client_id"] != client.client_id
             or await token_store.refused(self._database, claims["jti"])
+            or not await self._exchanger.in_force(claims)
         ):
             return tokens_pb2.IntrospectTokenResponse(active=False)
-        return tokens_pb2.IntrospectTokenResponse(active=True, claims=json.dumps({**claims, "token_type": BEARER}))
+        return tokens_pb2.IntrospectTokenResponse(
+            active=True, claims=json.dumps({**claims, "token_type": translate.BEARER})
+        )
 
     async def RevokeToken(self, request: tokens_pb2.RevokeTokenRequest) -> tokens_pb2.RevokeTokenResponse:
-        """Takes a token back, here at once and elsewhere by the event that commits with it."""
+        """Takes back a token and all that was exchanged from it: here at once, elsewhere by events."""
         client = await self._authenticator.client(translate.shown(request))
         claims = await self._good(request.token)
         if claims is None:  # RFC 7009, 2.2: what the client wants is the case already
@@ -100,11 +114,13 @@ class TokenServicer:
         return tokens_pb2.RevokeTokenResponse()
 
     async def _take_back(self, claims: dict[str, Any]) -> None:
-        token_id, expires = claims["jti"], datetime.fromtimestamp(claims["exp"], UTC)
+        expires = datetime.fromtimestamp(claims["exp"], UTC)
         async with self._database.transaction() as transaction:
-            if await token_store.refuse_token(transaction, token_id, expire_time=expires):
-                event = events.token_revoked(token_id, expire_time=expires, now=self._clock())
-                await self._outbox.append(transaction, [event])
+            refused = await token_store.refuse_token(transaction, claims["jti"], expire_time=expires)
+            taken = [
+                events.token_revoked(token_id, expire_time=until, now=self._clock()) for token_id, until in refused
+            ]
+            await self._outbox.append(transaction, taken)
         self._outbox.wake()
         await self._revocations.look()
 

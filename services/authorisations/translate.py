@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 from solmu.authorisations.v1 import clients_pb2, tokens_pb2
 
-from services.authorisations import assertions, clients
+from services.authorisations import assertions, clients, exchange
 from services.authorisations.authentication import Shown
 from services.authorisations.clients import Authentication, Changes, Client, Rules
 from services.authorisations.grants import Asked
 from services.runtime.errors import InvalidArgument, Unimplemented
 from services.runtime.parties import PartyNames
+
+BEARER = "Bearer"
+"""RFC 8705, section 3: a token that is bound to a certificate still travels as a bearer token."""
 
 CHANGEABLE = ("display_name", "scopes", "certificate_uri", "authentication", "jwks")
 """Fields of a client that an update may name."""
@@ -97,6 +103,32 @@ def asked(request: tokens_pb2.IssueTokenRequest) -> Asked:
         scope=request.scope,
         resource=request.resource,
         authorization_details=bool(request.authorization_details),
+    )
+
+
+def issued(claims: Mapping[str, Any], token: str, *, exchanged: bool) -> tokens_pb2.IssueTokenResponse:
+    """The answer with a token of these claims (RFC 6749, section 5.1; RFC 8693, section 2.2.1; RFC 9396, section 7)."""
+    details = claims.get("authorization_details")
+    return tokens_pb2.IssueTokenResponse(
+        access_token=token,
+        token_type=BEARER,
+        expires_in=claims["exp"] - claims["iat"],
+        scope=claims["scope"],
+        issued_token_type=exchange.ACCESS_TOKEN if exchanged else "",
+        authorization_details=json.dumps(details) if details else "",
+    )
+
+
+def exchanged(request: tokens_pb2.IssueTokenRequest) -> exchange.Asked:
+    """The parameters of a token exchange."""
+    return exchange.Asked(
+        subject_token=request.subject_token,
+        subject_token_type=request.subject_token_type,
+        actor_token=request.actor_token,
+        actor_token_type=request.actor_token_type,
+        requested_token_type=request.requested_token_type,
+        audience=request.audience,
+        authorization_details=request.authorization_details,
     )
 
 

@@ -33,6 +33,9 @@ RS256 = "RS256"
 MIN_RSA_BITS = 2048
 """RFC 7518, section 3.3."""
 
+LAST_INSTANT = 2**36
+"""Seconds since 1970, some two thousand years on: times in claims from there on overflow the calendar."""
+
 _COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*\.[A-Za-z0-9_-]+")
 _ALGORITHMS: Mapping[tuple[object, object], tuple[str, ...]] = {
     ("EC", "P-256"): (ES256,),

@@ -14,9 +14,12 @@ from solmu.types.v1.types_pb2 import NationalIdentifier
 
 from services.authorisations.authentication import Authenticator
 from services.authorisations.client_servicer import ClientServicer
+from services.authorisations.exchanger import Exchanger, Mandates
+from services.authorisations.identity_providers import IdentityProviders
 from services.authorisations.keyring import KeyRing
 from services.authorisations.token_servicer import TokenServicer
 from services.runtime.database import Database
+from services.runtime.identity import TokenVerifier
 from services.runtime.outbox import Outbox
 from services.runtime.parties import PartyNames
 from services.runtime.revocations import Revocations
@@ -64,7 +67,14 @@ def ticking(start: datetime) -> Callable[[], datetime]:
     return lambda: start + timedelta(seconds=next(seconds))
 
 
-def assemble(database: Database, folder: Path, *, clock: Callable[[], datetime] | None = None) -> Service:
+def assemble(
+    database: Database,
+    folder: Path,
+    *,
+    clock: Callable[[], datetime] | None = None,
+    providers: Path | None = None,
+    mandates: Mandates | None = None,
+) -> Service:
     """The service, with one signing key in `folder`, and its own time where none is given."""
     clock = clock or ticking(NOW)
     key_file(folder, "20260101T000000Z.pem")
@@ -76,11 +86,20 @@ def assemble(database: Database, folder: Path, *, clock: Callable[[], datetime] 
         database=database, outbox=outbox, revocations=revocations, parties=PARTIES, rules=RULES, clock=clock
     )
     authenticator = Authenticator(database=database, issuer=ISSUER, clock=clock)
+    verifier = TokenVerifier(issuer=ISSUER, fetch=keys.key_set, clock=lambda: clock().timestamp())
     tokens = TokenServicer(
         database=database,
         outbox=outbox,
         revocations=revocations,
         authenticator=authenticator,
+        exchanger=Exchanger(
+            providers=IdentityProviders(providers, parties=PARTIES),
+            verifier=verifier,
+            mandates=mandates,
+            issuer=ISSUER,
+            clock=clock,
+        ),
+        verifier=verifier,
         keys=keys,
         issuer=ISSUER,
         clock=clock,

@@ -11,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from services.authorisations.grants import access_token
+from services.authorisations.grants import access_token, client_credentials
 from services.authorisations.keyring import KeyRing
 from services.authorisations.keys import PUBLISH_BEFORE_USE
 from services.runtime.config import ConfigError
@@ -46,6 +46,7 @@ async def test_a_token_is_taken_by_the_verifier_that_every_service_uses(tmp_path
     ring = KeyRing(folder=tmp_path, clock=Clock(NOW))
     claims = access_token(
         client=client(),
+        basis=client_credentials(client()),
         scopes=("messages.send",),
         certificate_sha256=CERTIFICATE,
         issuer=ISSUER,

@@ -92,6 +92,18 @@ async def test_a_token_is_issued(client: TestClient[web.Request, web.Application
     ]
 
 
+async def test_an_exchanged_token_is_answered_with_its_type_and_details(
+    client: TestClient[web.Request, web.Application], service: Service
+) -> None:
+    service.responses["IssueToken"] = tokens_pb2.IssueTokenResponse(
+        access_token="a.b.c", issued_token_type="t", authorization_details='[{"type": "mandate"}]'
+    )
+    form = "grant_type=urn:ietf:params:oauth:grant-type:token-exchange&client_id=city&subject_token=x.y.z"
+    document = await (await ask(client, f"{form}&subject_token_type=s&authorization_details=[]")).json()
+    assert (document["issued_token_type"], document["authorization_details"]) == ("t", [{"type": "mandate"}])
+    assert (service.requests[0].subject_token_type, service.requests[0].authorization_details) == ("s", "[]")
+
+
 async def test_unknown_and_empty_parameters_are_ignored(
     client: TestClient[web.Request, web.Application], service: Service
 ) -> None:
@@ -245,7 +257,7 @@ async def test_the_metadata_is_what_rfc_8414_and_rfc_8705_ask_for(
         "jwks_uri": f"{ORIGIN}/oauth2/jwks",
         "scopes_supported": ["messages.read", "messages.send"],
         "response_types_supported": [],
-        "grant_types_supported": ["client_credentials"],
+        "grant_types_supported": ["client_credentials", "urn:ietf:params:oauth:grant-type:token-exchange"],
         "introspection_endpoint": f"{ORIGIN}/oauth2/introspect",
         "revocation_endpoint": f"{ORIGIN}/oauth2/revoke",
         **{

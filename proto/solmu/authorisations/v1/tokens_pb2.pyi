@@ -108,14 +108,16 @@ class IssueTokenRequest(_message.Message):
     issuer as its only audience, used once.
     """
     subject_token: _builtins.str
-    """Token exchange: whom the new token is about. An id_token of a trusted
-    identity provider, or an access token of this node.
+    """Token exchange: an id_token of a trusted identity provider that was issued
+    to this client, which becomes a token of the person; or an access token of
+    this node, the client's own or a person's, whose party is who acts in the
+    new one. One that rests on a mandate already is refused.
     """
     subject_token_type: _builtins.str
     """Token exchange: the type of `subject_token` (RFC 8693, section 3)."""
     actor_token: _builtins.str
-    """Token exchange: who acts. A person's access token, where the subject is
-    another party than the person.
+    """Token exchange: refused with `OAUTH_INVALID_REQUEST`. Who acts is said by
+    `subject_token`: the principal of a mandate has no token to show.
     """
     actor_token_type: _builtins.str
     """Token exchange: the type of `actor_token`."""
@@ -130,7 +132,8 @@ class IssueTokenRequest(_message.Message):
     authorization_details: _builtins.str
     """Token exchange on behalf of another: a JSON array of RFC 9396 with one
     object of type "mandate" that has the members `principal` (a party name),
-    `theme` and, where the theme asks for it, `specifier`.
+    `theme` and, where the theme asks for it, `specifier`. Needed where the
+    subject token is an access token, refused where it is an id_token.
     """
     code: _builtins.str
     """Authorisation code: the code of `LogInService.FinishLogIn`, used once."""
