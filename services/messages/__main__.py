@@ -20,7 +20,9 @@ from solmu.messages.v1 import (
 
 from services.messages import housekeeping
 from services.messages.blobs import Blobs
+from services.messages.clamd import Clamd, place
 from services.messages.feed import Feed
+from services.messages.scanning import Scanning
 from services.messages.servicers.attachments import Attachments
 from services.messages.servicers.feed import Feeds
 from services.messages.servicers.inbox import Inbox
@@ -44,6 +46,9 @@ class Settings(ServiceSettings):
     root_key: bytes = setting("SOLMU_ROOT_KEY", config.key, doc="file of 32 bytes under which data keys are wrapped")
     party_key: bytes = setting(
         "SOLMU_PARTY_KEY", config.key, doc="file of 32 bytes that turns identity codes into names"
+    )
+    clamd: Address | Path | None = setting(
+        "SOLMU_CLAMD", place, default=None, doc="host:port of clamd, or unix: and its socket; attachments wait for it"
     )
     test_mode: bool = setting("SOLMU_TEST_MODE", config.flag, default=False, doc="yes: take test identity codes")
 
@@ -80,6 +85,12 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
     )
     base.tasks.start(housekeeping.run(database=database, blobs=blobs))
 
+    scanning = None
+    if settings.clamd is not None:
+        clamd = Clamd(settings.clamd)
+        scanning = Scanning(database=database, blobs=blobs, vault=vault, outbox=outbox, clamd=clamd)
+        base.tasks.start(scanning.run())
+
     inbox = Inbox(database=database, outbox=outbox, vault=vault)
     contract = (
         (units_pb2, "UnitService", Units(database=database, parties=parties)),
@@ -87,7 +98,7 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
         (
             attachments_pb2,
             "AttachmentService",
-            Attachments(database=database, blobs=blobs, inbox=inbox, outbox=outbox, vault=vault),
+            Attachments(database=database, blobs=blobs, inbox=inbox, outbox=outbox, vault=vault, scanning=scanning),
         ),
         (messages_pb2, "MessageService", Messages(database=database, outbox=outbox, parties=parties, vault=vault)),
         (inbox_pb2, "InboxService", inbox),

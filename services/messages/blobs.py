@@ -14,14 +14,19 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import hashlib
+import io
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 from uuid import UUID
 
 from services.runtime.errors import Aborted, Internal
 from services.runtime.sealing import NONCE_BYTES, Sealer
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 PIECE = 256 * 1024
 """Bytes of content in a frame: large enough that sealing costs nothing, small enough to hold many streams."""
@@ -74,6 +79,16 @@ class Blobs:
                     raise Internal("INTERNAL", "an attachment is not whole")
                 yield piece[skip:] if skip else piece
                 skip = 0
+        finally:
+            os.close(descriptor)
+
+    @contextmanager
+    def opened(self, blob: UUID, sealer: Sealer, *, size: int) -> Iterator[BinaryIO]:
+        """The content as a file that can be read at any place, for libraries that want one; blocks."""
+        descriptor = os.open(self._path(blob), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            with io.BufferedReader(_File(descriptor, sealer, str(blob), size), PIECE) as file:
+                yield file
         finally:
             os.close(descriptor)
 
@@ -161,6 +176,44 @@ class Writer:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+class _File(io.RawIOBase):
+    """The content of a blob as a file."""
+
+    def __init__(self, descriptor: int, sealer: Sealer, blob: str, size: int) -> None:
+        self._descriptor = descriptor
+        self._sealer = sealer
+        self._blob = blob
+        self._size = size
+        self._place = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._place
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._size}[whence]
+        if start + offset < 0:
+            raise OSError("before the beginning")
+        self._place = start + offset
+        return self._place
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        if self._place >= self._size:
+            return 0
+        index, skip = divmod(self._place, PIECE)
+        piece = _read_piece(self._descriptor, self._sealer, self._blob, index)[skip:]
+        into = memoryview(buffer).cast("B")
+        count = min(len(piece), len(into))
+        into[:count] = piece[:count]
+        self._place += count
+        return count
 
 
 def _read_piece(descriptor: int, sealer: Sealer, blob: str, index: int) -> bytes:

@@ -36,6 +36,14 @@ PAGE = 500
 KEPT_DAYS = 90
 """How long events are kept; the contract promises 60 days."""
 
+_SIMPLE_TYPES = {
+    "MessageAccepted": "message.accepted",
+    "MessageReleased": "message.released",
+    "MessageRejected": "message.rejected",
+    "MessageWithdrawn": "message.withdrawn",
+    "MessageClosed": "message.closed",
+    "InboundReceived": "inbound.received",
+}
 _DELIVERY_TYPES = {
     messages_pb2.Delivery.CHANNEL_ELECTRONIC: "delivery",
     messages_pb2.Delivery.CHANNEL_EXCHANGE: "delivery",
@@ -61,12 +69,14 @@ def entry(event: Received) -> tuple[str, feed_pb2.Event] | None:
     told.time.FromDatetime(event.time.astimezone(UTC))
     if isinstance(payload, events_pb2.DeliveryChanged):
         told.delivery.CopyFrom(payload.delivery)
+    if isinstance(payload, events_pb2.MessageRejected):
+        told.reason = payload.reason
     return reference.message.split("/")[1], told
 
 
 def _type(payload: Message) -> str | None:
-    if isinstance(payload, events_pb2.MessageAccepted):
-        return "message.accepted"
+    if (simple := _SIMPLE_TYPES.get(payload.DESCRIPTOR.name)) is not None:
+        return simple
     if isinstance(payload, events_pb2.DeliveryChanged):
         state = messages_pb2.Delivery.State.Name(payload.delivery.state).removeprefix("STATE_").lower()
         return f"{_DELIVERY_TYPES[payload.delivery.channel]}.{state}"

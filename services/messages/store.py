@@ -26,7 +26,7 @@ ATTACHMENT_COLUMNS = (
 MESSAGE_COLUMNS = (
     "m.message_id, m.unit_id, m.mailbox_id, m.direction, m.kind, m.state, m.idempotency_key, m.content,"
     " m.correlation_id, m.case_id, m.thread, m.sender_party, m.sender_client, m.create_time, m.release_time,"
-    " d.delivery_id, d.channel, d.state as delivery_state, d.update_time, d.open_time, d.actor"
+    " m.rejection, d.delivery_id, d.channel, d.state as delivery_state, d.update_time, d.open_time, d.actor"
 )
 
 MESSAGE_TABLES = "message m join delivery d using (message_id)"
@@ -138,7 +138,7 @@ async def unread(database: Database, mailbox_id: UUID) -> int:
     """How many messages in a mailbox have not been opened."""
     count: int = await database.fetchval(
         "select count(*) from message m join delivery d using (message_id)"
-        " where m.mailbox_id = $1 and d.open_time is null",
+        " where m.mailbox_id = $1 and d.open_time is null and m.release_time is not null",
         mailbox_id,
     )
     return count
@@ -208,6 +208,7 @@ class NewMessage:
             "state": 4,
             "create_time": self.now,
             "release_time": self.now,
+            "rejection": None,
             "channel": 1,
             "delivery_state": 2,
             "update_time": self.now,
@@ -296,7 +297,7 @@ async def messages_in_mailbox(
     """Messages in a mailbox, latest first, with their unit's display names."""
     return await database.fetch(
         f"select {MESSAGE_COLUMNS}, u.display_names from {MESSAGE_TABLES} join unit u using (unit_id)"
-        " where m.mailbox_id = $1 and ($2::uuid is null or m.message_id < $2)"
+        " where m.mailbox_id = $1 and m.release_time is not null and ($2::uuid is null or m.message_id < $2)"
         " and (not $3 or d.open_time is null) and ($4::uuid is null or m.thread = $4)"
         " order by m.message_id desc limit $5",
         mailbox_id,
@@ -311,7 +312,7 @@ async def message_in_mailbox(transaction: Connection, mailbox_id: UUID, message_
     """A message in a mailbox, its delivery locked against another's change."""
     return await transaction.fetchrow(
         f"select {MESSAGE_COLUMNS}, u.display_names from {MESSAGE_TABLES} join unit u using (unit_id)"
-        " where m.mailbox_id = $1 and m.message_id = $2 for update of d",
+        " where m.mailbox_id = $1 and m.message_id = $2 and m.release_time is not null for update of d",
         mailbox_id,
         message_id,
     )
@@ -395,35 +396,6 @@ async def attachment(database: Database, attachment_id: UUID) -> Row | None:
     return await database.fetchrow(
         f"select {ATTACHMENT_COLUMNS} from attachment where attachment_id = $1", attachment_id
     )
-
-
-async def set_attachment_ready(database: Database, attachment_id: UUID) -> Row | None:
-    """Records that all of the content is there; None where the attachment has been deleted meanwhile."""
-    return await database.fetchrow(
-        f"update attachment set state = 4 where attachment_id = $1 and state in (1, 4) returning {ATTACHMENT_COLUMNS}",
-        attachment_id,
-    )
-
-
-async def attach(
-    transaction: Connection, *, message_id: UUID, owner: str, attachments: Sequence[tuple[UUID, int, bool, str]]
-) -> set[UUID]:
-    """Binds an owner's attachments to a message; returns those that could be bound."""
-    ids = [attachment_id for attachment_id, *_ in attachments]
-    rows = await transaction.fetch(
-        "update attachment set expire_time = null"
-        " where attachment_id = any($1::uuid[]) and owner = $2 and state = 4 returning attachment_id",
-        ids,
-        owner,
-    )
-    bound = {row["attachment_id"] for row in rows}
-    if bound >= set(ids):
-        await transaction.executemany(
-            "insert into message_attachment (message_id, position, attachment_id, role, off_paper, language)"
-            " values ($1, $2, $3, $4, $5, $6)",
-            [(message_id, position, *row) for position, row in enumerate(attachments)],
-        )
-    return bound
 
 
 async def attachments_of(database: Database | Connection, message_ids: Sequence[UUID]) -> list[Row]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from uuid import UUID
@@ -9,8 +10,9 @@ from uuid import UUID
 from google.api import httpbody_pb2
 from solmu.messages.v1 import attachments_pb2
 
-from services.messages import files, store
+from services.messages import attachment_store, files, formats, store
 from services.messages.blobs import Blobs, Writer
+from services.messages.scanning import Scanning
 from services.messages.servicers import names, views
 from services.messages.servicers.inbox import Inbox
 from services.runtime import identity
@@ -32,8 +34,19 @@ MAX_PIECE = 1024 * 1024
 class Attachments:
     """Takes and gives attachments."""
 
-    def __init__(self, *, database: Database, blobs: Blobs, inbox: Inbox, outbox: Outbox, vault: Vault) -> None:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        blobs: Blobs,
+        inbox: Inbox,
+        outbox: Outbox,
+        vault: Vault,
+        scanning: Scanning | None,
+    ) -> None:
+        """Without `scanning`, the node has no scanner, and what is whole is ready."""
         self._database = database
+        self._scanning = scanning
         self._blobs = blobs
         self._inbox = inbox
         self._outbox = outbox
@@ -43,6 +56,7 @@ class Attachments:
         """Reserves an attachment; a repeat of the request id returns the first."""
         asked, attachment_id, owner, now = request.attachment, new_id(), identity.caller().party, names.now()
         name = files.file_name(asked.file_name)
+        formats.declared(name, asked.media_type)
         data_key = self._vault.new_key(owner=f"attachments/{attachment_id}")
         sealer = self._vault.sealer(data_key, owner=f"attachments/{attachment_id}")
         request_id = UUID(request.request_id) if request.request_id else None
@@ -96,7 +110,7 @@ class Attachments:
         if row["state"] != Attachment.STATE_CLEAN:
             raise FailedPrecondition(
                 "ATTACHMENT_NOT_READY",
-                "not all of the content is there",
+                "not all of the content is there, or it has not been found clean",
                 attachment=f"attachments/{row['attachment_id']}",
             )
         if request.offset > row["size_bytes"]:
@@ -151,11 +165,30 @@ class Attachments:
             writer.discard()
             raise
         await writer.finish()
-        ready = await store.set_attachment_ready(self._database, row["attachment_id"])
-        if ready is None:
+        try:
+            await asyncio.to_thread(self._check_format, row)
+        except InvalidArgument:
+            writer.discard()
+            raise
+        uploaded = await attachment_store.set_uploaded(
+            self._database, row["attachment_id"], scanned=self._scanning is not None, now=names.now()
+        )
+        if uploaded is None:
             writer.discard()
             raise not_found(f"attachments/{row['attachment_id']}")
-        return self._view(ready)
+        if self._scanning is not None:
+            self._scanning.wake()
+        return self._view(uploaded)
+
+    def _check_format(self, row: Row) -> None:
+        sealer = views.attachment_sealer(row, vault=self._vault)
+        with self._blobs.opened(row["attachment_id"], sealer, size=row["size_bytes"]) as file:
+            formats.check(
+                file,
+                file_name=views.file_name(row, vault=self._vault),
+                media_type=row["media_type"],
+                attachment=f"attachments/{row['attachment_id']}",
+            )
 
     def _view(self, row: Row) -> Attachment:
         whole = row["state"] != Attachment.STATE_RESERVED

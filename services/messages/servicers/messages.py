@@ -9,11 +9,11 @@ from uuid import UUID
 
 from solmu.messages.v1 import events_pb2, messages_pb2
 
-from services.messages import mailboxes, store
+from services.messages import attachment_store, holding, mailboxes, store
 from services.messages.servicers import names, views
 from services.runtime import identity, outbox, pages, status
 from services.runtime.database import Connection, Database, Row
-from services.runtime.errors import AlreadyExists, FailedPrecondition, Fault, InvalidArgument, Unimplemented, not_found
+from services.runtime.errors import AlreadyExists, Fault, InvalidArgument, Unimplemented, not_found
 from services.runtime.ids import new_id
 from services.runtime.outbox import Outbox
 from services.runtime.parties import PartyNames
@@ -21,6 +21,8 @@ from services.runtime.sealing import Vault
 
 Message = messages_pb2.Message
 Delivery = messages_pb2.Delivery
+Use = tuple[UUID, int, bool, str]
+"""How a message uses an attachment: which, its role, whether it is left off paper, its language."""
 
 NOT_YET = ("in_reply_to", "publish_time", "due_time", "paper", "notification", "template", "template_values")
 """Fields of the contract that this release would have to pass over: it refuses them instead."""
@@ -54,11 +56,10 @@ class Messages:
         if not await self._keep(message, request.message):
             return await self._repeated(unit_id, await look_up(), digest)
         self._outbox.wake()
-        attachments = (
-            await store.attachments_of(self._database, [message.message_id]) if request.message.attachments else []
-        )
+        if request.message.attachments:
+            return await self._shown(unit_id, message.message_id)
         content = views.content(request.message)
-        return views.message(message.row(), attachments, content=content, vault=self._vault)
+        return views.message(message.row(), [], content=content, vault=self._vault)
 
     async def SendMessages(
         self, requests: AsyncIterator[messages_pb2.SendMessagesRequest]
@@ -163,35 +164,28 @@ class Messages:
         ]
         if not asked.attachments:
             return await store.send(self._database, message, events, trace=self._outbox.trace())
+        wanted = _uses(asked)
         async with self._database.transaction() as transaction:
+            waits = await self._wait(transaction, message.sender_party, wanted)
+            if waits:
+                events = events[:1]
             if not await store.send(transaction, message, events, trace=self._outbox.trace()):
                 return False
-            await self._attach(transaction, message, asked)
+            await attachment_store.attach(transaction, message_id=message.message_id, attachments=wanted)
+            if waits:
+                await attachment_store.hold(transaction, message.message_id)
             return True
 
-    async def _attach(self, transaction: Connection, message: store.NewMessage, asked: Message) -> None:
-        wanted = [
-            (
-                names.uid(use.attachment, 1, field=f"message.attachments[{position}].attachment"),
-                use.role,
-                use.excluded_from_paper,
-                use.language,
-            )
-            for position, use in enumerate(asked.attachments)
+    async def _wait(self, transaction: Connection, owner: str, wanted: list[Use]) -> bool:
+        """Whether the message has to wait for one of its attachments; none is judged until the transaction ends."""
+        states = await attachment_store.lock(transaction, [attachment_id for attachment_id, *_ in wanted], owner=owner)
+        found = {attachment_id: holding.State(state) for attachment_id, state in states.items()}
+        waiting = [
+            attachment_id
+            for attachment_id, *_ in wanted
+            if holding.waits(found.get(attachment_id), attachment=f"attachments/{attachment_id}")
         ]
-        if len({attachment_id for attachment_id, *_ in wanted}) < len(wanted):
-            violations = [("message.attachments", "names an attachment twice")]
-            raise InvalidArgument("FIELD_INVALID", "an attachment is named twice", violations=violations)
-        bound = await store.attach(
-            transaction, message_id=message.message_id, owner=message.sender_party, attachments=wanted
-        )
-        for attachment_id, *_ in wanted:
-            if attachment_id not in bound:
-                raise FailedPrecondition(
-                    "ATTACHMENT_NOT_READY",
-                    "an attachment does not exist, is not the sender's, or has not all of its content",
-                    attachment=f"attachments/{attachment_id}",
-                )
+        return bool(waiting)
 
     async def _shown(self, unit_id: str, message_id: UUID) -> Message:
         row = await store.message_of_unit(self._database, unit_id, message_id)
@@ -209,6 +203,23 @@ def _mailbox(route: store.Route) -> mailboxes.Mailbox | None:
         return None
     state = mailboxes.State(route.mailbox_state)
     return mailboxes.Mailbox(route.mailbox_id, state, route.data_key, route.opt_out_end_time)
+
+
+def _uses(asked: Message) -> list[Use]:
+    """The attachments that a message names, each once."""
+    uses: list[Use] = [
+        (
+            names.uid(use.attachment, 1, field=f"message.attachments[{position}].attachment"),
+            use.role,
+            use.excluded_from_paper,
+            use.language,
+        )
+        for position, use in enumerate(asked.attachments)
+    ]
+    if len({attachment_id for attachment_id, *_ in uses}) < len(uses):
+        violations = [("message.attachments", "names an attachment twice")]
+        raise InvalidArgument("FIELD_INVALID", "an attachment is named twice", violations=violations)
+    return uses
 
 
 def _available(message: Message) -> None:

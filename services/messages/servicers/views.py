@@ -9,7 +9,9 @@ from solmu.messages.v1 import attachments_pb2, inbox_pb2, messages_pb2
 from solmu.types.v1 import types_pb2
 
 from services.messages.servicers import names, units
+from services.runtime import status
 from services.runtime.database import Row
+from services.runtime.errors import FailedPrecondition
 from services.runtime.sealing import Sealer, Vault
 
 Message = messages_pb2.Message
@@ -71,6 +73,9 @@ def message(row: Values, attachments: Sequence[Row], *, content: bytes, vault: V
             release_time=names.timestamp(row["release_time"]),
         )
     )
+    if row["rejection"]:
+        refusal = FailedPrecondition(row["rejection"], "the message was refused after it had been accepted")
+        result.rejection.CopyFrom(status.to_status(refusal, service="messages"))
     return result
 
 

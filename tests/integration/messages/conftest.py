@@ -114,7 +114,9 @@ async def service(
         blobs=blobs,
         units=Units(database=messages_database, parties=parties),
         mailboxes=Mailboxes(database=messages_database, blobs=blobs, parties=parties, vault=vault),
-        attachments=Attachments(database=messages_database, blobs=blobs, inbox=inbox, outbox=outbox, vault=vault),
+        attachments=Attachments(
+            database=messages_database, blobs=blobs, inbox=inbox, outbox=outbox, vault=vault, scanning=None
+        ),
         messages=Messages(database=messages_database, outbox=outbox, parties=parties, vault=vault),
         inbox=inbox,
         feeds=Feeds(database=messages_database, feed=feed, revoked=lambda _: False),

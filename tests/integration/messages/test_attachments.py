@@ -20,7 +20,7 @@ from tests.integration.messages.conftest import Service
 from tests.integration.messages.test_sending import request
 
 Attachment = attachments_pb2.Attachment
-CONTENT = os.urandom(3 * blobs_module.PIECE + 12_345)
+CONTENT = b"%PDF-1.7\n" + os.urandom(3 * blobs_module.PIECE + 12_345)
 
 
 async def reserve(service: Service, content: bytes = CONTENT, **fields) -> Attachment:
@@ -128,7 +128,7 @@ async def test_a_message_of_the_stream_has_a_largest_size(service: Service):
 
 async def test_content_and_name_lie_sealed_on_disk(service: Service):
     content = b"plain text that must not be found " * 20_000
-    reserved = await reserve(service, content)
+    reserved = await reserve(service, content, file_name="päätös.txt", media_type="text/plain")
     await upload(service, reserved, content)
     blob = uuid.UUID(reserved.name.split("/")[1])
     stored = service.blobs._path(blob).read_bytes()

@@ -58,7 +58,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """Another upload of the same attachment is under way. ABORTED, 409."""
     ERROR_REASON_ATTACHMENT_TYPE_REFUSED: _ErrorReason.ValueType  # 10
     """Extension, content and declared type do not agree, or the type is not
-    allowed. Metadata: `attachment`. INVALID_ARGUMENT, 400.
+    allowed. Metadata: `defect`: EXTENSION_NOT_ALLOWED, MEDIA_TYPE_DIFFERS,
+    CONTENT_DIFFERS or MACROS; `attachment` once it is reserved.
+    INVALID_ARGUMENT, 400.
     """
     ERROR_REASON_FILE_NAME_INVALID: _ErrorReason.ValueType  # 11
     """The file name has a path in it, control characters, or is reserved.
@@ -67,8 +69,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_ATTACHMENT_IN_USE: _ErrorReason.ValueType  # 12
     """The attachment goes with a message and stays. FAILED_PRECONDITION, 400."""
     ERROR_REASON_PDF_NOT_PRINTABLE: _ErrorReason.ValueType  # 13
-    """The PDF cannot be printed: encrypted, with active content, too large, or of
-    another format. Metadata: `attachment`, `defect`. INVALID_ARGUMENT, 400.
+    """The PDF cannot be printed. Metadata: `attachment`; `defect`: TOO_LARGE,
+    ENCRYPTED, MALFORMED, ACTIVE (it does something when it is opened),
+    PAGE_SIZE (not A4) or EMPTY. INVALID_ARGUMENT, 400.
     """
     ERROR_REASON_ADDRESS_DOES_NOT_FIT: _ErrorReason.ValueType  # 14
     """The address does not fit the window of the envelope. Metadata: `field`.
@@ -124,6 +127,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The owner, an organisation, must have the mailbox by law: it can be neither
     closed nor opted out of. FAILED_PRECONDITION, 400.
     """
+    ERROR_REASON_ATTACHMENT_SCAN_FAILED: _ErrorReason.ValueType  # 41
+    """An attachment could not be scanned for malware. Metadata: `attachment`.
+    FAILED_PRECONDITION, 400.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why the messages service refused. Travels in `google.rpc.ErrorInfo` without
@@ -167,7 +174,9 @@ ERROR_REASON_ATTACHMENT_BUSY: ErrorReason.ValueType  # 9
 """Another upload of the same attachment is under way. ABORTED, 409."""
 ERROR_REASON_ATTACHMENT_TYPE_REFUSED: ErrorReason.ValueType  # 10
 """Extension, content and declared type do not agree, or the type is not
-allowed. Metadata: `attachment`. INVALID_ARGUMENT, 400.
+allowed. Metadata: `defect`: EXTENSION_NOT_ALLOWED, MEDIA_TYPE_DIFFERS,
+CONTENT_DIFFERS or MACROS; `attachment` once it is reserved.
+INVALID_ARGUMENT, 400.
 """
 ERROR_REASON_FILE_NAME_INVALID: ErrorReason.ValueType  # 11
 """The file name has a path in it, control characters, or is reserved.
@@ -176,8 +185,9 @@ INVALID_ARGUMENT, 400.
 ERROR_REASON_ATTACHMENT_IN_USE: ErrorReason.ValueType  # 12
 """The attachment goes with a message and stays. FAILED_PRECONDITION, 400."""
 ERROR_REASON_PDF_NOT_PRINTABLE: ErrorReason.ValueType  # 13
-"""The PDF cannot be printed: encrypted, with active content, too large, or of
-another format. Metadata: `attachment`, `defect`. INVALID_ARGUMENT, 400.
+"""The PDF cannot be printed. Metadata: `attachment`; `defect`: TOO_LARGE,
+ENCRYPTED, MALFORMED, ACTIVE (it does something when it is opened),
+PAGE_SIZE (not A4) or EMPTY. INVALID_ARGUMENT, 400.
 """
 ERROR_REASON_ADDRESS_DOES_NOT_FIT: ErrorReason.ValueType  # 14
 """The address does not fit the window of the envelope. Metadata: `field`.
@@ -232,5 +242,9 @@ Metadata: `field`. UNIMPLEMENTED, 501.
 ERROR_REASON_MAILBOX_OBLIGATORY: ErrorReason.ValueType  # 40
 """The owner, an organisation, must have the mailbox by law: it can be neither
 closed nor opted out of. FAILED_PRECONDITION, 400.
+"""
+ERROR_REASON_ATTACHMENT_SCAN_FAILED: ErrorReason.ValueType  # 41
+"""An attachment could not be scanned for malware. Metadata: `attachment`.
+FAILED_PRECONDITION, 400.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

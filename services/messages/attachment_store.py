@@ -1,0 +1,117 @@
+"""SQL of attachments on their way from uploaded to judged, and of the messages that wait for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+from services.messages.store import ATTACHMENT_COLUMNS
+from services.runtime.database import Connection, Database, Row
+
+
+async def set_uploaded(database: Database, attachment_id: UUID, *, scanned: bool, now: datetime) -> Row | None:
+    """Records that all of the content is there, to be scanned if `scanned`, else ready.
+
+    None where the attachment has been deleted meanwhile.
+    """
+    return await database.fetchrow(
+        "update attachment set state = case when $2 then 3 else 4 end, upload_time = $3::timestamptz,"
+        " scan_time = case when $2 then $3::timestamptz end"
+        f" where attachment_id = $1 and state = 1 returning {ATTACHMENT_COLUMNS}",
+        attachment_id,
+        scanned,
+        now,
+    )
+
+
+async def claim(database: Database, *, now: datetime, until: datetime) -> Row | None:
+    """The attachment that has waited longest for its scan, kept from others until a time."""
+    return await database.fetchrow(
+        "update attachment set scan_time = $2 where attachment_id ="
+        " (select attachment_id from attachment where state = 3 and scan_time <= $1"
+        " order by scan_time limit 1 for update skip locked)"
+        f" returning {ATTACHMENT_COLUMNS}, upload_time",
+        now,
+        until,
+    )
+
+
+async def postpone(database: Database, attachment_id: UUID, *, until: datetime) -> None:
+    """Has an attachment scanned later."""
+    await database.execute(
+        "update attachment set scan_time = $2 where attachment_id = $1 and state = 3", attachment_id, until
+    )
+
+
+async def set_judged(transaction: Connection, attachment_id: UUID, *, state: int) -> bool:
+    """Records the verdict of a scan; False where the attachment was judged or deleted before."""
+    row = await transaction.fetchrow(
+        "update attachment set state = $2, scan_time = null where attachment_id = $1 and state = 3"
+        " returning attachment_id",
+        attachment_id,
+        state,
+    )
+    return row is not None
+
+
+async def lock(transaction: Connection, attachment_ids: Sequence[UUID], *, owner: str) -> dict[UUID, int]:
+    """The state of each of an owner's attachments, none of which can be judged before the transaction ends."""
+    rows = await transaction.fetch(
+        "select attachment_id, state from attachment where attachment_id = any($1::uuid[]) and owner = $2"
+        " order by attachment_id for update",
+        attachment_ids,
+        owner,
+    )
+    return {row["attachment_id"]: row["state"] for row in rows}
+
+
+async def attach(
+    transaction: Connection, *, message_id: UUID, attachments: Sequence[tuple[UUID, int, bool, str]]
+) -> None:
+    """Binds attachments, locked before, to a message."""
+    await transaction.execute(
+        "update attachment set expire_time = null where attachment_id = any($1::uuid[])",
+        [attachment_id for attachment_id, *_ in attachments],
+    )
+    await transaction.executemany(
+        "insert into message_attachment (message_id, position, attachment_id, role, off_paper, language)"
+        " values ($1, $2, $3, $4, $5, $6)",
+        [(message_id, position, *row) for position, row in enumerate(attachments)],
+    )
+
+
+async def hold(transaction: Connection, message_id: UUID) -> None:
+    """Has a message that was just kept wait for its attachments."""
+    await transaction.execute("update message set state = 2, release_time = null where message_id = $1", message_id)
+    await transaction.execute("update delivery set state = 1 where message_id = $1", message_id)
+
+
+async def waiting_for(transaction: Connection, attachment_id: UUID) -> list[Row]:
+    """The messages that wait for an attachment, locked, with the states of all that they wait for."""
+    return await transaction.fetch(
+        "select m.message_id, m.unit_id, m.idempotency_key, m.correlation_id, b.mailbox_id, b.state as mailbox_state,"
+        " b.opt_out_end_time, b.data_key, d.delivery_id, d.channel, array(select a.state from message_attachment o"
+        " join attachment a using (attachment_id) where o.message_id = m.message_id) as attachment_states"
+        " from message_attachment u join message m using (message_id) join delivery d using (message_id)"
+        " join mailbox b using (mailbox_id)"
+        " where u.attachment_id = $1 and m.state = 2 order by m.message_id for update of m",
+        attachment_id,
+    )
+
+
+async def release(transaction: Connection, message_ids: Sequence[UUID], *, now: datetime) -> None:
+    """Releases messages to their mailboxes."""
+    await transaction.execute(
+        "update message set state = 4, release_time = $2 where message_id = any($1::uuid[])", message_ids, now
+    )
+    await transaction.execute(
+        "update delivery set state = 2, update_time = $2 where message_id = any($1::uuid[])", message_ids, now
+    )
+
+
+async def reject(transaction: Connection, message_ids: Sequence[UUID], *, reason: str) -> None:
+    """Refuses messages that had been accepted."""
+    await transaction.execute(
+        "update message set state = 6, rejection = $2 where message_id = any($1::uuid[])", message_ids, reason
+    )

@@ -1,0 +1,175 @@
+"""Has attachments scanned, and releases or refuses the messages that wait for them.
+
+Every process of the service takes part. An attachment is claimed for a while,
+scanned, and judged in one transaction with what follows from the verdict; where
+a process dies in between, another claims it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from solmu.messages.v1 import events_pb2, messages_pb2
+
+from services.messages import attachment_store, holding
+from services.messages.blobs import Blobs
+from services.messages.clamd import ScannerAway, Verdict
+from services.messages.holding import State
+from services.messages.mailboxes import Mailbox
+from services.messages.mailboxes import State as MailboxState
+from services.runtime import outbox
+from services.runtime.database import PASSING, Connection, Database, Row
+from services.runtime.errors import Fault
+from services.runtime.outbox import Event, Outbox
+from services.runtime.sealing import Vault
+
+if TYPE_CHECKING:
+    from services.messages.clamd import Clamd
+
+logger = logging.getLogger(__name__)
+
+AT_ONCE = 4
+"""Scans of one process at the same time; clamd has ten threads unless told otherwise."""
+
+CLAIM = timedelta(minutes=10)
+"""How long one scan may take before another process tries: 2 GiB take a few minutes."""
+
+POLL_INTERVAL = 2.0
+"""Seconds between two looks for what another process left."""
+
+RETRY = timedelta(seconds=15)
+"""Until the next try where the scanner is away."""
+
+PATIENCE = timedelta(hours=24)
+"""How long an attachment waits for a scanner; then it counts as one that cannot be scanned."""
+
+_VERDICTS = {
+    Verdict.CLEAN: State.CLEAN,
+    Verdict.INFECTED: State.INFECTED,
+    Verdict.NOT_SCANNED: State.SCAN_FAILED,
+}
+
+
+class Scanning:
+    """Scans, and draws the consequences."""
+
+    def __init__(self, *, database: Database, blobs: Blobs, vault: Vault, outbox: Outbox, clamd: Clamd) -> None:
+        self._database = database
+        self._blobs = blobs
+        self._vault = vault
+        self._outbox = outbox
+        self._clamd = clamd
+        self._uploaded = asyncio.Event()
+
+    def wake(self) -> None:
+        """Says that an attachment waits, after the commit that made it wait."""
+        self._uploaded.set()
+
+    async def run(self) -> None:
+        """Scans for as long as the process runs."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(AT_ONCE):
+                group.create_task(self._work())
+
+    async def _work(self) -> None:
+        while True:
+            self._uploaded.clear()
+            try:
+                while await self.next(now=datetime.now(UTC)):
+                    pass
+            except PASSING as error:
+                logger.warning("scanning waits", extra={"error": type(error).__qualname__})
+            try:
+                await asyncio.wait_for(self._uploaded.wait(), POLL_INTERVAL)
+            except TimeoutError:
+                pass
+
+    async def next(self, *, now: datetime) -> bool:
+        """Scans and judges the attachment that has waited longest. False: none waits."""
+        row = await attachment_store.claim(self._database, now=now, until=now + CLAIM)
+        if row is None:
+            return False
+        attachment_id: UUID = row["attachment_id"]
+        try:
+            verdict = await self._scan(row)
+        except ScannerAway:
+            if now - row["upload_time"] < PATIENCE:
+                logger.warning("the scanner is away", extra={"attachment": str(attachment_id)})
+                await attachment_store.postpone(self._database, attachment_id, until=now + RETRY)
+                return True
+            verdict = Verdict.NOT_SCANNED
+        except Fault:  # what is stored does not open
+            verdict = Verdict.NOT_SCANNED
+        await self._judge(attachment_id, _VERDICTS[verdict], now=datetime.now(UTC))
+        return True
+
+    async def _scan(self, row: Row) -> Verdict:
+        owner = f"attachments/{row['attachment_id']}"
+        sealer = self._vault.sealer(row["data_key"], owner=owner)
+        return await self._clamd.scan(self._blobs.read(row["attachment_id"], sealer, offset=0, size=row["size_bytes"]))
+
+    async def _judge(self, attachment_id: UUID, state: State, *, now: datetime) -> None:
+        async with self._database.transaction() as transaction:
+            if not await attachment_store.set_judged(transaction, attachment_id, state=state):
+                return
+            events = [] if state is State.SCAN_FAILED else [_judged(attachment_id, state, now=now)]
+            events += await _settle(transaction, attachment_id, now=now)
+            await self._outbox.append(transaction, events)
+        self._outbox.wake()
+        if state is not State.CLEAN:
+            logger.warning("attachment held back", extra={"attachment": str(attachment_id), "state": state.name})
+        if state is State.INFECTED:
+            await self._blobs.delete(attachment_id)
+
+
+async def _settle(transaction: Connection, attachment_id: UUID, *, now: datetime) -> Sequence[Event]:
+    """Releases or refuses what waited for the attachment, and returns the events of it."""
+    events: list[Event] = []
+    released: list[UUID] = []
+    rejected: dict[str, list[UUID]] = {}
+    for row in await attachment_store.waiting_for(transaction, attachment_id):
+        outcome = holding.settled([State(one) for one in row["attachment_states"]], _mailbox(row), now=now)
+        if outcome is None:
+            continue
+        reference = events_pb2.MessageReference(
+            message=f"units/{row['unit_id']}/messages/{row['message_id']}",
+            idempotency_key=row["idempotency_key"],
+            correlation_id=row["correlation_id"],
+        )
+        if outcome.rejection:
+            rejected.setdefault(outcome.rejection, []).append(row["message_id"])
+            refusal = events_pb2.MessageRejected(reference=reference, reason=outcome.rejection)
+            events.append(outbox.event(refusal, now=now))
+            continue
+        released.append(row["message_id"])
+        delivery = messages_pb2.Delivery(
+            name=f"deliveries/{row['delivery_id']}",
+            channel=row["channel"],
+            state=messages_pb2.Delivery.STATE_AVAILABLE,
+        )
+        delivery.update_time.FromDatetime(now)
+        events.append(outbox.event(events_pb2.MessageReleased(reference=reference), now=now))
+        events.append(outbox.event(events_pb2.DeliveryChanged(reference=reference, delivery=delivery), now=now))
+    if released:
+        await attachment_store.release(transaction, released, now=now)
+    for reason, message_ids in rejected.items():
+        await attachment_store.reject(transaction, message_ids, reason=reason)
+    return events
+
+
+def _mailbox(row: Row) -> Mailbox | None:
+    if row["data_key"] is None:
+        return None
+    state = MailboxState(row["mailbox_state"])
+    return Mailbox(row["mailbox_id"], state, row["data_key"], row["opt_out_end_time"])
+
+
+def _judged(attachment_id: UUID, state: State, *, now: datetime) -> Event:
+    event = events_pb2.AttachmentJudged(attachment=f"attachments/{attachment_id}", infected=state is State.INFECTED)
+    event.time.FromDatetime(now)
+    return outbox.event(event, now=now)
