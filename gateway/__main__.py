@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 from solmu.authorisations.v1 import tokens_pb2, tokens_pb2_grpc
 
 from gateway import contracts
-from gateway.adapters import server
+from gateway.adapters import documentation, server
 from gateway.adapters.oauth import OAuth
 from gateway.edge import Edge
 from gateway.routes import scopes
@@ -52,7 +52,7 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
         call=call_tokens,
         keys=lambda: edge.jwks,
     )
-    application = server.application(oauth.routes(), node=settings.node, traces=traces)
+    application = server.application([*oauth.routes(), *documentation.routes()], node=settings.node, traces=traces)
     async with Tasks(stop) as tasks:
         tasks.start(edge.follow_files())
         tasks.start(edge.follow_keys())

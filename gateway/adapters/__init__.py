@@ -8,7 +8,7 @@ protocol.
 
 from __future__ import annotations
 
-from gateway.adapters import oauth, server
+from gateway.adapters import documentation, oauth, server
 
-ENDPOINTS = (*oauth.ENDPOINTS, *server.ENDPOINTS)
+ENDPOINTS = (*documentation.ENDPOINTS, *oauth.ENDPOINTS, *server.ENDPOINTS)
 """Every path of every adapter."""
