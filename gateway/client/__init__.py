@@ -6,11 +6,52 @@
         message = await client.call(client.messages.SendMessage, request)
 
 A profile says where the edge is and with which certificate to call it. The
-client gets tokens and renews them, and retries what may be called twice.
+client gets tokens and renews them, repeats what may be called twice, streams
+attachments from and to files, and follows feeds. `SyncClient` is the same for
+programs without asyncio; `examples/` has the usual jobs.
+
+Refusals are `Fault`s: catch the subclass that stands for what to do about it,
+branch on `fault.reason`, which is documented and never changes, and show
+`fault.message` to people only.
 """
 
 from gateway.client.client import Client
 from gateway.client.profile import Profile, ProfileError
-from services.runtime.errors import Fault
+from gateway.client.sync import SyncClient
+from services.runtime.errors import (
+    Aborted,
+    AlreadyExists,
+    DataLoss,
+    DeadlineExceeded,
+    FailedPrecondition,
+    Fault,
+    Internal,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    ResourceExhausted,
+    Unauthenticated,
+    Unavailable,
+    Unimplemented,
+)
 
-__all__ = ["Client", "Fault", "Profile", "ProfileError"]
+__all__ = [
+    "Aborted",
+    "AlreadyExists",
+    "Client",
+    "DataLoss",
+    "DeadlineExceeded",
+    "FailedPrecondition",
+    "Fault",
+    "Internal",
+    "InvalidArgument",
+    "NotFound",
+    "PermissionDenied",
+    "Profile",
+    "ProfileError",
+    "ResourceExhausted",
+    "SyncClient",
+    "Unauthenticated",
+    "Unavailable",
+    "Unimplemented",
+]

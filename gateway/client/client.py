@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
+import random
 import ssl
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import aiohttp
 import grpc
-from google.api import httpbody_pb2
 from google.protobuf.message import Message
 from solmu.authorisations.v1 import clients_pb2_grpc
 from solmu.messages.v1 import (
     attachments_pb2,
     attachments_pb2_grpc,
+    feed_pb2,
     feed_pb2_grpc,
     inbox_pb2_grpc,
     mailboxes_pb2_grpc,
@@ -26,20 +27,41 @@ from solmu.messages.v1 import (
     units_pb2_grpc,
 )
 
+from gateway.client import following, transfers
 from gateway.client.profile import Profile
+from gateway.client.transfers import Progress
 from services.runtime import status, tls
-from services.runtime.errors import BY_CODE, DeadlineExceeded, Fault, Internal, Unavailable
+from services.runtime.errors import (
+    BY_CODE,
+    DeadlineExceeded,
+    Fault,
+    Internal,
+    ResourceExhausted,
+    Unauthenticated,
+    Unavailable,
+)
 
+Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)
+Stub = TypeVar("Stub")
 
 RENEW_BEFORE = 30.0
 """Seconds before its expiry that a token is replaced."""
 
-PIECE = 256 * 1024
-"""Bytes of an attachment in one message of the stream."""
+ATTEMPTS = 5
+"""Attempts of a call that may be repeated: some two seconds, in which a restarted service is back."""
 
 FIRST_BACKOFF, MAX_BACKOFF = 0.1, 2.0
-"""Seconds between attempts: doubling from the first to the largest."""
+"""Seconds between attempts: doubling from the first to the largest, each less a random part so that clients spread."""
+
+_KEYS = ("idempotency_key", "request_id", "message_id")
+"""Fields of a request by which the node knows a repeat."""
+
+_READING = ("Get", "List")
+"""How the requests of methods begin that change nothing."""
+
+_STALE_TOKEN = ("TOKEN_EXPIRED", "TOKEN_INVALID")
+"""Reasons that a new token may cure: the clock, or the node's keys, have moved on."""
 
 _CODES = {
     400: "INVALID_ARGUMENT",
@@ -106,31 +128,87 @@ class Client:
                 self._token, self._expires = answer["access_token"], time.time() + answer["expires_in"]
             return self._token
 
+    def forget_token(self) -> None:
+        """Has the next call get a new token."""
+        self._expires = 0.0
+
     async def metadata(self) -> list[tuple[str, str]]:
         """What a gRPC call carries: the access token."""
         return [("authorization", f"Bearer {await self.token()}")]
 
+    def stub(self, kind: Callable[[grpc.aio.Channel], Stub]) -> Stub:
+        """The stub of any other service of the contracts: `client.stub(MandateServiceStub)`."""
+        return kind(self.channel)
+
     async def call(
-        self, method: Callable[..., Awaitable[Response]], request: Message, *, attempts: int = 1, timeout: float = 15.0
+        self,
+        method: Callable[..., Awaitable[Response]],
+        request: Message,
+        *,
+        attempts: int | None = None,
+        timeout: float = 15.0,
     ) -> Response:
-        """A unary call by gRPC.
+        """A unary call by gRPC, repeated while the node is away where that is safe.
 
-        `attempts` over 1 repeats it while the node is away: for methods that
-        take an idempotency key, or change nothing.
+        It is safe where the method only reads, and where the request has a key
+        by which the node knows a repeat; a key that is not set is set here to
+        a new UUID, in a copy of the request. `attempts` says otherwise: 1
+        never repeats, more repeats whatever the method is. Where the node asks
+        for patience (a rate limit) nothing was done, and it is waited for.
         """
-        backoff = FIRST_BACKOFF
-        for left in reversed(range(attempts)):
+        request = keyed(request)
+        may_repeat = attempts is not None or is_repeatable(request)
+        left, backoff, renewed = (attempts or ATTEMPTS), FIRST_BACKOFF, False
+        while True:
+            left -= 1
+            sent = False
             try:
-                return await self._called(method, request, timeout)
-            except (Unavailable, DeadlineExceeded):
-                if not left:
+                metadata = await self.metadata()
+                sent = True
+                return await self._called(method, request, metadata, timeout)
+            except Unauthenticated as fault:
+                if fault.reason not in _STALE_TOKEN or renewed:
                     raise
-                await asyncio.sleep(backoff)
+                self.forget_token()
+                renewed = True
+            except ResourceExhausted as fault:
+                if fault.retry_after is None or left <= 0:
+                    raise
+                await asyncio.sleep(fault.retry_after)
+            except (Unavailable, DeadlineExceeded):
+                if left <= 0 or (sent and not may_repeat):
+                    raise
+                await asyncio.sleep(backoff * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
                 backoff = min(backoff * 2, MAX_BACKOFF)
-        raise AssertionError("attempts is at least 1")
 
-    async def stream(self, method: Callable[..., Any], request: Message) -> AsyncGenerator[Any]:
-        """A call by gRPC that answers with a stream."""
+    async def items(self, method: Callable[..., Awaitable[Any]], request: Message) -> AsyncGenerator[Any]:
+        """Every item of a list, page after page: `client.items(client.messages.ListMessages, request)`."""
+        asked = _copy(request)
+        while True:
+            page = await self.call(method, asked)
+            [listed] = [field for field in page.DESCRIPTOR.fields if field.is_repeated and field.message_type]
+            for item in getattr(page, listed.name):
+                yield item
+            asked.page_token = getattr(page, "next_page_token", "")  # type: ignore[attr-defined]
+            if not asked.page_token:  # type: ignore[attr-defined]
+                return
+
+    async def follow(
+        self, unit: str, *, cursor: Path | None = None, types: Sequence[str] = ()
+    ) -> AsyncGenerator[feed_pb2.Event]:
+        """The events of a unit, for ever: those that are there, and each as it happens.
+
+        `cursor` is a file that remembers where to go on. It is written when
+        the next event is asked for, so an event during which the program died
+        comes again: at least once. Breaks and expired tokens are gone over.
+        """
+        async for event in following.events(self, unit, cursor=cursor, types=types):
+            yield event
+
+    async def stream(
+        self, method: Callable[..., Any], request: Message | AsyncIterator[Message]
+    ) -> AsyncGenerator[Any]:
+        """A call by gRPC that answers with a stream, and may take one."""
         try:
             async for response in method(request, metadata=await self.metadata()):
                 yield response
@@ -138,40 +216,47 @@ class Client:
             raise status.fault_of(error) from None
 
     async def upload(
-        self, content: bytes, *, file_name: str, media_type: str, attempts: int = 1
+        self, content: bytes, *, file_name: str, media_type: str, attempts: int | None = None
     ) -> attachments_pb2.Attachment:
         """Reserves an attachment and streams its content up; the digest is checked at the other end."""
-        asked = attachments_pb2.Attachment(
-            file_name=file_name,
-            media_type=media_type,
-            size_bytes=len(content),
-            sha256=hashlib.sha256(content).hexdigest(),
+        source = transfers.Bytes(content)
+        return await transfers.upload(self, source, file_name=file_name, media_type=media_type, attempts=attempts)
+
+    async def upload_file(
+        self, file: Path, *, media_type: str = "", file_name: str = "", progress: Progress | None = None
+    ) -> attachments_pb2.Attachment:
+        """The same from a file, of which a piece is in memory at a time; goes on where it broke off.
+
+        The file must not change meanwhile: the digest is that of its beginning.
+        """
+        return await transfers.upload(
+            self,
+            transfers.File(file),
+            file_name=file_name or file.name,
+            media_type=media_type or transfers.media_type(file),
+            progress=progress,
         )
-        reserve = attachments_pb2.CreateAttachmentRequest(attachment=asked)
-        reserved = await self.call(self.attachments.CreateAttachment, reserve, attempts=attempts)
-        return await self.upload_content(reserved.name, content)
 
     async def upload_content(self, name: str, content: bytes, *, offset: int = 0) -> attachments_pb2.Attachment:
-        """Streams the content of a reserved attachment up, from `offset` on."""
-
-        async def pieces() -> AsyncIterator[attachments_pb2.UploadAttachmentRequest]:
-            for start in range(offset, len(content), PIECE):
-                first = start == offset
-                yield attachments_pb2.UploadAttachmentRequest(
-                    name=name if first else "",
-                    offset=offset if first else 0,
-                    content=httpbody_pb2.HttpBody(data=content[start : start + PIECE]),
-                )
-
-        try:
-            return await self.attachments.UploadAttachment(pieces(), metadata=await self.metadata())
-        except grpc.RpcError as error:
-            raise status.fault_of(error) from None
+        """Streams the content of a reserved attachment up, from `offset` on, without a second try."""
+        return await transfers.send(self, name, transfers.Bytes(content), offset)
 
     async def download(self, name: str) -> bytes:
         """The content of an attachment, by gRPC."""
         request = attachments_pb2.DownloadAttachmentRequest(name=name)
         return b"".join([body.data async for body in self.stream(self.attachments.DownloadAttachment, request)])
+
+    async def download_file(
+        self, name: str, file: Path, *, sha256: str = "", size: int = 0, progress: Progress | None = None
+    ) -> None:
+        """Downloads an attachment into a file, which is there only when it is whole; goes on where it broke off.
+
+        What has come lies in `<file>.part` meanwhile, also for a later call.
+        Where `sha256` is given (a message says it of its attachments) and the
+        content has another, it is thrown away: DataLoss. `size` is for
+        `progress` alone.
+        """
+        await transfers.download(self, name, file, sha256=sha256, size=size, progress=progress)
 
     async def rest(self, verb: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """A call by REST: JSON in, JSON out."""
@@ -185,13 +270,13 @@ class Client:
                 raise _fault(answer.status, await answer.json(content_type=None))
             return answer.content_type, await answer.read()
 
-    async def save(self, name: str, file: Path) -> None:
-        """Downloads an attachment by REST into a file."""
-        _, content = await self.rest_content(f"/v1/{name}/content")
-        await asyncio.to_thread(file.write_bytes, content)
-
-    async def _called(self, method: Callable[..., Awaitable[Response]], request: Message, timeout: float) -> Response:
-        metadata = await self.metadata()
+    async def _called(
+        self,
+        method: Callable[..., Awaitable[Response]],
+        request: Message,
+        metadata: Sequence[tuple[str, str]],
+        timeout: float,
+    ) -> Response:
         try:
             return await method(request, metadata=metadata, timeout=timeout)
         except grpc.RpcError as error:
@@ -206,6 +291,30 @@ class Client:
                 return result
         except aiohttp.ClientConnectionError as error:
             raise Unavailable("UNAVAILABLE", f"the edge at {self.profile.edge} does not answer: {error}") from None
+
+
+def is_repeatable(request: Message) -> bool:
+    """Whether a call with this request may be made twice: it only reads, or has a key by which a repeat is known."""
+    fields = request.DESCRIPTOR.fields_by_name
+    keys = [getattr(request, key) for key in _KEYS if key in fields]
+    return request.DESCRIPTOR.name.startswith(_READING) or any(keys)
+
+
+def keyed(request: Request) -> Request:
+    """The request, or a copy of it with a new key where it has a field for one that is not set."""
+    if request.DESCRIPTOR.name.startswith(_READING):
+        return request
+    for key in _KEYS[:2]:
+        if key in request.DESCRIPTOR.fields_by_name and not getattr(request, key):
+            request = _copy(request)
+            setattr(request, key, str(uuid.uuid4()))
+    return request
+
+
+def _copy(request: Request) -> Request:
+    copy = type(request)()
+    copy.CopyFrom(request)
+    return copy
 
 
 def _fault(http_status: int, document: Any) -> Fault:
