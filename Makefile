@@ -13,7 +13,7 @@ SOURCES := services gateway deploy tests
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" && $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -91,12 +91,35 @@ bench: $(VENV)/.dev ## Measure start, memory and throughput
 faults: $(VENV)/.dev ## Long runs that kill processes at random while messages are sent
 	@$(BIN)/python -m pytest -q tests/faults -m long -s
 
+# What goes into the image of the services; a mirror, a proxy's authority and its pip configuration can be named.
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+comma := ,
+IMAGE ?= solmu:$(VERSION)
+IMAGE_FLAGS := $(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE)) \
+	$(if $(PIP_CONFIGURATION),--secret id=pip_configuration$(comma)src=$(PIP_CONFIGURATION)) \
+	$(if $(AUTHORITIES),--secret id=authorities$(comma)src=$(AUTHORITIES))
+
+.PHONY: images
+images: $(VENV)/.dev ## Build the image of the services and its parts list (needs Docker)
+	DOCKER_BUILDKIT=1 docker build --tag $(IMAGE) --file deploy/images/Dockerfile $(IMAGE_FLAGS) .
+	@mkdir -p dist
+	$(BIN)/cyclonedx-py requirements deploy/images/requirements.lock --pyproject pyproject.toml --mc-type application \
+		--spec-version 1.6 --output-reproducible --output-file dist/solmu-$(VERSION).cdx.json
+	@docker image inspect --format 'The image $(IMAGE) has {{.Size}} bytes.' $(IMAGE)
+
+.PHONY: test-containers
+test-containers: $(VENV)/.dev ## Run tests of single services on engines in containers, and a whole node in compose
+	$(BIN)/python -m pytest -q tests/integration/messages tests/integration/runtime tests/integration/authorisations
+	$(BIN)/python -m pytest -q -m long tests/journeys/test_compose.py
+
 .PHONY: locks
 locks: ## Resolve the dependencies anew into requirements*.lock (needs uv)
 	uv pip compile pyproject.toml --extra node --group build --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-annotate --no-header -q -o requirements.lock
 	uv pip compile pyproject.toml --extra node --group build --group dev --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-annotate --no-header -q -o requirements-dev.lock
+	uv pip compile pyproject.toml --constraint requirements.lock --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-annotate --no-header -q -o deploy/images/requirements.lock
 
 .PHONY: clean
 clean: down ## Stop the node and delete its state and the virtual environment
