@@ -173,7 +173,7 @@ def _postgres_container(state: State) -> DockerContainer:
     """The image's own server, with our certificates and log-in rules laid over it."""
     folder = state.root / "container-postgres"
     folder.mkdir(exist_ok=True)
-    rules = postgres.host_based_authentication(mesh.SERVICES).replace(f"{ports.LOOPBACK}/32", "all")
+    rules = postgres.host_based_authentication(mesh.SERVICES, source="all")
     (folder / "pg_hba.conf").write_text("local all all trust\n" + rules)
     (folder / "pg_ident.conf").write_text(postgres.identity_map(mesh.SERVICES))
     files = state.identity(plan.POSTGRES)

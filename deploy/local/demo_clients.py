@@ -97,16 +97,22 @@ async def provision(state: State, *, node: str, edge: str) -> None:
     Runs after each start, when the edge at `edge` is ready. Raises Fault where
     the node refuses.
     """
-    authority = pki.Authority.load(state.public)
     for client in CLIENTS:
-        folder = state.clients / client.client_id
-        authority.keep(pki.Identity.information_system(node, client.client_id), folder)
-        files.write(folder / pki.AUTHORITY, authority.certificate_path.read_bytes(), mode=pki.PUBLIC)
-        _write_profile(folder, client, edge)
+        equip(state, client, node=node, edge=edge)
     async with Client(Profile.load(state.clients / OPERATOR.client_id)) as operator:
         for client in (PERMITS, RESIDENT):
             await _register(operator, client)
         await _make_unit(operator)
+
+
+def equip(state: State, client: DemoClient, *, node: str, edge: str) -> Path:
+    """Gives a client what it needs to call the edge: certificate, key, authority and profile. Answers their folder."""
+    authority = pki.Authority.load(state.public)
+    folder = state.clients / client.client_id
+    authority.keep(pki.Identity.information_system(node, client.client_id), folder)
+    files.write(folder / pki.AUTHORITY, authority.certificate_path.read_bytes(), mode=pki.PUBLIC)
+    _write_profile(folder, client, edge)
+    return folder
 
 
 def identifier(owner: Mapping[str, str]) -> NationalIdentifier:

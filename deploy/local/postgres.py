@@ -237,10 +237,10 @@ log_error_verbosity = terse
 """
 
 
-def host_based_authentication(services: Iterable[str]) -> str:
-    """pg_hba.conf: by certificate, a service to its own database only; all else is refused."""
+def host_based_authentication(services: Iterable[str], *, source: str = f"{LOOPBACK}/32") -> str:
+    """pg_hba.conf: by certificate, from `source`, a service to its own database only; all else is refused."""
     rows = [(SUPERUSER, "all"), *((service, service) for service in services)]
-    lines = [f"hostssl {database} {role} {LOOPBACK}/32 cert map=node" for role, database in rows]
+    lines = [f"hostssl {database} {role} {source} cert map=node" for role, database in rows]
     return "\n".join([*lines, "host all all all reject", ""])
 
 

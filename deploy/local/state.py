@@ -126,16 +126,17 @@ class State:
             # Named by its age, so that names sort from the oldest to the newest.
             files.write(self.token_keys / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}.pem", key)
 
-    def prepare_identities(self, node: str, services: Iterable[str]) -> bool:
+    def prepare_identities(self, node: str, services: Iterable[str], *, edge: pki.Identity | None = None) -> bool:
         """Renews the certificates that are due and publishes a fresh revocation list.
 
-        Answers whether one of the internal certificates changed. Runs at each
+        `edge` is the public side of the edge, where it has other names than
+        those of this machine. Answers whether one of the internal certificates changed. Runs at each
         start and then daily.
         """
         internal = pki.Authority.open(self.internal, f"{node} internal authority")
         changed = [internal.keep(pki.Identity.service(node, name), self.internal / name) for name in services]
         public = pki.Authority.open(self.public, f"{node} public authority")
-        public.keep(pki.Identity.edge(), self.edge_identity)
+        public.keep(edge or pki.Identity.edge(), self.edge_identity)
         public.publish_crl()
         return any(changed)
 

@@ -1,0 +1,1 @@
+"""The image of the services, and what builds it."""
