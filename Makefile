@@ -75,9 +75,10 @@ fmt: $(VENV)/.dev ## Format sources and contracts
 	$(BIN)/buf format -w proto
 
 .PHONY: proto
-proto: $(VENV)/.dev ## Generate code and the OpenAPI document from the contracts
+proto: $(VENV)/.dev ## Generate code and documents from contracts and settings
 	@PATH=$(BIN):$$PATH $(BIN)/python proto/generate.py proto
 	@$(BIN)/python -m gateway.openapi
+	@$(BIN)/python -m deploy.config reference > deploy/settings.md
 
 .PHONY: proto-check
 proto-check: $(VENV)/.dev
