@@ -18,7 +18,7 @@ from solmu.messages.v1 import attachments_pb2
 from solmu.messages.v1.attachments_pb2 import Attachment
 
 from services.runtime import status
-from services.runtime.errors import Aborted, DataLoss, DeadlineExceeded, Unavailable
+from services.runtime.errors import Aborted, DataLoss, DeadlineExceeded, FailedPrecondition, Unavailable
 
 if TYPE_CHECKING:
     from gateway.client.client import Client
@@ -115,6 +115,10 @@ async def upload(
             return await send(client, name, source, offset, progress)
         except _BREAKS:
             if breaks == RESUMPTIONS:
+                raise
+        except FailedPrecondition as fault:
+            # What had come before a break was still being written when we asked how much it is.
+            if fault.reason != "ATTACHMENT_OFFSET_MISMATCH" or breaks == RESUMPTIONS:
                 raise
         await asyncio.sleep(min(FIRST_PAUSE * 2**breaks, MAX_PAUSE))
         attachment = await client.call(

@@ -44,9 +44,9 @@ class Blobs:
         self._folder = folder
 
     def size(self, blob: UUID) -> int:
-        """Bytes of content that are kept of a blob; 0 where there is none."""
+        """Bytes of content from which writing a blob goes on: those in whole frames; 0 where there is none."""
         try:
-            return _content_size(self._path(blob).stat().st_size)
+            return self._path(blob).stat().st_size // FRAME * PIECE
         except FileNotFoundError:
             return 0
 
@@ -223,8 +223,3 @@ def _read_piece(descriptor: int, sealer: Sealer, blob: str, index: int) -> bytes
 
 def _context(blob: str, index: int) -> str:
     return f"attachments/{blob}/{index}"
-
-
-def _content_size(file_size: int) -> int:
-    whole, rest = divmod(file_size, FRAME)
-    return whole * PIECE + max(0, rest - OVERHEAD)
