@@ -65,7 +65,7 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
         outbox=foundation.outbox,
         revocations=foundation.revocations,
         authenticator=Authenticator(database=foundation.database, issuer=settings.issuer, clock=now),
-        exchanger=Exchanger(providers=providers, verifier=verifier, mandates=None, issuer=settings.issuer, clock=now),
+        exchanger=Exchanger(providers=providers, verifier=verifier, check=None, issuer=settings.issuer, clock=now),
         verifier=verifier,
         keys=keys,
         issuer=settings.issuer,

@@ -14,7 +14,7 @@ from solmu.types.v1.types_pb2 import NationalIdentifier
 
 from services.authorisations.authentication import Authenticator
 from services.authorisations.client_servicer import ClientServicer
-from services.authorisations.exchanger import Exchanger, Mandates
+from services.authorisations.exchanger import Check, Exchanger
 from services.authorisations.identity_providers import IdentityProviders
 from services.authorisations.keyring import KeyRing
 from services.authorisations.token_servicer import TokenServicer
@@ -73,7 +73,7 @@ def assemble(
     *,
     clock: Callable[[], datetime] | None = None,
     providers: Path | None = None,
-    mandates: Mandates | None = None,
+    check: Check | None = None,
 ) -> Service:
     """The service, with one signing key in `folder`, and its own time where none is given."""
     clock = clock or ticking(NOW)
@@ -95,7 +95,7 @@ def assemble(
         exchanger=Exchanger(
             providers=IdentityProviders(providers, parties=PARTIES),
             verifier=verifier,
-            mandates=mandates,
+            check=check,
             issuer=ISSUER,
             clock=clock,
         ),

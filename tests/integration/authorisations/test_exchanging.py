@@ -9,13 +9,14 @@ from typing import Any
 import jwt
 import pytest
 from solmu.authorisations.v1 import tokens_pb2
+from solmu.authorisations.v1.checks_pb2 import DECISION_ALLOWED, DECISION_DENIED, CheckRequest, CheckResponse
 from solmu.authorisations.v1.clients_pb2 import Client, RevokeClientRequest, UpdateClientRequest
 from solmu.authorisations.v1.events_pb2 import TokenRevoked
+from solmu.authorisations.v1.parties_pb2 import AssuranceLevel, Party
 
-from services.authorisations.exchange import ACCESS_TOKEN, ID_TOKEN, TOKEN_EXCHANGE, Support
-from services.authorisations.exchanger import Question
+from services.authorisations.exchange import ACCESS_TOKEN, ID_TOKEN, TOKEN_EXCHANGE
 from services.runtime.database import Database
-from services.runtime.errors import Fault
+from services.runtime.errors import Fault, InvalidArgument, Unavailable
 from tests.integration.authorisations.service import Service, assemble, new_id
 from tests.unit.authorisations import test_identity_providers as provider
 from tests.unit.authorisations.builders import CERTIFICATE
@@ -28,12 +29,23 @@ class Mandates:
     """Stands for the mandate check: says what it is told to, and remembers what it was asked."""
 
     def __init__(self) -> None:
-        self.support: Support | None = Support(mandates=("mandates/1",))
-        self.asked: list[Question] = []
+        self.answer: CheckResponse | Fault = CheckResponse(decision=DECISION_ALLOWED, mandates=["mandates/1"])
+        self.asked: list[CheckRequest] = []
 
-    async def __call__(self, question: Question) -> Support | None:
+    def deny(self) -> None:
+        """There is no mandate, from now on."""
+        self.answer = CheckResponse(decision=DECISION_DENIED)
+
+    def until(self, end: datetime) -> None:
+        """There is one that ends then."""
+        self.answer = CheckResponse(decision=DECISION_ALLOWED, mandates=["mandates/1"])
+        self.answer.expire_time.FromDatetime(end)
+
+    async def check(self, question: CheckRequest) -> CheckResponse:
         self.asked.append(question)
-        return self.support
+        if isinstance(self.answer, Fault):
+            raise self.answer
+        return self.answer
 
 
 class Desk:
@@ -91,7 +103,7 @@ async def desk(authorisations_database: Database, tmp_path: Path) -> Desk:
         keys,
         clock=lambda: datetime.now(UTC),
         providers=provider.file(tmp_path, provider.entry(clients={"portal-there": client_id})),
-        mandates=mandates,
+        check=mandates.check,
     )
     return Desk(service, mandates, await service.register(client_id, scopes=["messages.read", "messages.send"]))
 
@@ -143,17 +155,27 @@ async def test_a_person_acts_for_another_by_a_mandate(desk: Desk) -> None:
     assert claims["authorization_details"] == [
         {"type": "mandate", "theme": "themes/building-permits", "mandates": ["mandates/1"]}
     ]
-    (question,) = desk.mandates.asked
-    assert (question.actor, question.acr) == (who, "http://eidas.europa.eu/LoA/high")
-    assert (question.wanted.principal, question.wanted.theme) == (OTHER, "themes/building-permits")
+    assert desk.mandates.asked == [
+        CheckRequest(
+            delegate=Party(name=who),
+            principal=Party(name=OTHER),
+            theme="themes/building-permits",
+            assurance_level=AssuranceLevel.ASSURANCE_LEVEL_HIGH,
+        )
+    ]
     assert claims["exp"] <= claims_of(person)["exp"]
 
 
 async def test_an_organisation_in_between_is_named_and_nothing_longer(desk: Desk) -> None:
-    desk.mandates.support = Support(mandates=("mandates/1", "mandates/2"), through=COMPANY)
+    mandates = ["mandates/1", "mandates/2"]
+    desk.mandates.answer = CheckResponse(
+        decision=DECISION_ALLOWED, mandates=mandates, through=Party(name=COMPANY), consistency_token="t-1"
+    )
     person = await desk.log_in()
     claims = claims_of(await desk.on_behalf(person.access_token))
     assert claims["act"] == {"sub": claims_of(person)["sub"], "act": {"sub": COMPANY}}
+    (detail,) = claims["authorization_details"]
+    assert (detail["mandates"], detail["consistency_token"]) == (mandates, "t-1")
 
 
 async def test_a_client_acts_for_another_by_its_own_token(desk: Desk) -> None:
@@ -163,8 +185,39 @@ async def test_a_client_acts_for_another_by_its_own_token(desk: Desk) -> None:
 
 async def test_no_mandate_no_token(desk: Desk) -> None:
     person = await desk.log_in()
-    desk.mandates.support = None
-    assert await refused(desk.on_behalf(person.access_token)) == "OAUTH_INVALID_AUTHORIZATION_DETAILS"
+    unknown_theme = InvalidArgument("THEME_UNSUITABLE", "there is no such theme", theme="themes/building-permits")
+    for answer in (CheckResponse(decision=DECISION_DENIED), CheckResponse(), unknown_theme):
+        desk.mandates.answer = answer
+        assert await refused(desk.on_behalf(person.access_token)) == "OAUTH_INVALID_AUTHORIZATION_DETAILS"
+
+
+async def test_where_it_cannot_be_known_whether_a_mandate_holds_there_is_no_token_now(desk: Desk) -> None:
+    person = (await desk.log_in()).access_token
+    acting = (await desk.on_behalf(person)).access_token
+    desk.mandates.answer = Unavailable("NOT_FRESH", "the facts may be old")
+    assert await refused(desk.on_behalf(person)) == "NOT_FRESH"
+    assert await refused(desk.introspected(acting)) == "NOT_FRESH"
+
+
+@pytest.mark.parametrize(("acr", "allowed"), [("", False), ("loa2", True), ("loa3", True)])
+async def test_who_is_not_known_surely_enough_does_not_act(desk: Desk, acr: str, allowed: bool) -> None:
+    desk.mandates.answer = CheckResponse(
+        decision=DECISION_ALLOWED, needed_assurance_level=AssuranceLevel.ASSURANCE_LEVEL_SUBSTANTIAL
+    )
+    person = await desk.log_in(acr=acr)
+    if allowed:
+        assert await desk.on_behalf(person.access_token)
+    else:
+        assert await refused(desk.on_behalf(person.access_token)) == "OAUTH_INVALID_AUTHORIZATION_DETAILS"
+    own = await desk.service.issue(desk.portal)
+    assert await desk.on_behalf(own.access_token), "levels are of persons"
+
+
+async def test_nobody_acts_on_their_own_behalf(desk: Desk) -> None:
+    person = await desk.log_in()
+    mandate = {"type": "mandate", "principal": claims_of(person)["sub"], "theme": "themes/building-permits"}
+    attempt = desk.on_behalf(person.access_token, authorization_details=json.dumps([mandate]))
+    assert await refused(attempt) == "OAUTH_INVALID_AUTHORIZATION_DETAILS"
 
 
 async def test_a_node_that_judges_no_mandates_gives_no_such_token(service: Service) -> None:
@@ -196,9 +249,9 @@ async def test_scopes_only_shrink(desk: Desk) -> None:
 async def test_the_mandates_end_ends_the_token(desk: Desk) -> None:
     person = await desk.log_in()
     ends = datetime.now(UTC) + timedelta(seconds=40)
-    desk.mandates.support = Support(mandates=("mandates/1",), expires=ends)
+    desk.mandates.until(ends)
     assert claims_of(await desk.on_behalf(person.access_token))["exp"] == int(ends.timestamp())
-    desk.mandates.support = Support(mandates=("mandates/1",), expires=datetime.now(UTC))
+    desk.mandates.until(datetime.now(UTC))
     assert await refused(desk.on_behalf(person.access_token)) == "OAUTH_INVALID_GRANT"
 
 
@@ -253,5 +306,5 @@ async def test_a_token_is_no_longer_good_when_its_mandate_is_not(desk: Desk) -> 
     acting = (await desk.on_behalf((await desk.log_in()).access_token)).access_token
     assert await desk.introspected(acting) is not None
     assert desk.mandates.asked[0] == desk.mandates.asked[1], "the same question as when it was issued"
-    desk.mandates.support = None
+    desk.mandates.deny()
     assert await desk.introspected(acting) is None
