@@ -25,6 +25,7 @@ from typing import Self
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from deploy import files
@@ -199,14 +200,24 @@ class Authority:
         `lifetime` counts from the authority's clock and may be negative, which
         makes a certificate that has expired already (for tests).
         """
-        now = self._clock()
         key = ec.generate_private_key(ec.SECP256R1())
+        certificate = self.certify(identity, key.public_key(), lifetime=lifetime)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        files.write(folder / KEY, _key_pem(key))
+        files.write(folder / CERTIFICATE, _pem(certificate), mode=PUBLIC)
+        return certificate
+
+    def certify(
+        self, identity: Identity, key: CertificatePublicKeyTypes, *, lifetime: timedelta | None = None
+    ) -> x509.Certificate:
+        """A certificate for a key that somebody else holds. Whether they do is for the caller to have checked."""
+        now = self._clock()
         end = now + (identity.lifetime if lifetime is None else lifetime)
         builder = (
             x509.CertificateBuilder()
             .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, identity.common_name)]))
             .issuer_name(self.certificate.subject)
-            .public_key(key.public_key())
+            .public_key(key)
             .serial_number(x509.random_serial_number())
             .not_valid_before(min(now, end) - CLOCK_SKEW)
             .not_valid_after(end)
@@ -214,14 +225,10 @@ class Authority:
             .add_extension(_key_usage(digital_signature=True), critical=True)
             .add_extension(x509.ExtendedKeyUsage(identity.usages), critical=False)
             .add_extension(x509.SubjectAlternativeName(identity.alternative_names), critical=False)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
         )
-        certificate = builder.sign(self._key, hashes.SHA256())
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        files.write(folder / KEY, _key_pem(key))
-        files.write(folder / CERTIFICATE, _pem(certificate), mode=PUBLIC)
-        return certificate
+        return builder.sign(self._key, hashes.SHA256())
 
     def keep(self, identity: Identity, folder: Path) -> bool:
         """Sees to it that `folder` holds a good certificate for `identity`; True where it issued one.
