@@ -1,0 +1,87 @@
+"""The command line: `solmu`.
+
+    solmu up | down | status | logs | demo      the node on this machine
+    solmu clients ...                           information systems and their certificates
+    solmu messages ...                          send, list, show
+    solmu events follow                         what happens to a unit's messages
+    solmu call GET /v1/units                    any REST call, with certificate and token
+    solmu token                                 an access token
+    solmu completion bash                       completion for a shell
+
+The profile is the folder named by --profile or SOLMU_PROFILE; without either it
+is that of the embedded node's demo client. With --json, output is JSON, one
+object a line. Exit status: 0 done, 1 refused by the node, 2 wrong usage, 3 the
+node cannot be reached, 130 interrupted; those of the node's own commands are in
+deploy/README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+
+from gateway.client.client import Client
+from gateway.client.command import clients, completion, messages, node, rest
+from gateway.client.command.output import Output, UsageError
+from gateway.client.profile import Profile, ProfileError
+from services.runtime.errors import Fault, Unavailable
+
+DEMO_PROFILE = ".solmu/clients/permits"
+DONE, REFUSED, USAGE, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The entry point of the command."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - one for each way it can end
+    """Runs one command; answers the exit status."""
+    given = build_parser().parse_args(arguments)
+    out = Output(as_json=given.json)
+    try:
+        if hasattr(given, "local"):
+            return int(given.local(given, out))
+        return asyncio.run(_remote(given, out))
+    except (ProfileError, UsageError) as error:
+        hint = "\nStart a node with `solmu up`, or name a profile with --profile."
+        return _say(f"{error}{hint if isinstance(error, ProfileError) else ''}", USAGE)
+    except Unavailable as fault:
+        return _say(f"{fault.message}\nIs the node up? `solmu status` tells.", UNREACHABLE)
+    except Fault as fault:
+        for field, description in fault.violations:
+            _say(f"  {field}: {description}", REFUSED)
+        return _say(str(fault), REFUSED)
+    except OSError as error:
+        return _say(f"{error.filename}: {error.strerror}" if error.filename else str(error), USAGE)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+async def _remote(given: argparse.Namespace, out: Output) -> int:
+    async with Client(Profile.load(given.profile)) as client:
+        await given.remote(client, given, out)
+    return DONE
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole grammar."""
+    parser = argparse.ArgumentParser(
+        prog="solmu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    default = os.environ.get("SOLMU_PROFILE", DEMO_PROFILE)
+    parser.add_argument("--profile", default=default, metavar="FOLDER", help=f"the profile to use (default: {default})")
+    parser.add_argument("--json", action="store_true", help="print JSON, one object a line")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for group in (node, clients, messages, rest):
+        group.add(commands)
+    completion.add(commands, parser)
+    return parser
+
+
+def _say(text: str, status: int) -> int:
+    print(text, file=sys.stderr)
+    return status

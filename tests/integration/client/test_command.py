@@ -1,0 +1,144 @@
+"""The command line as typed, against a node."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+
+from deploy.local.node import Node
+from gateway.client.command import build_parser, completion
+
+
+@dataclass
+class Done:
+    status: int
+    out: str
+    error: str
+
+
+async def solmu(*arguments: str | Path, stdin: str = "", **environment: str) -> Done:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "gateway.client.command",
+        *map(str, arguments),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=os.environ | environment,
+    )
+    out, error = await process.communicate(stdin.encode())
+    return Done(process.returncode or 0, out.decode(), error.decode())
+
+
+async def test_a_message_is_sent_listed_shown_and_followed(node: Node, tmp_path: Path):
+    clients = node.state.clients
+    permits, resident = ("--profile", clients / "permits"), ("--profile", clients / "resident")
+    opened = json.loads((await solmu(*resident, "--json", "call", "POST", "/v1/mailboxes:open", "{}")).out)
+    paper = tmp_path / "paper.pdf"
+    paper.write_bytes(b"%PDF-1.4 paper")
+    send = (*permits, "messages", "send", "--mailbox", opened["name"], "--title", "A paper", "--key", "cli-1")
+    sent = await solmu(*send, "--attach", paper, "--correlation-id", "cli", stdin="It is attached.")
+    assert sent.status == 0, sent.error
+    name = sent.out.strip()
+
+    listed = await solmu(*permits, "messages", "list", "-n", "1")
+    assert listed.out.splitlines()[0].split() == ["sent", "state", "message", "correlation", "id", "title"]
+    assert name in listed.out.splitlines()[1]
+    shown = json.loads((await solmu(*permits, "--json", "messages", "show", name)).out)
+    assert (shown["name"], shown["correlationId"]) == (name, "cli")
+    assert "A paper" in (await solmu(*permits, "messages", "show", name)).out
+
+    cursor = tmp_path / "cursor"
+    follow = (*permits, "--json", "events", "follow", "--cursor", cursor, "--type", "message.accepted", "-n", "1")
+    first, second = json.loads((await solmu(*follow)).out), cursor.read_text().strip()
+    assert first["cursor"] == second
+
+
+async def test_a_client_is_registered_certified_and_revoked(node: Node, tmp_path: Path):
+    operator = ("--profile", node.state.clients / "operator")
+    state = {"SOLMU_STATE": str(node.state.root)}
+    folder = tmp_path / "parks"
+    register = ("clients", "register", "parks", "--name", "Parks", "--owner", "9999999-2", "--scope", "messages.read")
+    assert (await solmu(*operator, *register)).status == 0
+    again = await solmu(*operator, *register)
+    assert (again.status, "RESOURCE_EXISTS" in again.error) == (1, True)
+
+    assert (await solmu("clients", "csr", "parks", "--folder", folder)).status == 0
+    certified = await solmu("clients", "certify", "parks", folder / "request.pem", **state)
+    assert certified.status == 0, certified.error
+    x509.load_pem_x509_certificate((folder / "certificate.pem").read_bytes())
+    assert (folder / "key.pem").stat().st_mode & 0o777 == 0o600
+    assert (await solmu("clients", "csr", "parks", "--folder", folder)).status == 2, "a key was overwritten"
+
+    (folder / "ca.pem").write_bytes((node.state.clients / "operator" / "ca.pem").read_bytes())
+    profile = {
+        "edge": node.edge,
+        "client_id": "parks",
+        "certificate": "certificate.pem",
+        "key": "key.pem",
+        "authorities": "ca.pem",
+        "scopes": ["messages.read"],
+    }
+    (folder / "profile.json").write_text(json.dumps(profile))
+    assert (await solmu("--profile", folder, "token")).status == 0
+
+    assert "parks" in (await solmu(*operator, "clients", "list")).out
+    scopes = await solmu(*operator, "--json", "clients", "scopes", "parks", "messages.read", "messages.send")
+    assert json.loads(scopes.out)["scopes"] == ["messages.read", "messages.send"]
+    assert "STATE_REVOKED" in (await solmu(*operator, "clients", "revoke", "parks")).out
+    assert (await solmu("--profile", folder, "token")).status == 1
+    assert (await solmu("clients", "void", "parks", folder / "certificate.pem", **state)).status == 0
+
+
+async def test_exit_statuses_are_what_scripts_branch_on(node: Node, tmp_path: Path):
+    permits = node.state.clients / "permits"
+    assert (await solmu("--profile", tmp_path, "token")).status == 2
+    assert (await solmu("nonsense")).status == 2
+    assert (await solmu("--profile", permits, "call", "GET", "/v1/units", "{")).status == 2
+    refused = await solmu("--profile", permits, "messages", "show", "units/nobody/messages/" + "0" * 36)
+    assert (refused.status, refused.error.partition(":")[0]) == (1, "RESOURCE_NOT_FOUND")
+    away = tmp_path / "away"
+    shutil.copytree(permits, away)
+    profile = json.loads((away / "profile.json").read_text()) | {"edge": "https://localhost:1"}
+    (away / "profile.json").write_text(json.dumps(profile))
+    assert (await solmu("--profile", away, "token")).status == 3
+
+
+async def test_logs_and_status_of_the_node(node: Node):
+    state = {"SOLMU_STATE": str(node.state.root)}
+    logs = await solmu("logs", "messages", "-n", "3", **state)
+    assert logs.status == 0
+    assert 0 < len(logs.out.splitlines()) <= 3
+    assert all(line.startswith("messages  ") for line in logs.out.splitlines())
+    unknown = await solmu("logs", "nobody", **state)
+    assert (unknown.status, "there are:" in unknown.error) == (2, True)
+
+
+async def test_a_node_that_does_not_run_says_so(tmp_path: Path):
+    status = await solmu("status", SOLMU_STATE=str(tmp_path / "none"))
+    assert (status.status, "not running" in status.out) == (3, True)
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
+def test_bash_completes_commands_actions_and_options():
+    script = completion.script(build_parser())
+
+    def completed(*words: str) -> set[str]:
+        ask = f'{script}\nCOMP_WORDS=({" ".join(words)} ""); COMP_CWORD={len(words)}; _solmu; echo "${{COMPREPLY[@]}}"'
+        done = subprocess.run(["bash", "-c", ask], capture_output=True, text=True, check=True)
+        return set(done.stdout.split())
+
+    assert {"up", "clients", "messages", "--json"} <= completed("solmu")
+    assert {"register", "list", "revoke"} <= completed("solmu", "--json", "clients")
+    assert {"--mailbox", "--title"} <= completed("solmu", "messages", "send")
+    assert {"bash", "zsh"} <= completed("solmu", "completion")
