@@ -1,0 +1,242 @@
+"""The manifests: of valid shape, of restricted pods, whole in themselves, and open just along the arrows of the design."""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from deploy import config
+from deploy.kubernetes import generate
+from deploy.local import plan
+from services.runtime import mesh
+
+OVERLAYS = ("small", "high-availability")
+VERSIONS = ("1.30", "1.33", "1.36")
+"""Of Kubernetes, whose schemas the manifests are held against."""
+
+OF_CERT_MANAGER = {
+    "authorisations",
+    "messages",
+    "exchange",
+    "gateway",
+    "edge",
+    "operator",
+    "postgres",
+    "nats",
+    "public",
+}
+OF_THE_SITE = {"solmu-root-key", "solmu-party-key", "solmu-token-keys", "solmu-clients", "solmu-client-authorities"}
+"""Secrets that deploy/README.md tells how to make."""
+
+Manifest = dict[str, Any]
+
+
+@cache
+def rendered(overlay: str) -> list[Manifest]:
+    """What kustomize makes of an overlay."""
+    if shutil.which("kubectl") is None:
+        pytest.skip("kubectl, which holds kustomize, is not on this machine")
+    folder = generate.FOLDER / "overlays" / overlay
+    text = subprocess.check_output(["kubectl", "kustomize", str(folder)], text=True, timeout=60)
+    return list(yaml.safe_load_all(text))
+
+
+@pytest.fixture(params=OVERLAYS)
+def manifests(request: pytest.FixtureRequest) -> list[Manifest]:
+    return rendered(request.param)
+
+
+def kinds(manifests: list[Manifest], *wanted: str) -> Iterator[Manifest]:
+    return (manifest for manifest in manifests if manifest["kind"] in wanted)
+
+
+def names(manifests: list[Manifest], kind: str) -> set[str]:
+    return {manifest["metadata"]["name"] for manifest in kinds(manifests, kind)}
+
+
+def workloads(manifests: list[Manifest]) -> Iterator[tuple[str, Manifest]]:
+    """Each workload's name and pod."""
+    for manifest in kinds(manifests, "Deployment", "StatefulSet", "Job"):
+        yield manifest["metadata"]["name"], manifest["spec"]["template"]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_they_are_what_kubernetes_takes(manifests: list[Manifest], version: str) -> None:
+    for manifest in manifests:
+        if manifest["apiVersion"].partition("/")[0] != "cert-manager.io":
+            kubernetes_validate.validate(manifest, version, strict=True)
+
+
+def test_no_key_stands_twice_in_a_source() -> None:
+    class Strict(yaml.SafeLoader):
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT002
+            keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+            assert len(keys) == len(set(keys)), f"a key twice at {node.start_mark}"
+            return super().construct_mapping(node, deep=deep)
+
+    for file in generate.FOLDER.rglob("*.yaml"):
+        list(yaml.load_all(file.read_text(), Loader=Strict))
+
+
+def test_every_pod_is_restricted(manifests: list[Manifest]) -> None:
+    (namespace,) = kinds(manifests, "Namespace")
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    for name, template in workloads(manifests):
+        pod = template["spec"]
+        assert pod["securityContext"]["runAsNonRoot"] is True, name
+        assert pod["securityContext"]["runAsUser"] > 0, name
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
+        assert pod["automountServiceAccountToken"] is False, name
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys(), name
+        assert all("hostPath" not in volume for volume in pod.get("volumes", [])), name
+        for container in [*pod["containers"], *pod.get("initContainers", [])]:
+            context = container["securityContext"]
+            assert context["allowPrivilegeEscalation"] is False, name
+            assert context["readOnlyRootFilesystem"] is True, name
+            assert context["capabilities"] == {"drop": ["ALL"]}, name
+            assert all("hostPort" not in port for port in container.get("ports", [])), name
+
+
+def test_every_container_has_limits_probes_and_a_pinned_image(manifests: list[Manifest]) -> None:
+    jobs = names(manifests, "Job")
+    for name, template in workloads(manifests):
+        for container in template["spec"]["containers"]:
+            resources = container["resources"]
+            assert resources["requests"].keys() == {"cpu", "memory"}, name
+            assert "memory" in resources["limits"], name
+            assert quantity(resources["requests"]["memory"]) <= quantity(resources["limits"]["memory"]), name
+            assert re.search(r":[^/]*\d", container["image"]), container["image"]
+            if name not in jobs:
+                assert {"startupProbe", "readinessProbe", "livenessProbe"} <= container.keys(), name
+
+
+def test_what_is_referred_to_is_there(manifests: list[Manifest]) -> None:
+    maps, accounts = names(manifests, "ConfigMap"), names(manifests, "ServiceAccount")
+    claims = names(manifests, "PersistentVolumeClaim")
+    certificates = {one["spec"]["secretName"] for one in kinds(manifests, "Certificate")}
+    assert certificates == {f"{name}-certificate" for name in OF_CERT_MANAGER}
+    for name, template in workloads(manifests):
+        pod = template["spec"]
+        assert pod["serviceAccountName"] in accounts, name
+        volumes = {volume["name"] for volume in pod.get("volumes", [])}
+        volumes |= {
+            claim["metadata"]["name"]
+            for manifest in kinds(manifests, "StatefulSet")
+            if manifest["metadata"]["name"] == name
+            for claim in manifest["spec"]["volumeClaimTemplates"]
+        }
+        for container in pod["containers"]:
+            assert {mount["name"] for mount in container["volumeMounts"]} <= volumes, name
+            assert {source["configMapRef"]["name"] for source in container.get("envFrom", [])} <= maps, name
+            ports = {port["name"] for port in container.get("ports", [])}
+            for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+                assert container.get(probe, {}).get("tcpSocket", {}).get("port", "none") in ports | {"none"}, name
+        for volume in pod.get("volumes", []):
+            assert volume.get("configMap", {}).get("name", "none") in maps | {"none"}, name
+            assert volume.get("persistentVolumeClaim", {}).get("claimName", "none") in claims | {"none"}, name
+            assert secrets_of(volume) <= certificates | OF_THE_SITE, name
+
+
+def test_selectors_select(manifests: list[Manifest]) -> None:
+    pods = {name: template["metadata"]["labels"] for name, template in workloads(manifests)}
+    for manifest in kinds(manifests, "Deployment", "StatefulSet", "Service", "PodDisruptionBudget"):
+        name = manifest["metadata"]["name"]
+        selector = manifest["spec"].get("selector")
+        if selector is not None:
+            wanted = selector.get("matchLabels", selector)
+            assert wanted.items() <= pods[name].items(), name
+    for scaler in kinds(manifests, "HorizontalPodAutoscaler"):
+        assert scaler["spec"]["scaleTargetRef"]["name"] in names(manifests, "Deployment")
+
+
+def test_every_process_is_told_all_that_it_reads(manifests: list[Manifest]) -> None:
+    maps = {one["metadata"]["name"]: one["data"] for one in kinds(manifests, "ConfigMap")}
+    for name, template in workloads(manifests):
+        for container in template["spec"]["containers"]:
+            if container["name"] not in config.PROCESSES:
+                continue
+            environment: dict[str, str] = {}
+            for source in container.get("envFrom", []):
+                environment |= maps[source["configMapRef"]["name"]]
+            environment |= {one["name"]: one["value"] for one in container["env"]}
+            assert config.faults(container["name"], environment, on_disk=False) == [], name
+            mounts = [mount["mountPath"] for mount in container["volumeMounts"]]
+            for variable, value in environment.items():
+                if value.startswith("/"):
+                    assert any(value.startswith(mount) for mount in mounts), variable
+
+
+def test_generated_files_are_those_of_the_code() -> None:
+    for path, content in generate.files().items():
+        assert path.read_text() == content, f"{path}: run python -m deploy.kubernetes.generate"
+
+
+def test_policies_allow_the_arrows_of_the_design_and_no_other(manifests: list[Manifest]) -> None:
+    policies = {one["metadata"]["name"]: one["spec"] for one in kinds(manifests, "NetworkPolicy")}
+    assert policies["nothing-by-default"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    into, out_of = set(), set()
+    for pod, spec in policies.items():
+        assert spec["policyTypes"] == ["Ingress", "Egress"] or pod == "postgres-outside"
+        into |= {generate.Arrow(other, pod, port) for other, port in peers(spec.get("ingress", []), "from")}
+        out_of |= {generate.Arrow(pod, other, port) for other, port in peers(spec.get("egress", []), "to")}
+    assert into == out_of == generate.arrows()
+
+
+def test_the_arrows_are_few() -> None:
+    arrows = generate.arrows()
+    assert not [arrow for arrow in arrows if arrow.target == mesh.EDGE], "nothing inside calls the edge"
+    assert not [arrow for arrow in arrows if arrow.source == plan.POSTGRES], "PostgreSQL calls nobody"
+    assert {arrow.source for arrow in arrows if arrow.target == plan.POSTGRES} == {*mesh.SERVICES, "provision"}
+    assert {arrow.target for arrow in arrows if arrow.source == mesh.EDGE} == {*mesh.SERVICES}
+
+
+def test_every_pod_has_a_policy(manifests: list[Manifest]) -> None:
+    assert {name for name, _ in workloads(manifests)} <= names(manifests, "NetworkPolicy")
+
+
+def test_a_highly_available_node_survives_the_loss_of_a_machine() -> None:
+    manifests = rendered("high-availability")
+    (streams,) = [one["data"] for one in kinds(manifests, "ConfigMap") if "SOLMU_NODE" in one["data"]]
+    assert streams["SOLMU_STREAM_REPLICAS"] == "3"
+    (nats,) = kinds(manifests, "StatefulSet")
+    assert nats["spec"]["replicas"] == generate.SERVERS
+    assert {"authorisations", "messages", "exchange", "edge", "nats"} == names(manifests, "PodDisruptionBudget")
+    assert all(scaler["spec"]["minReplicas"] >= 3 for scaler in kinds(manifests, "HorizontalPodAutoscaler"))
+    (claim,) = kinds(manifests, "PersistentVolumeClaim")
+    assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
+
+
+def test_certificates_have_the_names_of_the_embedded_nodes() -> None:
+    for certificate in kinds(rendered("small"), "Certificate"):
+        name, spec = certificate["metadata"]["name"], certificate["spec"]
+        if name != "public":
+            assert name in plan.INTERNAL_IDENTITIES
+            assert spec["uris"] == [mesh.service_uri("solmu", name)]
+            assert {name, "localhost"} <= set(spec["dnsNames"])
+
+
+def peers(rules: list[Manifest], direction: str) -> Iterator[tuple[str, int]]:
+    """The node's own pods in the rules of a policy, and the port."""
+    for rule in rules:
+        for peer in rule.get(direction, []):
+            if "podSelector" in peer and "namespaceSelector" not in peer:
+                (port,) = rule["ports"]
+                yield peer["podSelector"]["matchLabels"]["app.kubernetes.io/name"], port["port"]
+
+
+def secrets_of(volume: Manifest) -> set[str]:
+    sources = volume.get("projected", {}).get("sources", [])
+    direct = {volume["secret"]["secretName"]} if "secret" in volume else set()
+    return direct | {source["secret"]["name"] for source in sources}
+
+
+def quantity(text: str) -> int:
+    match = re.fullmatch(r"(\d+)(Mi|Gi)", text)
+    assert match, text
+    return int(match[1]) * {"Mi": 1, "Gi": 1024}[match[2]]
