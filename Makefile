@@ -50,6 +50,13 @@ down: $(VENV)/.node ## Stop the node; its state stays in .solmu
 status: $(VENV)/.node ## Show the node's processes
 	@$(NODE) status
 
+.PHONY: backup restore
+backup: $(VENV)/.node ## Save the node, which is down, into FILE=...
+	@$(BIN)/python -m deploy.local.backup save "$(FILE)"
+
+restore: $(VENV)/.node ## Restore FILE=... where there is no node yet
+	@$(BIN)/python -m deploy.local.backup restore "$(FILE)"
+
 .PHONY: demo
 demo: $(VENV)/.node ## Send a decision to a resident, on a node that is started if need be
 	@$(BIN)/python -m deploy.local.demo

@@ -1,0 +1,94 @@
+"""The drill: a node is saved, lost, and restored elsewhere; and what is refused on the way."""
+
+import hashlib
+import shutil
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from deploy.local import backup, demo, demo_clients
+from deploy.local.node import NodeSettings, running
+from deploy.local.problems import NodeProblem
+from deploy.local.state import State
+from gateway.client import Client, Profile
+
+
+async def contents(state: State) -> list[str]:
+    """What the resident finds: her messages, and the digest of the newest one's decision."""
+    async with Client(Profile.load(state.clients / demo_clients.RESIDENT.client_id)) as resident:
+        name = (await resident.rest("GET", "/v1/mailboxes"))["mailboxes"][0]["name"]
+        messages = (await resident.rest("GET", f"/v1/{name}/messages?pageSize=100"))["messages"]
+        opened = await resident.rest("POST", f"/v1/{messages[0]['name']}:open", {})
+        attachment = opened["attachments"][0]["attachment"]
+        _, content = await resident.rest_content(f"/v1/{messages[0]['name']}/{attachment}/content")
+        return [*(message["name"] for message in messages), hashlib.sha256(content).hexdigest()]
+
+
+async def test_a_lost_node_comes_back_whole_in_another_place(tmp_path: Path) -> None:
+    first = NodeSettings(state=tmp_path / "first", edge_port=0)
+    file = tmp_path / "node.backup"
+    async with running(first) as node:
+        await demo.play(first)
+        with pytest.raises(NodeProblem, match="the node is running"):
+            backup.save(node.state, file)
+        before = await contents(node.state)
+    saved = backup.save(State(first.state), file)
+    assert file.stat().st_mode & 0o077 == 0
+    shutil.rmtree(first.state)
+
+    second = NodeSettings(state=tmp_path / "second", edge_port=0)
+    assert backup.restore(file, State(second.state)).files == saved.files
+    async with running(second) as node:
+        assert await contents(node.state) == before
+        await demo.play(second)
+        assert (await contents(node.state))[1:-1] == before[:-1]
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    """A backup of a node that has never run."""
+    state = State(tmp_path / "state")
+    state.prepare()
+    state.prepare_secrets()
+    file = tmp_path / "node.backup"
+    backup.save(state, file)
+    return file
+
+
+def test_a_backup_that_was_cut_short_is_refused_and_leaves_nothing(saved: Path, tmp_path: Path) -> None:
+    whole = saved.read_bytes()
+    target = State(tmp_path / "restored")
+    for length in (0, 10, len(whole) // 2, len(whole) - 9):
+        saved.write_bytes(whole[:length])
+        with pytest.raises(NodeProblem, match="is no whole backup"):
+            backup.restore(saved, target)
+        assert not target.root.exists()
+        assert not (tmp_path / ".restored.restoring").exists()
+
+
+def test_a_changed_backup_is_refused(saved: Path, tmp_path: Path) -> None:
+    content = bytearray(saved.read_bytes())
+    content[len(content) // 2] ^= 1
+    saved.write_bytes(content)
+    with pytest.raises(NodeProblem, match="is no whole backup"):
+        backup.restore(saved, State(tmp_path / "restored"))
+
+
+@pytest.mark.parametrize("name", ["../outside", "/srv/outside", "secrets/../../outside"])
+def test_a_backup_that_leads_outside_is_refused(tmp_path: Path, name: str) -> None:
+    forged = tmp_path / "forged.backup"
+    with tarfile.open(forged, "w:gz") as archive:
+        archive.addfile(tarfile.TarInfo(name))
+    with pytest.raises(NodeProblem, match="does not belong in a backup"):
+        backup.restore(forged, State(tmp_path / "restored"))
+    assert not (tmp_path / "outside").exists()
+
+
+def test_nothing_is_replaced(saved: Path, tmp_path: Path) -> None:
+    with pytest.raises(NodeProblem, match="is not empty"):
+        backup.restore(saved, State(tmp_path / "state"))
+    with pytest.raises(NodeProblem, match="never replaces one"):
+        backup.save(State(tmp_path / "state"), saved)
+    with pytest.raises(NodeProblem, match="is not the state of a node"):
+        backup.save(State(tmp_path), tmp_path / "other.backup")
