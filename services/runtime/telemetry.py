@@ -15,9 +15,11 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import prometheus_client
+from cryptography import x509
 from opentelemetry import context as otel_context
 from opentelemetry import propagate, trace
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
@@ -43,6 +45,9 @@ OUTBOX_LAG_SECONDS = prometheus_client.Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5, 30, 300),
 )
 EVENTS_HANDLED = prometheus_client.Counter("solmu_events_handled", "Events dealt with", ["publisher", "outcome"])
+CERTIFICATE_EXPIRY = prometheus_client.Gauge(
+    "solmu_certificate_expiry_seconds", "When the certificate of this process ends, as a Unix time; 0 if unreadable"
+)
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -93,6 +98,7 @@ def start(service: str, settings: ProcessSettings, *, metrics: Address | None) -
     handler.setFormatter(JsonLines(service))
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
     logging.getLogger("nats").setLevel(logging.CRITICAL)  # its reconnects are logged by ours, in one line each
+    CERTIFICATE_EXPIRY.set_function(lambda: _expiry(settings.certificate))
     if metrics is not None:
         prometheus_client.start_http_server(metrics.port, metrics.host)
     provider = None
@@ -104,6 +110,14 @@ def start(service: str, settings: ProcessSettings, *, metrics: Address | None) -
         exporter = OTLPSpanExporter(endpoint=settings.otlp_endpoint, insecure=True)
         provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=1000))
     return Telemetry(provider)
+
+
+def _expiry(certificate: Path) -> float:
+    """When the certificate in a file ends, as a Unix time. Read when it is asked for, as it changes on disk."""
+    try:
+        return x509.load_pem_x509_certificate(certificate.read_bytes()).not_valid_after_utc.timestamp()
+    except (OSError, ValueError):
+        return 0.0
 
 
 class Telemetry:
