@@ -8,19 +8,26 @@ from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
-from services.authorisations import declared, token_store
+from services.authorisations import declared, messages, token_store
 from services.authorisations.authentication import Authenticator
 from services.authorisations.client_servicer import ClientServicer
 from services.authorisations.clients import Rules
 from services.authorisations.exchanger import Exchanger
 from services.authorisations.identity_providers import IdentityProviders
+from services.authorisations.issuing import Issuing
 from services.authorisations.keyring import KeyRing
+from services.authorisations.mandate_servicer import MandateServicer
+from services.authorisations.register_facts import BirthDays, RegisterFacts
+from services.authorisations.revisions import Revisions
 from services.authorisations.settings import Settings
 from services.authorisations.surface import surface
+from services.authorisations.theme_servicer import ThemeServicer
+from services.authorisations.theme_store import ThemeStore
 from services.authorisations.token_servicer import KeyServicer, TokenServicer
 from services.runtime import config, contracts
 from services.runtime.foundation import lay
 from services.runtime.identity import TokenVerifier
+from services.runtime.ids import new_id
 from services.runtime.parties import PartyNames
 from services.runtime.server import run
 
@@ -73,7 +80,17 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
         new_id=uuid.uuid4,
     )
     foundation.tasks.start(token_store.sweep(foundation.database, clock=now))
-    for service, servicer in surface(clients=clients, tokens=tokens, keys=KeyServicer(keys=keys)):
+    revisions = Revisions(database=foundation.database, outbox=foundation.outbox, clock=now)
+    theme_store = ThemeStore(messages.rules)
+    registers = RegisterFacts(BirthDays(settings.party_key), settings.zone)
+    issuing = Issuing(themes=theme_store, registers=registers, zone=settings.zone, new_id=new_id)
+    mandates = MandateServicer(
+        database=foundation.database, revisions=revisions, issuing=issuing, parties=parties, clock=now
+    )
+    themes = ThemeServicer(database=foundation.database, revisions=revisions, store=theme_store, clock=now)
+    for service, servicer in surface(
+        clients=clients, tokens=tokens, keys=KeyServicer(keys=keys), mandates=mandates, themes=themes
+    ):
         foundation.server.add(service, servicer)
     await foundation.server.run(stop)
 

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from services.runtime.config import ServiceSettings, file, flag, folder, key, setting
+
+
+def time_zone(value: str) -> ZoneInfo:
+    """A time zone of the IANA database."""
+    try:
+        return ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError):
+        raise ValueError(f"{value!r} is not a time zone") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,3 +30,9 @@ class Settings(ServiceSettings):
         "SOLMU_IDENTITY_PROVIDERS", file, default=None, doc="JSON file of the identity providers whose log-ins count"
     )
     clients: Path | None = setting("SOLMU_CLIENTS", file, default=None, doc="JSON file of clients to register at start")
+    zone: ZoneInfo = setting(
+        "SOLMU_TIME_ZONE",
+        time_zone,
+        default=ZoneInfo("Europe/Helsinki"),
+        doc="time zone of the days in which mandates begin and end",
+    )

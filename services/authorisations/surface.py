@@ -19,11 +19,11 @@ from solmu.authorisations.v1 import (
 )
 
 from services.authorisations.client_servicer import ClientServicer
+from services.authorisations.mandate_servicer import MandateServicer
+from services.authorisations.theme_servicer import ThemeServicer
 from services.authorisations.token_servicer import KeyServicer, TokenServicer
 
 _LATER = (
-    mandate_service_pb2,
-    themes_pb2,
     registers_pb2,
     checks_pb2,
     watch_pb2,
@@ -35,12 +35,19 @@ _LATER = (
 
 
 def surface(
-    *, clients: ClientServicer, tokens: TokenServicer, keys: KeyServicer
+    *,
+    clients: ClientServicer,
+    tokens: TokenServicer,
+    keys: KeyServicer,
+    mandates: MandateServicer,
+    themes: ThemeServicer,
 ) -> Iterator[tuple[ServiceDescriptor, object]]:
     """Every service of the contract, with what answers it."""
     yield clients_pb2.DESCRIPTOR.services_by_name["ClientService"], clients
     yield tokens_pb2.DESCRIPTOR.services_by_name["TokenService"], tokens
     yield tokens_pb2.DESCRIPTOR.services_by_name["KeyService"], keys
+    yield mandate_service_pb2.DESCRIPTOR.services_by_name["MandateService"], mandates
+    yield themes_pb2.DESCRIPTOR.services_by_name["ThemeService"], themes
     for module in _LATER:
         for service in module.DESCRIPTOR.services_by_name.values():
             yield service, object()

@@ -4,22 +4,32 @@ import itertools
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from solmu.authorisations.v1 import tokens_pb2
 from solmu.authorisations.v1.clients_pb2 import Client, CreateClientRequest
 from solmu.types.v1.types_pb2 import NationalIdentifier
 
+from services.authorisations import messages
 from services.authorisations.authentication import Authenticator
 from services.authorisations.client_servicer import ClientServicer
 from services.authorisations.exchanger import Check, Exchanger
 from services.authorisations.identity_providers import IdentityProviders
+from services.authorisations.issuing import Issuing
 from services.authorisations.keyring import KeyRing
+from services.authorisations.mandate_servicer import MandateServicer
+from services.authorisations.register_facts import BirthDays, RegisterFacts
+from services.authorisations.revisions import Revisions
+from services.authorisations.theme_servicer import ThemeServicer
+from services.authorisations.theme_store import ThemeStore
 from services.authorisations.token_servicer import TokenServicer
+from services.runtime import identity
 from services.runtime.database import Database
 from services.runtime.identity import TokenVerifier
+from services.runtime.ids import new_id as new_uuid
 from services.runtime.outbox import Outbox
 from services.runtime.parties import PartyNames
 from services.runtime.revocations import Revocations
@@ -27,6 +37,7 @@ from services.runtime.telemetry import Telemetry
 from tests.unit.authorisations.builders import CERTIFICATE, ISSUER, NOW, OWNER, RULES, key_file
 
 PARTIES = PartyNames(key=b"k" * 32, test_mode=True)
+HELSINKI = ZoneInfo("Europe/Helsinki")
 _numbers = itertools.count(1)
 
 
@@ -39,6 +50,10 @@ class Service:
     tokens: TokenServicer
     keys: KeyRing
     revocations: Revocations
+    mandates: MandateServicer
+    themes: ThemeServicer
+    revisions: Revisions
+    clock: "Clock"
 
     async def register(self, client_id: str = "", **fields: Any) -> Client:
         """Registers a client, of a new id where none is given."""
@@ -67,6 +82,24 @@ def ticking(start: datetime) -> Callable[[], datetime]:
     return lambda: start + timedelta(seconds=next(seconds))
 
 
+class Clock:
+    """A clock that is a millisecond later at every look, and that tests put forward or follow the real one by."""
+
+    def __init__(self, start: datetime | None = None) -> None:
+        self.time = start
+
+    def __call__(self) -> datetime:
+        if self.time is None:
+            return datetime.now(UTC)
+        self.time += timedelta(milliseconds=1)
+        return self.time
+
+
+def calls_as(party: str, *, client: str = "test-system") -> None:
+    """Has what is called next come from a client of this party."""
+    identity.set_caller(identity.Caller(service="edge", client_id=client, party=party))
+
+
 def assemble(
     database: Database,
     folder: Path,
@@ -76,6 +109,7 @@ def assemble(
     check: Check | None = None,
 ) -> Service:
     """The service, with one signing key in `folder`, and its own time where none is given."""
+    facts_clock = Clock(None if clock else NOW)
     clock = clock or ticking(NOW)
     key_file(folder, "20260101T000000Z.pem")
     keys = KeyRing(folder=folder, clock=clock)
@@ -105,4 +139,12 @@ def assemble(
         clock=clock,
         new_id=uuid.uuid4,
     )
-    return Service(database, clients, tokens, keys, revocations)
+    revisions = Revisions(database=database, outbox=outbox, clock=facts_clock)
+    store = ThemeStore(messages.rules)
+    registers = RegisterFacts(BirthDays(b"k" * 32), HELSINKI)
+    issuing = Issuing(themes=store, registers=registers, zone=HELSINKI, new_id=new_uuid)
+    mandates = MandateServicer(
+        database=database, revisions=revisions, issuing=issuing, parties=PARTIES, clock=facts_clock
+    )
+    themes = ThemeServicer(database=database, revisions=revisions, store=store, clock=facts_clock)
+    return Service(database, clients, tokens, keys, revocations, mandates, themes, revisions, facts_clock)

@@ -100,7 +100,11 @@ async def doors(authorisations_database: Database, tmp_path: Path) -> AsyncItera
     files = identity(authority, tmp_path, "authorisations")
     server = Server(chain=chain, files=files, listen=Address("127.0.0.1", 0), ready=authorisations_database.ready)
     for contract, servicer in surface(
-        clients=service.clients, tokens=service.tokens, keys=KeyServicer(keys=service.keys)
+        clients=service.clients,
+        tokens=service.tokens,
+        keys=KeyServicer(keys=service.keys),
+        mandates=service.mandates,
+        themes=service.themes,
     ):
         server.add(contract, servicer)
     stop = asyncio.Event()

@@ -16,7 +16,9 @@ from services.authorisations.surface import surface
 from services.runtime import contracts, mesh
 
 NOTHING: Any = object()
-SERVICES = [service for service, _ in surface(clients=NOTHING, tokens=NOTHING, keys=NOTHING)]
+SERVICES = [
+    service for service, _ in surface(clients=NOTHING, tokens=NOTHING, keys=NOTHING, mandates=NOTHING, themes=NOTHING)
+]
 METHODS = {method.full_name: method for service in SERVICES for method in service.methods}
 
 

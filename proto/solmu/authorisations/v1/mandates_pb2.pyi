@@ -276,18 +276,15 @@ class ConfirmationRule(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
-    class Alternative(_message.Message):
+    class Part(_message.Message):
         """So many of these parties."""
 
         DESCRIPTOR: _descriptor.Descriptor
 
         PARTIES_FIELD_NUMBER: _builtins.int
         NEEDED_FIELD_NUMBER: _builtins.int
-        BASIS_FIELD_NUMBER: _builtins.int
         needed: _builtins.int
         """How many of them must."""
-        basis: _builtins.str
-        """On what their right rests."""
         @_builtins.property
         def parties(self) -> _containers.RepeatedCompositeFieldContainer[_parties_pb2.Party]:
             """Those who may confirm."""
@@ -297,11 +294,40 @@ class ConfirmationRule(_message.Message):
             *,
             parties: _abc.Iterable[_parties_pb2.Party] | None = ...,
             needed: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["needed", b"needed", "parties", b"parties"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class Alternative(_message.Message):
+        """Parts that are all needed, by different parties: "the chair, and one other
+        member of the board".
+        """
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        PARTS_FIELD_NUMBER: _builtins.int
+        BASIS_FIELD_NUMBER: _builtins.int
+        basis: _builtins.str
+        """On what the right rests: `registers/{register}/records/{record}`,
+        `mandates/{mandate}`, or empty for the principal itself.
+        """
+        @_builtins.property
+        def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConfirmationRule.Part]:
+            """The parts."""
+
+        def __init__(
+            self,
+            *,
+            parts: _abc.Iterable[Global___ConfirmationRule.Part] | None = ...,
             basis: _builtins.str = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["basis", b"basis", "needed", b"needed", "parties", b"parties"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["basis", b"basis", "parts", b"parts"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 

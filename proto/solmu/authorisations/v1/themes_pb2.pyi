@@ -116,7 +116,9 @@ class Theme(_message.Message):
         required: _builtins.bool
         """Whether a mandate must have a specifier."""
         pattern: _builtins.str
-        """A regular expression (RE2) that the whole specifier matches."""
+        """A regular expression that the whole specifier matches: what RE2 and
+        Python's `re` read alike.
+        """
         @_builtins.property
         def titles(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.LocalizedText]:
             """What it is, for people: "property identifier"."""

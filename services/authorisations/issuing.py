@@ -1,0 +1,257 @@
+"""Who may give, see and end which mandate, by what the registers and other mandates say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from solmu.authorisations.v1 import mandates_pb2
+
+from services.authorisations import confirming, days, mandate_store, mandates, messages, themes
+from services.authorisations.confirming import Alternative, Part, Rule
+from services.authorisations.mandates import Actor, Cause, Event, Mandate, Step
+from services.authorisations.register_facts import Effect, RegisterFacts
+from services.authorisations.revisions import Write
+from services.authorisations.theme_store import ThemeStore
+from services.authorisations.themes import Kind, Theme
+from services.runtime.database import Connection, Database
+from services.runtime.errors import AlreadyExists, FailedPrecondition, InvalidArgument, PermissionDenied
+from services.runtime.outbox import event
+from services.runtime.parties import PartyNames
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draft:
+    """A mandate as it was asked for."""
+
+    kind: Kind
+    principal: str
+    delegate: str
+    theme_id: str
+    specifier: str
+    first_day: str
+    last_day: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Right:
+    """A right to give mandates of one kind in one theme."""
+
+    theme: Theme
+    kind: Kind
+    latest_last_day: date
+    rule: Rule
+    issued_under: Mandate | None = None
+
+
+def draft(asked: mandates_pb2.Mandate, actor: Actor, *, parties: PartyNames) -> Draft:
+    """What a request asks for; a side that it leaves out is the caller's party. Raises InvalidArgument."""
+    return Draft(
+        kind=Kind(asked.kind),
+        principal=messages.party_name(asked.principal, parties, field="principal")
+        if asked.HasField("principal")
+        else actor.party,
+        delegate=messages.party_name(asked.delegate, parties, field="delegate")
+        if asked.HasField("delegate")
+        else actor.party,
+        theme_id=asked.theme.removeprefix("themes/"),
+        specifier=asked.specifier,
+        first_day=asked.validity.first_day,
+        last_day=asked.validity.last_day,
+    )
+
+
+async def keep(write: Write, mandate: Mandate, happened: Sequence[Event]) -> None:
+    """Keeps the history of a step, and tells of it, in the step's transaction."""
+    await mandate_store.append(write.transaction, mandate.mandate_id, happened)
+    write.changes += messages.facts_of([mandate])
+    write.events += [event(messages.mandate_changed(mandate, one), now=one.time) for one in happened]
+
+
+class Issuing:
+    """Judges what callers may do with mandates. Every method takes the reader, so that it sees one state."""
+
+    def __init__(
+        self, *, themes: ThemeStore, registers: RegisterFacts, zone: ZoneInfo, new_id: Callable[[], UUID]
+    ) -> None:
+        self._themes = themes
+        self._registers = registers
+        self._zone = zone
+        self._new_id = new_id
+
+    async def judge(
+        self,
+        reader: Connection,
+        drafts: Sequence[Draft],
+        actor: Actor,
+        *,
+        now: datetime,
+        renews: Mandate | None = None,
+    ) -> list[Step]:
+        """The mandates that drafts become, confirmed as far as the actor's right goes.
+
+        Raises Fault: VALIDITY_INVALID, what `themes.admit` raises,
+        ISSUING_RIGHT_MISSING, PARTY_NOT_ELIGIBLE, MANDATE_EXISTS, and for a
+        renewal MANDATE_STATE.
+        """
+        steps: list[Step] = []
+        group_id = self._new_id()
+        for one in drafts:
+            step = await self._judge(reader, one, actor, group_id=group_id, now=now, renews=renews)
+            alike = await mandate_store.alike(reader, step[0])
+            same = [other for other, _ in steps if _right_of(other) == _right_of(step[0])]
+            if twin := mandates.overlaps(step[0], [*alike, *same], now=now):
+                raise AlreadyExists("MANDATE_EXISTS", "the same mandate is there already", resource=twin.name)
+            steps.append(step)
+        return steps
+
+    async def entitled(
+        self, reader: Database | Connection, mandate: Mandate, actor: Actor, *, now: datetime
+    ) -> frozenset[str]:
+        """Those who may end a mandate beside its principal: all who may confirm for it now, and who may issue it."""
+        entitled = confirming.parties(await self._rule(reader, mandate.principal, now))
+        if mandate.issued_under is not None:
+            held = await mandate_store.issuing(reader, delegate=actor.person, principal=mandate.principal, at=now)
+            if any(_covers(one, mandate.theme_id, mandate.specifier) for one in held):
+                entitled |= {actor.person}
+        return entitled
+
+    async def may_see(self, reader: Database | Connection, mandate: Mandate, actor: Actor, *, now: datetime) -> bool:
+        """Whether the mandate concerns the caller: as a party, as one who asked or may confirm, or who may end it."""
+        if actor.party in (mandate.principal, mandate.delegate, mandate.requested_by.party):
+            return True
+        if actor.person in confirming.parties(mandate.rule):
+            return True
+        return actor.person in await self.entitled(reader, mandate, actor, now=now)
+
+    async def rights(self, reader: Database, principal: str, actor: Actor, *, now: datetime) -> list[Right]:
+        """What the caller may give in a principal's name."""
+        rule = await self._rule(reader, principal, now)
+        issuing = await mandate_store.issuing(reader, delegate=actor.person, principal=principal, at=now)
+        today = now.astimezone(self._zone).date()
+        found = []
+        for theme in await self._themes.in_use(reader):
+            if theme.state is not themes.State.ACTIVE:
+                continue
+            own = theme.rules.longest_terms if actor.person in confirming.parties(rule) else ()
+            for kind in sorted(own):
+                latest = themes.latest_day(theme.rules, kind, today)
+                found.append(Right(theme=theme, kind=kind, latest_last_day=latest, rule=rule))
+            for issue in issuing:
+                if issue.theme_id == theme.theme_id and Kind.ACT in theme.rules.longest_terms:
+                    assert issue.period.last_day is not None
+                    latest = min(themes.latest_day(theme.rules, Kind.ACT, today), issue.period.last_day)
+                    by_issuer = _issuers_rule(actor, issue)
+                    found.append(
+                        Right(theme=theme, kind=Kind.ACT, latest_last_day=latest, rule=by_issuer, issued_under=issue)
+                    )
+        return found
+
+    async def cascade(self, write: Write, ended: Mandate, *, now: datetime) -> int:
+        """Ends what was given under a mandate to issue that has ended, where the theme says so; returns how many."""
+        if ended.kind is not Kind.ISSUE or ended.ending is None:
+            return 0
+        theme = await self._themes.find(write.transaction, ended.theme_id)
+        if theme is None or not theme.rules.issued_end_with_issuer:
+            return 0
+        count = 0
+        for mandate in await mandate_store.issued_under(write.transaction, ended.mandate_id):
+            count += await invalidate(write, mandate, Cause.ISSUING_RIGHT_ENDED, record="", now=now)
+        return count
+
+    async def _judge(
+        self,
+        reader: Connection,
+        one: Draft,
+        actor: Actor,
+        *,
+        group_id: UUID,
+        now: datetime,
+        renews: Mandate | None,
+    ) -> Step:
+        theme = await self._themes.find(reader, one.theme_id)
+        if theme is None:
+            raise InvalidArgument("THEME_UNSUITABLE", "there is no such theme", theme=f"themes/{one.theme_id}")
+        period = days.mandate_period(one.first_day, one.last_day, now=now, zone=self._zone)
+        themes.admit(
+            theme,
+            kind=one.kind,
+            principal=one.principal,
+            delegate=one.delegate,
+            specifier=one.specifier,
+            period=period,
+        )
+        if renews is not None:
+            mandates.renewable(renews, period=period, now=now)
+        rule, issued_under = await self._right(reader, one, actor, period=period, now=now)
+        for field, party, side in (
+            ("principal", one.principal, Effect.BEING_ACTED_FOR),
+            ("delegate", one.delegate, Effect.ACTING),
+        ):
+            least_age = theme.rules.least_age
+            if not await self._registers.eligible(reader, party, side=side, least_age=least_age, at=now):
+                raise FailedPrecondition("PARTY_NOT_ELIGIBLE", "the party cannot be on this side", field=field)
+        return mandates.requested(
+            mandate_id=self._new_id(),
+            kind=one.kind,
+            principal=one.principal,
+            delegate=one.delegate,
+            theme_id=one.theme_id,
+            specifier=one.specifier,
+            period=period,
+            rule=rule,
+            actor=actor,
+            group_id=group_id,
+            now=now,
+            issued_under=issued_under.mandate_id if issued_under else None,
+            renews=renews.mandate_id if renews else None,
+        )
+
+    async def _right(
+        self, reader: Connection, one: Draft, actor: Actor, *, period: days.Period, now: datetime
+    ) -> tuple[Rule, Mandate | None]:
+        rule = await self._rule(reader, one.principal, now)
+        if rule and (actor.party in (one.principal, one.delegate) or actor.person in confirming.parties(rule)):
+            return rule, None
+        if one.kind is Kind.ACT and one.delegate not in (actor.party, actor.person):
+            held = await mandate_store.issuing(reader, delegate=actor.person, principal=one.principal, at=now)
+            for issue in held:  # the one that ends last comes first
+                if _covers(issue, one.theme_id, one.specifier):
+                    _within(period, issue)
+                    return _issuers_rule(actor, issue), issue
+        raise PermissionDenied("ISSUING_RIGHT_MISSING", "the caller may not give this mandate for this principal")
+
+    async def _rule(self, reader: Database | Connection, principal: str, now: datetime) -> Rule:
+        return confirming.rule(await self._registers.standing(reader, principal, at=now))
+
+
+async def invalidate(write: Write, mandate: Mandate, cause: Cause, *, record: str, now: datetime) -> bool:
+    """Ends a mandate by law, and says whether there was anything to end."""
+    fresh, happened = mandates.invalidated(mandate, cause=cause, record=record, actor=None, now=now)
+    if happened:
+        await mandate_store.update(write.transaction, fresh)
+        await keep(write, fresh, happened)
+    return bool(happened)
+
+
+def _within(period: days.Period, issue: Mandate) -> None:
+    assert period.end is not None
+    assert issue.period.last_day is not None
+    if period.end > issue.end:
+        latest = issue.period.last_day.isoformat()
+        raise InvalidArgument("TERM_TOO_LONG", f"the right to issue it ends on {latest}", latest_last_day=latest)
+
+
+def _issuers_rule(actor: Actor, issue: Mandate) -> Rule:
+    return (Alternative(parts=(Part(parties=(actor.person,)),), basis=issue.name),)
+
+
+def _covers(issue: Mandate, theme_id: str, specifier: str) -> bool:
+    return issue.theme_id == theme_id and issue.specifier in ("", specifier)
+
+
+def _right_of(mandate: Mandate) -> tuple[object, ...]:
+    return mandate.kind, mandate.principal, mandate.delegate, mandate.theme_id, mandate.specifier

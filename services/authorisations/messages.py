@@ -1,0 +1,252 @@
+"""Between the messages of mandates, themes and facts and the domain's values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
+from uuid import UUID
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from solmu.authorisations.v1 import mandates_pb2
+from solmu.authorisations.v1.events_pb2 import MandateChanged
+from solmu.authorisations.v1.facts_pb2 import Fact, FactChange, MandateFact
+from solmu.authorisations.v1.parties_pb2 import Party, ValidityPeriod
+from solmu.authorisations.v1.themes_pb2 import Theme as ThemeMessage
+from solmu.types.v1 import types_pb2
+
+from services.authorisations import confirming, themes
+from services.authorisations.days import Period
+from services.authorisations.mandates import Actor, Ending, Event, Mandate
+from services.authorisations.themes import Kind, PartyKind, RegisterRight, Rules, Theme
+from services.runtime.errors import InvalidArgument
+from services.runtime.parties import PartyNames
+
+OUTPUT_OF_THEME = (
+    "name", "owner", "state", "create_time", "activate_time", "update_time", "etag", "consistency_token",
+)  # fmt: skip
+"""Fields of a theme that are not part of what it says."""
+
+
+def party_name(party: Party, parties: PartyNames, *, field: str) -> str:
+    """The name of a party that a request names either way. Raises InvalidArgument, IDENTIFIER_INVALID."""
+    return party.name or parties.name_of(party.identifier, field=f"{field}.identifier")
+
+
+def instant(time: Timestamp) -> datetime:
+    """An instant of a request. Raises InvalidArgument, FIELD_INVALID, for one that the calendar lacks."""
+    try:
+        return time.ToDatetime(UTC)
+    except (ValueError, OverflowError):
+        raise InvalidArgument("FIELD_INVALID", "there is no such instant") from None
+
+
+def uid(name: str, position: int = 1) -> UUID:
+    """One part of a resource name as a UUID. Raises InvalidArgument, NAME_INVALID."""
+    try:
+        return UUID(name.split("/")[position])
+    except ValueError:
+        raise InvalidArgument("NAME_INVALID", "the resource name does not have the right form", field="name") from None
+
+
+def timestamp(time: datetime | None) -> Timestamp | None:
+    """A time for an answer; None leaves the field unset."""
+    if time is None:
+        return None
+    result = Timestamp()
+    result.FromDatetime(time)
+    return result
+
+
+def period(value: Period) -> ValidityPeriod:
+    """A period."""
+    return ValidityPeriod(
+        first_day=value.first_day.isoformat(),
+        last_day=value.last_day.isoformat() if value.last_day else "",
+        start_time=timestamp(value.start),
+        end_time=timestamp(value.end),
+    )
+
+
+def actor(value: Actor) -> types_pb2.Actor:
+    """Who did something."""
+    return types_pb2.Actor(
+        party=value.party, acting_party=value.acting_party, mandate=value.mandate, client=value.client
+    )
+
+
+def confirmation_rule(rule: confirming.Rule) -> mandates_pb2.ConfirmationRule:
+    """Who must confirm."""
+    kind = mandates_pb2.ConfirmationRule
+    return kind(
+        alternatives=[
+            kind.Alternative(
+                parts=[
+                    kind.Part(parties=[Party(name=party) for party in part.parties], needed=part.needed)
+                    for part in one.parts
+                ],
+                basis=one.basis,
+            )
+            for one in rule
+        ]
+    )
+
+
+def mandate(value: Mandate, *, now: datetime, token: str = "") -> mandates_pb2.Mandate:  # not a secret
+    """A mandate as its parties see it at an instant."""
+    return mandates_pb2.Mandate(
+        name=value.name,
+        kind=value.kind,  # type: ignore[arg-type]
+        principal=Party(name=value.principal),
+        delegate=Party(name=value.delegate),
+        theme=value.theme,
+        specifier=value.specifier,
+        validity=period(value.period),
+        state=value.state(now),  # type: ignore[arg-type]
+        confirmation_rule=confirmation_rule(value.rule),
+        confirmations=[
+            mandates_pb2.Confirmation(party=Party(name=one.party), basis=one.basis, confirm_time=timestamp(one.time))
+            for one in value.confirmations
+        ],
+        confirm_expire_time=timestamp(value.confirm_until),
+        issued_under=f"mandates/{value.issued_under}" if value.issued_under else "",
+        renews=f"mandates/{value.renews}" if value.renews else "",
+        group_id=str(value.group_id),
+        requested_by=actor(value.requested_by),
+        create_time=timestamp(value.create_time),
+        update_time=timestamp(value.update_time),
+        confirm_time=timestamp(value.confirm_time),
+        ending=ending(value.ending) if value.ending else None,
+        etag=value.etag,
+        consistency_token=token,
+    )
+
+
+def ending(value: Ending) -> mandates_pb2.Ending:
+    """How a mandate ended."""
+    return mandates_pb2.Ending(
+        cause=value.cause,  # type: ignore[arg-type]
+        end_time=timestamp(value.time),
+        ended_by=actor(value.ended_by) if value.ended_by else None,
+        record=value.record,
+    )
+
+
+def mandate_event(name: str, number: int, value: Event) -> mandates_pb2.MandateEvent:
+    """One step in the life of the mandate `name`."""
+    return mandates_pb2.MandateEvent(
+        name=f"{name}/events/{number}",
+        type=value.happening,  # type: ignore[arg-type]
+        event_time=timestamp(value.time),
+        actor=actor(value.actor) if value.actor else None,
+        state=value.state,  # type: ignore[arg-type]
+        renewed_by=f"mandates/{value.renewed_by}" if value.renewed_by else "",
+        ending=ending(value.ending) if value.ending else None,
+    )
+
+
+def mandate_changed(value: Mandate, happened: Event) -> MandateChanged:
+    """The news of one step, for those who tell the parties."""
+    return MandateChanged(
+        mandate=value.name,
+        type=happened.happening,  # type: ignore[arg-type]
+        state=happened.state,  # type: ignore[arg-type]
+        kind=value.kind,  # type: ignore[arg-type]
+        principal=value.principal,
+        delegate=value.delegate,
+        theme=value.theme,
+        event_time=timestamp(happened.time),
+        awaited=sorted(value.awaited),
+    )
+
+
+def mandate_fact(value: Mandate) -> FactChange | None:
+    """What a change of a mandate means to those who judge by facts; None where it never held."""
+    if value.confirm_time is None:
+        return None
+    if value.held is None:
+        return FactChange(name=value.name)
+    start, end = value.held
+    return FactChange(
+        name=value.name,
+        fact=Fact(
+            name=value.name,
+            start_time=timestamp(start),
+            end_time=timestamp(end),
+            mandate=MandateFact(
+                kind=value.kind,  # type: ignore[arg-type]
+                principal=value.principal,
+                delegate=value.delegate,
+                theme=value.theme,
+                specifier=value.specifier,
+            ),
+        ),
+    )
+
+
+def theme(value: Theme, *, token: str = "") -> ThemeMessage:  # not a secret
+    """A theme."""
+    message = ThemeMessage.FromString(value.document)
+    message.MergeFrom(
+        ThemeMessage(
+            name=value.name,
+            owner=value.owner,
+            state=value.state,  # type: ignore[arg-type]
+            create_time=timestamp(value.create_time),
+            activate_time=timestamp(value.activate_time),
+            update_time=timestamp(value.update_time),
+            etag=value.etag,
+            consistency_token=token,
+        )
+    )
+    return message
+
+
+def theme_fact(value: Theme) -> FactChange:
+    """A theme as a fact. It holds from its activation on, hidden or not."""
+    return FactChange(
+        name=value.name, fact=Fact(name=value.name, start_time=timestamp(value.activate_time), theme=theme(value))
+    )
+
+
+def theme_document(message: ThemeMessage, *, theme_id: str) -> bytes:
+    """What a theme says, as it is kept. Raises InvalidArgument, THEME_RULE_INVALID."""
+    kept = ThemeMessage()
+    kept.CopyFrom(message)
+    for field in OUTPUT_OF_THEME:
+        kept.ClearField(field)  # type: ignore[arg-type]
+    kept.uri = kept.uri or f"urn:solmu:theme:{theme_id}"
+    if len({term.kind for term in kept.longest_terms}) < len(kept.longest_terms):
+        raise InvalidArgument("THEME_RULE_INVALID", "a kind of mandate is named twice")
+    document = kept.SerializeToString(deterministic=True)
+    specifier = (kept.specifier_rule.titles,) if kept.HasField("specifier_rule") else ()
+    texts = (kept.titles, kept.descriptions, *specifier)
+    themes.check(rules(document), tuple(tuple(text.language for text in each) for each in texts))
+    return document
+
+
+@lru_cache(maxsize=4096)
+def rules(document: bytes) -> Rules:
+    """The rules of a theme, read from what it says."""
+    said = ThemeMessage.FromString(document)
+    return Rules(
+        longest_terms={Kind(term.kind): term.months for term in said.longest_terms},
+        principal_kind=PartyKind(said.principal_kind),
+        delegate_kind=PartyKind(said.delegate_kind),
+        least_age=said.least_age or themes.LEAST_AGE,
+        specifier_pattern=said.specifier_rule.pattern,
+        specifier_required=said.specifier_rule.required,
+        register_rights=tuple(
+            RegisterRight(role=one.role, until_age=one.until_age, jointly_is_enough=one.jointly_is_enough)
+            for one in said.register_rights
+        ),
+        assurance_level=said.assurance_level,
+        greatest_depth=said.greatest_depth or themes.GREATEST_DEPTH,
+        issued_end_with_issuer=said.issued_end_with_issuer,
+        ignored_blocks=frozenset(said.ignored_blocks),
+    )
+
+
+def facts_of(changed: Sequence[Mandate]) -> list[FactChange]:
+    """The changes of facts that changes of mandates are."""
+    return [fact for one in changed if (fact := mandate_fact(one)) is not None]

@@ -1,0 +1,63 @@
+"""Revisions of the facts in PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from services.runtime.database import Connection, Database, Row
+
+
+@dataclass(frozen=True)
+class Head:
+    """A revision of the facts."""
+
+    epoch: bytes
+    revision: int
+    commit_time: datetime
+
+
+async def advance(transaction: Connection, *, now: datetime) -> Head:
+    """Takes the next revision. Other writers of facts wait until this transaction ends."""
+    row = await transaction.fetchrow(
+        "update fact_head set revision = revision + 1, commit_time = $1 returning epoch, revision, commit_time", now
+    )
+    assert row is not None
+    return Head(**row)
+
+
+async def head(reader: Database | Connection) -> Head:
+    """The newest revision."""
+    row = await reader.fetchrow("select epoch, revision, commit_time from fact_head")
+    assert row is not None
+    return Head(**row)
+
+
+async def keep(transaction: Connection, head: Head, parts: Sequence[bytes]) -> None:
+    """Keeps what a revision changed."""
+    await transaction.execute(
+        "insert into fact_change (revision, part, content, commit_time)"
+        " select $1, number - 1, content, $3 from unnest($2::bytea[]) with ordinality as given (content, number)",
+        head.revision,
+        parts,
+        head.commit_time,
+    )
+
+
+async def changes(reader: Database | Connection, *, after: int, limit: int) -> list[Row]:
+    """At most `limit` parts of the revisions after one, in order, and whether each is its revision's last."""
+    return await reader.fetch(
+        "select revision, part, content, commit_time,"
+        " part = (select max(other.part) from fact_change other where other.revision = fact_change.revision) as last"
+        " from fact_change where (revision, part) > ($1, $2) order by revision, part limit $3",
+        after,
+        2**31 - 1,
+        limit,
+    )
+
+
+async def oldest(reader: Database | Connection) -> int:
+    """The oldest revision whose changes are kept; 1 where there are none yet."""
+    found: int = await reader.fetchval("select coalesce(min(revision), 1) from fact_change")
+    return found

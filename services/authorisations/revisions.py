@@ -1,0 +1,121 @@
+"""Revisions of the facts: consistency tokens, and the order in which writes commit.
+
+A write of facts takes the next revision first and holds it to its commit, so
+that the order of revisions is that of commits and a token of a later revision
+covers every earlier one. Within the transaction the changes are kept for
+watchers, and go out as an event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from solmu.authorisations.v1.events_pb2 import FactsChanged
+from solmu.authorisations.v1.facts_pb2 import FactChange
+from solmu.authorisations.v1.watch_pb2 import WatchResponse
+
+from services.authorisations import revision_store
+from services.authorisations.revision_store import Head
+from services.runtime.database import Connection, Database
+from services.runtime.errors import InvalidArgument
+from services.runtime.outbox import Event, Outbox, event
+
+EPOCH_BYTES = 8
+TOKEN_LENGTH = 2 * (EPOCH_BYTES + 8)
+
+PART = 500
+"""Changes in one part of a watch, and the most that an event carries: well under a message of 4 MiB."""
+
+
+def token(epoch: bytes, revision: int) -> str:
+    """The consistency token of a revision: epoch and revision in hexadecimal, so that text order is their order."""
+    return f"{epoch.hex()}{revision:016x}"
+
+
+def revision_of(given: str, head: Head) -> int:
+    """The revision that a token stands for; 0 for none.
+
+    Raises InvalidArgument, CONSISTENCY_TOKEN_UNKNOWN, for one that is
+    malformed, of another epoch, or of a revision that does not exist. Tokens
+    are given after the commit and reads are made where writes are, so that a
+    revision above the head was never given by this node in this life.
+    """
+    if not given:
+        return 0
+    try:
+        content = bytes.fromhex(given)
+    except ValueError:
+        content = b""
+    revision = int.from_bytes(content[EPOCH_BYTES:], "big")
+    if len(given) != TOKEN_LENGTH or content[:EPOCH_BYTES] != head.epoch or revision > head.revision:
+        raise InvalidArgument("CONSISTENCY_TOKEN_UNKNOWN", "the consistency token is not of this node's facts")
+    return revision
+
+
+@dataclass
+class Write:
+    """A transaction that writes facts."""
+
+    transaction: Connection
+    head: Head
+    """The revision that this transaction makes."""
+    changes: list[FactChange] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+
+    @property
+    def token(self) -> str:
+        """The consistency token that covers this transaction, once it has committed."""
+        return token(self.head.epoch, self.head.revision)
+
+
+class Revisions:
+    """Gives writes their revisions, and reads theirs. `clock` gives the time, with its zone."""
+
+    def __init__(self, *, database: Database, outbox: Outbox, clock: Callable[[], datetime]) -> None:
+        self._database = database
+        self._outbox = outbox
+        self._clock = clock
+        self.written: list[Callable[[], None]] = []
+        """Called after each commit of this process."""
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[Write]:
+        """A transaction that writes facts: changes, events and revision commit with what the block does."""
+        async with self._database.transaction() as transaction:
+            write = Write(transaction, await revision_store.advance(transaction, now=self._clock()))
+            yield write
+            await self._keep(write)
+        self._outbox.wake()
+        for heard in self.written:
+            heard()
+
+    async def head(self, at_least: str = "") -> str:
+        """The token of the newest revision. Raises InvalidArgument, CONSISTENCY_TOKEN_UNKNOWN, for `at_least`."""
+        head = await revision_store.head(self._database)
+        revision_of(at_least, head)
+        return token(head.epoch, head.revision)
+
+    async def _keep(self, write: Write) -> None:
+        head = write.head
+        parts = [write.changes[start : start + PART] for start in range(0, len(write.changes), PART)] or [[]]
+        await revision_store.keep(
+            write.transaction, head, [WatchResponse(changes=part).SerializeToString() for part in parts]
+        )
+        if write.changes:
+            write.events.append(_facts_changed(write, parts))
+        if write.events:
+            await self._outbox.append(write.transaction, write.events)
+
+
+def _facts_changed(write: Write, parts: Sequence[Sequence[FactChange]]) -> Event:
+    return event(
+        FactsChanged(
+            consistency_token=write.token,
+            previous_consistency_token=token(write.head.epoch, write.head.revision - 1),
+            changes=parts[0] if len(parts) == 1 else [],
+        ),
+        now=write.head.commit_time,
+    )
