@@ -55,10 +55,10 @@ class KeyRing:
         """The JWK Set of all keys, as JSON."""
         return self._key_set
 
-    def sign(self, claims: Mapping[str, Any]) -> str:
-        """An access token with these claims, in JWS compact form."""
+    def sign(self, claims: Mapping[str, Any], *, typ: str = TYP) -> str:
+        """A JWS over these claims in compact form: an access token, or what else `typ` says it is."""
         key = keys.signing(self._keys.values(), now=self._clock())
-        headers = {"typ": TYP, "kid": key.key_id}
+        headers = {"typ": typ, "kid": key.key_id}
         return jwt.encode(dict(claims), key.private, algorithm=keys.ALGORITHM, headers=headers)
 
     async def follow(self) -> None:
