@@ -9,7 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from services.authorisations import declared, messages, token_store
+from services.authorisations.audit_log import AuditLog, Chainer
+from services.authorisations.audit_servicer import AuditServicer
 from services.authorisations.authentication import Authenticator
+from services.authorisations.check_servicer import CheckServicer
 from services.authorisations.client_servicer import ClientServicer
 from services.authorisations.clients import Rules
 from services.authorisations.exchanger import Exchanger
@@ -80,7 +83,8 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
         new_id=uuid.uuid4,
     )
     foundation.tasks.start(token_store.sweep(foundation.database, clock=now))
-    revisions = Revisions(database=foundation.database, outbox=foundation.outbox, clock=now)
+    audit = AuditLog(database=foundation.database, clock=now, new_id=new_id, trace=foundation.outbox.trace)
+    revisions = Revisions(database=foundation.database, outbox=foundation.outbox, audit=audit, clock=now)
     theme_store = ThemeStore(messages.rules)
     registers = RegisterFacts(BirthDays(settings.party_key), settings.zone)
     issuing = Issuing(themes=theme_store, registers=registers, zone=settings.zone, new_id=new_id)
@@ -88,8 +92,25 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
         database=foundation.database, revisions=revisions, issuing=issuing, parties=parties, clock=now
     )
     themes = ThemeServicer(database=foundation.database, revisions=revisions, store=theme_store, clock=now)
+    checks = CheckServicer(
+        database=foundation.database,
+        themes=theme_store,
+        birth_days=registers.birth_days,
+        audit=audit,
+        parties=parties,
+        zone=settings.zone,
+        clock=now,
+    )
+    chainer = Chainer(database=foundation.database, sign=keys.sign, issuer=settings.issuer, clock=now, new_id=new_id)
+    foundation.tasks.start(chainer.run())
     for service, servicer in surface(
-        clients=clients, tokens=tokens, keys=KeyServicer(keys=keys), mandates=mandates, themes=themes
+        clients=clients,
+        tokens=tokens,
+        keys=KeyServicer(keys=keys),
+        mandates=mandates,
+        themes=themes,
+        checks=checks,
+        audit=AuditServicer(database=foundation.database, audit=audit, parties=parties),
     ):
         foundation.server.add(service, servicer)
     await foundation.server.run(stop)

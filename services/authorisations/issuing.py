@@ -9,11 +9,13 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from solmu.authorisations.v1 import mandates_pb2
+from solmu.authorisations.v1.audit_pb2 import AuditRecord
 
 from services.authorisations import confirming, days, mandate_store, mandates, messages, themes
+from services.authorisations.checking import Effect
 from services.authorisations.confirming import Alternative, Part, Rule
 from services.authorisations.mandates import Actor, Cause, Event, Mandate, Step
-from services.authorisations.register_facts import Effect, RegisterFacts
+from services.authorisations.register_facts import RegisterFacts
 from services.authorisations.revisions import Write
 from services.authorisations.theme_store import ThemeStore
 from services.authorisations.themes import Kind, Theme
@@ -68,6 +70,7 @@ async def keep(write: Write, mandate: Mandate, happened: Sequence[Event]) -> Non
     """Keeps the history of a step, and tells of it, in the step's transaction."""
     await mandate_store.append(write.transaction, mandate.mandate_id, happened)
     write.changes += messages.facts_of([mandate])
+    write.note(AuditRecord.KIND_MANDATE, mandate.name, mandate.principal, mandate.delegate)
     write.events += [event(messages.mandate_changed(mandate, one), now=one.time) for one in happened]
 
 

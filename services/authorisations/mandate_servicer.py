@@ -45,14 +45,18 @@ class MandateServicer:
 
     async def CreateMandate(self, request: service.CreateMandateRequest) -> mandates_pb2.Mandate:
         """Gives or asks for a mandate."""
-        made, token = await self._create([request.mandate], request.request_id, validate_only=request.validate_only)
+        made, token = await self._create(
+            "CreateMandate", [request.mandate], request.request_id, validate_only=request.validate_only
+        )
         return messages.mandate(made[0], now=self._clock(), token=token)
 
     async def BatchCreateMandates(
         self, request: service.BatchCreateMandatesRequest
     ) -> service.BatchCreateMandatesResponse:
         """Gives or asks for several mandates, all or none."""
-        made, token = await self._create(request.mandates, request.request_id, validate_only=request.validate_only)
+        made, token = await self._create(
+            "BatchCreateMandates", request.mandates, request.request_id, validate_only=request.validate_only
+        )
         now = self._clock()
         return service.BatchCreateMandatesResponse(
             mandates=[messages.mandate(one, now=now) for one in made], consistency_token=token
@@ -68,7 +72,7 @@ class MandateServicer:
             validity=request.validity,
         )
         like.principal.name, like.delegate.name = old.principal, old.delegate
-        made, token = await self._create([like], request.request_id, renews=old)
+        made, token = await self._create("RenewMandate", [like], request.request_id, renews=old)
         return messages.mandate(made[0], now=self._clock(), token=token)
 
     async def GetMandate(self, request: service.GetMandateRequest) -> mandates_pb2.Mandate:
@@ -126,7 +130,7 @@ class MandateServicer:
         async def step(mandate: Mandate, actor: Actor, _: Connection) -> Step:
             return mandates.confirmed(mandate, actor=actor, etag=request.etag, now=self._clock())
 
-        return await self._change(request.name, step)
+        return await self._change("ConfirmMandate", request.name, step)
 
     async def RejectMandate(self, request: service.RejectMandateRequest) -> mandates_pb2.Mandate:
         """Refuses a request."""
@@ -134,7 +138,7 @@ class MandateServicer:
         async def step(mandate: Mandate, actor: Actor, _: Connection) -> Step:
             return mandates.rejected(mandate, actor=actor, etag=request.etag, now=self._clock())
 
-        return await self._change(request.name, step)
+        return await self._change("RejectMandate", request.name, step)
 
     async def WithdrawMandate(self, request: service.WithdrawMandateRequest) -> mandates_pb2.Mandate:
         """Takes a request back."""
@@ -142,7 +146,7 @@ class MandateServicer:
         async def step(mandate: Mandate, actor: Actor, _: Connection) -> Step:
             return mandates.withdrawn(mandate, actor=actor, etag=request.etag, now=self._clock())
 
-        return await self._change(request.name, step)
+        return await self._change("WithdrawMandate", request.name, step)
 
     async def RevokeMandate(self, request: service.RevokeMandateRequest) -> mandates_pb2.Mandate:
         """Ends a mandate from the principal's side."""
@@ -152,7 +156,7 @@ class MandateServicer:
             entitled = await self._issuing.entitled(transaction, mandate, actor, now=now)
             return mandates.revoked(mandate, actor=actor, entitled=entitled, etag=request.etag, now=now)
 
-        return await self._change(request.name, step)
+        return await self._change("RevokeMandate", request.name, step)
 
     async def RenounceMandate(self, request: service.RenounceMandateRequest) -> mandates_pb2.Mandate:
         """Gives a mandate up."""
@@ -160,7 +164,7 @@ class MandateServicer:
         async def step(mandate: Mandate, actor: Actor, _: Connection) -> Step:
             return mandates.renounced(mandate, actor=actor, etag=request.etag, now=self._clock())
 
-        return await self._change(request.name, step)
+        return await self._change("RenounceMandate", request.name, step)
 
     async def ListIssuingRights(self, request: ListIssuingRightsRequest) -> ListIssuingRightsResponse:
         """Returns a page of what the caller may give in a principal's name."""
@@ -189,6 +193,7 @@ class MandateServicer:
 
     async def _create(
         self,
+        method: str,
         asked: Sequence[mandates_pb2.Mandate],
         request_id: str,
         *,
@@ -202,7 +207,7 @@ class MandateServicer:
                 judged = await self._issuing.judge(transaction, drafts, actor, now=now, renews=renews)
             return [mandate for mandate, _ in judged], await self._revisions.head()
         digest = _digest(drafts, renews)
-        async with self._revisions.writing() as write:
+        async with self._revisions.writing(f"MandateService/{method}") as write:
             known = await mandate_store.remembered(write.transaction, party=actor.party, request_id=UUID(request_id))
             if known is not None:
                 return await self._again(write, known, digest, request_id), write.token
@@ -236,9 +241,9 @@ class MandateServicer:
         return mandate
 
     async def _change(
-        self, name: str, step: Callable[[Mandate, Actor, Connection], Awaitable[Step]]
+        self, method: str, name: str, step: Callable[[Mandate, Actor, Connection], Awaitable[Step]]
     ) -> mandates_pb2.Mandate:
-        async with self._revisions.writing() as write:
+        async with self._revisions.writing(f"MandateService/{method}") as write:
             mandate = await self._visible(write.transaction, name)
             fresh, happened = await step(mandate, callers.party_actor(), write.transaction)
             if happened:

@@ -6,13 +6,13 @@ import hashlib
 import hmac
 from dataclasses import dataclass
 from datetime import date, datetime
-from enum import IntFlag
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from solmu.authorisations.v1.register_records_pb2 import RegisterRecord
 
 from services.authorisations import register_store
+from services.authorisations.checking import Effect
 from services.authorisations.confirming import Carer, Holder, SignatoryPart, SignatoryRule, Standing
 from services.authorisations.days import ADULT_AGE, reaches_age
 from services.runtime.database import Connection, Database, Row
@@ -20,15 +20,6 @@ from services.runtime.sealing import Sealer
 
 LIMITED_COMPETENCE = "limited-competence"
 """The kind of block under which a person does not confirm mandates for itself."""
-
-
-class Effect(IntFlag):
-    """What a block blocks; numbered as in the contract."""
-
-    NONE = 0
-    ACTING = 1
-    BEING_ACTED_FOR = 2
-    BOTH = 3
 
 
 class BirthDays:

@@ -13,11 +13,15 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from solmu.authorisations.v1 import watch_pb2
+from solmu.authorisations.v1.audit_pb2 import AuditRecord
 from solmu.authorisations.v1.events_pb2 import FactsChanged
 from solmu.authorisations.v1.facts_pb2 import FactChange
+from solmu.authorisations.v1.parties_pb2 import Party
 from solmu.authorisations.v1.watch_pb2 import WatchResponse
 
-from services.authorisations import revision_store
+from services.authorisations import callers, messages, revision_store
+from services.authorisations.audit_log import AuditLog
 from services.authorisations.revision_store import Head
 from services.runtime.database import Connection, Database
 from services.runtime.errors import InvalidArgument
@@ -62,8 +66,23 @@ class Write:
     transaction: Connection
     head: Head
     """The revision that this transaction makes."""
+    method: str
+    """The method that writes: `{service}/{method}`."""
     changes: list[FactChange] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
+    records: list[AuditRecord] = field(default_factory=list)
+
+    def note(self, kind: AuditRecord.Kind.ValueType, resource: str, *parties: str) -> None:
+        """Has the audit record say, with the commit, that the caller changed a resource that concerns the parties."""
+        self.records.append(
+            AuditRecord(
+                kind=kind,
+                actor=messages.actor(callers.actor()),
+                method=f"{watch_pb2.DESCRIPTOR.package}.{self.method}",
+                resource=resource,
+                parties=[Party(name=party) for party in parties],
+            )
+        )
 
     @property
     def token(self) -> str:
@@ -74,18 +93,22 @@ class Write:
 class Revisions:
     """Gives writes their revisions, and reads theirs. `clock` gives the time, with its zone."""
 
-    def __init__(self, *, database: Database, outbox: Outbox, clock: Callable[[], datetime]) -> None:
+    def __init__(self, *, database: Database, outbox: Outbox, audit: AuditLog, clock: Callable[[], datetime]) -> None:
         self._database = database
         self._outbox = outbox
+        self._audit = audit
         self._clock = clock
         self.written: list[Callable[[], None]] = []
         """Called after each commit of this process."""
 
     @asynccontextmanager
-    async def writing(self) -> AsyncIterator[Write]:
-        """A transaction that writes facts: changes, events and revision commit with what the block does."""
+    async def writing(self, method: str) -> AsyncIterator[Write]:
+        """A transaction that writes facts: changes, events, records and revision commit with what the block does.
+
+        `method` is the one that writes, as the record names it: "ThemeService/HideTheme".
+        """
         async with self._database.transaction() as transaction:
-            write = Write(transaction, await revision_store.advance(transaction, now=self._clock()))
+            write = Write(transaction, await revision_store.advance(transaction, now=self._clock()), method)
             yield write
             await self._keep(write)
         self._outbox.wake()
@@ -108,6 +131,7 @@ class Revisions:
             write.events.append(_facts_changed(write, parts))
         if write.events:
             await self._outbox.append(write.transaction, write.events)
+        await self._audit.record(write.records, writer=write.transaction)
 
 
 def _facts_changed(write: Write, parts: Sequence[Sequence[FactChange]]) -> Event:

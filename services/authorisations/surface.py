@@ -18,6 +18,8 @@ from solmu.authorisations.v1 import (
     watch_pb2,
 )
 
+from services.authorisations.audit_servicer import AuditServicer
+from services.authorisations.check_servicer import CheckServicer
 from services.authorisations.client_servicer import ClientServicer
 from services.authorisations.mandate_servicer import MandateServicer
 from services.authorisations.theme_servicer import ThemeServicer
@@ -25,9 +27,7 @@ from services.authorisations.token_servicer import KeyServicer, TokenServicer
 
 _LATER = (
     registers_pb2,
-    checks_pb2,
     watch_pb2,
-    audit_pb2,
     administration_pb2,
     log_in_pb2,
 )
@@ -41,6 +41,8 @@ def surface(
     keys: KeyServicer,
     mandates: MandateServicer,
     themes: ThemeServicer,
+    checks: CheckServicer,
+    audit: AuditServicer,
 ) -> Iterator[tuple[ServiceDescriptor, object]]:
     """Every service of the contract, with what answers it."""
     yield clients_pb2.DESCRIPTOR.services_by_name["ClientService"], clients
@@ -48,6 +50,8 @@ def surface(
     yield tokens_pb2.DESCRIPTOR.services_by_name["KeyService"], keys
     yield mandate_service_pb2.DESCRIPTOR.services_by_name["MandateService"], mandates
     yield themes_pb2.DESCRIPTOR.services_by_name["ThemeService"], themes
+    yield checks_pb2.DESCRIPTOR.services_by_name["CheckService"], checks
+    yield audit_pb2.DESCRIPTOR.services_by_name["AuditService"], audit
     for module in _LATER:
         for service in module.DESCRIPTOR.services_by_name.values():
             yield service, object()

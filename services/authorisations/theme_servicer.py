@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from solmu.authorisations.v1 import themes_pb2
+from solmu.authorisations.v1.audit_pb2 import AuditRecord
 
 from services.authorisations import callers, messages, themes
 from services.authorisations.revisions import Revisions, Write
@@ -43,8 +44,9 @@ class ThemeServicer:
             create_time=now,
             update_time=now,
         )
-        async with self._revisions.writing() as write:
+        async with self._revisions.writing("ThemeService/CreateTheme") as write:
             await self._store.insert(write.transaction, theme)
+            write.note(AuditRecord.KIND_THEME, theme.name)
         return messages.theme(theme, token=write.token)
 
     async def GetTheme(self, request: themes_pb2.GetThemeRequest) -> themes_pb2.Theme:
@@ -88,29 +90,33 @@ class ThemeServicer:
                 now=self._clock(),
             )
 
-        return await self._change(request.theme.name, step)
+        return await self._change("UpdateTheme", request.theme.name, step)
 
     async def ActivateTheme(self, request: themes_pb2.ActivateThemeRequest) -> themes_pb2.Theme:
         """Makes a draft usable, and unchangeable."""
         return await self._change(
-            request.name, lambda theme: themes.activated(theme, etag=request.etag, now=self._clock())
+            "ActivateTheme", request.name, lambda theme: themes.activated(theme, etag=request.etag, now=self._clock())
         )
 
     async def HideTheme(self, request: themes_pb2.HideThemeRequest) -> themes_pb2.Theme:
         """Takes a theme out of use for new mandates."""
         return await self._change(
-            request.name, lambda theme: themes.shown(theme, State.HIDDEN, etag=request.etag, now=self._clock())
+            "HideTheme",
+            request.name,
+            lambda theme: themes.shown(theme, State.HIDDEN, etag=request.etag, now=self._clock()),
         )
 
     async def ShowTheme(self, request: themes_pb2.ShowThemeRequest) -> themes_pb2.Theme:
         """Brings a hidden theme back."""
         return await self._change(
-            request.name, lambda theme: themes.shown(theme, State.ACTIVE, etag=request.etag, now=self._clock())
+            "ShowTheme",
+            request.name,
+            lambda theme: themes.shown(theme, State.ACTIVE, etag=request.etag, now=self._clock()),
         )
 
-    async def _change(self, name: str, step: Step) -> themes_pb2.Theme:
+    async def _change(self, method: str, name: str, step: Step) -> themes_pb2.Theme:
         """A step in the life of a theme, by its owner: others manage theirs."""
-        async with self._revisions.writing() as write:
+        async with self._revisions.writing(f"ThemeService/{method}") as write:
             theme = await self._store.find(write.transaction, _id(name))
             if theme is None or theme.owner != callers.actor().party:
                 raise not_found(name)
@@ -121,6 +127,7 @@ class ThemeServicer:
 
     async def _write(self, write: Write, theme: Theme) -> None:
         await self._store.update(write.transaction, theme)
+        write.note(AuditRecord.KIND_THEME, theme.name)
         if theme.state is not State.DRAFT:
             write.changes.append(messages.theme_fact(theme))
 

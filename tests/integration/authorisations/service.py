@@ -14,7 +14,10 @@ from solmu.authorisations.v1.clients_pb2 import Client, CreateClientRequest
 from solmu.types.v1.types_pb2 import NationalIdentifier
 
 from services.authorisations import messages
+from services.authorisations.audit_log import AuditLog, Chainer
+from services.authorisations.audit_servicer import AuditServicer
 from services.authorisations.authentication import Authenticator
+from services.authorisations.check_servicer import CheckServicer
 from services.authorisations.client_servicer import ClientServicer
 from services.authorisations.exchanger import Check, Exchanger
 from services.authorisations.identity_providers import IdentityProviders
@@ -52,6 +55,9 @@ class Service:
     revocations: Revocations
     mandates: MandateServicer
     themes: ThemeServicer
+    checks: CheckServicer
+    audit: AuditServicer
+    chainer: Chainer
     revisions: Revisions
     clock: "Clock"
 
@@ -139,7 +145,8 @@ def assemble(
         clock=clock,
         new_id=uuid.uuid4,
     )
-    revisions = Revisions(database=database, outbox=outbox, clock=facts_clock)
+    audit = AuditLog(database=database, clock=facts_clock, new_id=new_uuid, trace=outbox.trace)
+    revisions = Revisions(database=database, outbox=outbox, audit=audit, clock=facts_clock)
     store = ThemeStore(messages.rules)
     registers = RegisterFacts(BirthDays(b"k" * 32), HELSINKI)
     issuing = Issuing(themes=store, registers=registers, zone=HELSINKI, new_id=new_uuid)
@@ -147,4 +154,27 @@ def assemble(
         database=database, revisions=revisions, issuing=issuing, parties=PARTIES, clock=facts_clock
     )
     themes = ThemeServicer(database=database, revisions=revisions, store=store, clock=facts_clock)
-    return Service(database, clients, tokens, keys, revocations, mandates, themes, revisions, facts_clock)
+    checks = CheckServicer(
+        database=database,
+        themes=store,
+        birth_days=registers.birth_days,
+        audit=audit,
+        parties=PARTIES,
+        zone=HELSINKI,
+        clock=facts_clock,
+    )
+    chainer = Chainer(database=database, sign=keys.sign, issuer=ISSUER, clock=facts_clock, new_id=new_uuid)
+    return Service(
+        database,
+        clients,
+        tokens,
+        keys,
+        revocations,
+        mandates,
+        themes,
+        checks,
+        AuditServicer(database=database, audit=audit, parties=PARTIES),
+        chainer,
+        revisions,
+        facts_clock,
+    )

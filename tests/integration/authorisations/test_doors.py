@@ -11,7 +11,15 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from google.protobuf.message import Message
-from solmu.authorisations.v1 import checks_pb2_grpc, clients_pb2, clients_pb2_grpc, mandate_service_pb2_grpc, tokens_pb2
+from solmu.authorisations.v1 import (
+    administration_pb2,
+    administration_pb2_grpc,
+    checks_pb2_grpc,
+    clients_pb2,
+    clients_pb2_grpc,
+    mandate_service_pb2_grpc,
+    tokens_pb2,
+)
 from solmu.authorisations.v1.checks_pb2 import CheckRequest
 from solmu.authorisations.v1.clients_pb2 import Client, CreateClientRequest, GetClientRequest
 from solmu.authorisations.v1.mandate_service_pb2 import GetMandateRequest
@@ -105,6 +113,8 @@ async def doors(authorisations_database: Database, tmp_path: Path) -> AsyncItera
         keys=KeyServicer(keys=service.keys),
         mandates=service.mandates,
         themes=service.themes,
+        checks=service.checks,
+        audit=service.audit,
     ):
         server.add(contract, servicer)
     stop = asyncio.Event()
@@ -176,9 +186,14 @@ async def test_a_revoked_client_is_refused_with_the_token_it_holds(doors: Doors)
 
 
 async def test_what_the_contract_holds_for_later_says_so_to_those_who_may_call(doors: Doors) -> None:
-    refusal = await doors.refusal("messages", checks_pb2_grpc.CheckServiceStub, "Check", CHECK)
+    _, token = await doors.client("mandates.administer")
+    later = administration_pb2.ListProposalsRequest()
+    stub = administration_pb2_grpc.AdministrationServiceStub
+    refusal = await doors.refusal("edge", stub, "ListProposals", later, token)
     assert (refusal.code, refusal.reason) == ("UNIMPLEMENTED", "METHOD_NOT_IMPLEMENTED")
-    assert refusal.metadata == {"method": "solmu.authorisations.v1.CheckService.Check"}
+    assert refusal.metadata == {"method": "solmu.authorisations.v1.AdministrationService.ListProposals"}
+    in_no_theme = await doors.refusal("messages", checks_pb2_grpc.CheckServiceStub, "Check", CHECK)
+    assert in_no_theme.reason == "THEME_UNSUITABLE"
     get = GetMandateRequest(name="mandates/0190a1b2-0000-7000-8000-000000000000")
     stranger = await doors.refusal("messages", mandate_service_pb2_grpc.MandateServiceStub, "GetMandate", get)
     assert stranger.reason == "CALLER_NOT_ALLOWED"

@@ -17,7 +17,8 @@ OWNER = "0201256-6"
 """A Finnish business id with a good check digit: the city of Helsinki's."""
 CERTIFICATE = "ab" * 32
 RULES = Rules(
-    known_scopes=frozenset({"clients.manage", "messages.read", "messages.send"}), trust_domain="spiffe://solmu/"
+    known_scopes=frozenset({"clients.manage", "mandates.administer", "messages.read", "messages.send"}),
+    trust_domain="spiffe://solmu/",
 )
 
 

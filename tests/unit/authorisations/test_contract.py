@@ -16,9 +16,8 @@ from services.authorisations.surface import surface
 from services.runtime import contracts, mesh
 
 NOTHING: Any = object()
-SERVICES = [
-    service for service, _ in surface(clients=NOTHING, tokens=NOTHING, keys=NOTHING, mandates=NOTHING, themes=NOTHING)
-]
+PARTS = ("clients", "tokens", "keys", "mandates", "themes", "checks", "audit")
+SERVICES = [service for service, _ in surface(**dict.fromkeys(PARTS, NOTHING))]
 METHODS = {method.full_name: method for service in SERVICES for method in service.methods}
 
 

@@ -1,0 +1,412 @@
+"""CheckService: answers whether one party may act for another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+from solmu.authorisations.v1 import checks_pb2, rights_pb2
+from solmu.authorisations.v1.audit_pb2 import AuditRecord
+from solmu.authorisations.v1.parties_pb2 import Party
+
+from services.authorisations import audit_log, callers, check_store, checking, messages
+from services.authorisations.check_store import Candidate, Found
+from services.authorisations.checking import Question, Verdict
+from services.authorisations.register_facts import BirthDays
+from services.authorisations.revisions import revision_of, token
+from services.authorisations.theme_store import ThemeStore
+from services.authorisations.themes import Rules
+from services.runtime import pages
+from services.runtime.database import Database
+from services.runtime.errors import Fault, InvalidArgument, Unavailable
+from services.runtime.parties import PartyNames
+
+ALWAYS_MATTER = frozenset({"block", "person_status", "organisation_status"})
+"""What registers say that every check rests on."""
+
+RIGHTS_MATTER = frozenset({"custody", "guardianship", "organisation_role"})
+"""What registers say that a check in a theme with register rights rests on."""
+
+LOOK_AHEAD = 200
+"""Candidates of a listing judged at once beyond what the page still needs."""
+
+Judged = Verdict | Fault
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """The verdicts on some questions, all by the same facts."""
+
+    found: Found
+    verdicts: list[Judged]
+
+    @property
+    def token(self) -> str:
+        """The consistency token of the facts."""
+        return token(self.found.head.epoch, self.found.head.revision)
+
+    def rules(self, theme_id: str) -> Rules:
+        """The rules of a theme that was asked about."""
+        return messages.rules(self.found.documents[theme_id])
+
+
+class CheckServicer:
+    """Answers CheckService. `clock` gives the time, with its zone."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        themes: ThemeStore,
+        birth_days: BirthDays,
+        audit: audit_log.AuditLog,
+        parties: PartyNames,
+        zone: ZoneInfo,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._database = database
+        self._themes = themes
+        self._birth_days = birth_days
+        self._audit = audit
+        self._parties = parties
+        self._zone = zone
+        self._clock = clock
+
+    async def Check(self, request: checks_pb2.CheckRequest) -> checks_pb2.CheckResponse:
+        """Checks one act."""
+        question = self._question(request, self._clock())
+        answers = await self._judge([question], tokens=[request.consistency_token])
+        response = self._response(question, _raised(answers.verdicts[0]), answers)
+        await self._record("Check", [(question, response, answers.verdicts[0])])
+        return response
+
+    async def BatchCheck(self, request: checks_pb2.BatchCheckRequest) -> checks_pb2.BatchCheckResponse:
+        """Checks many acts on the same facts, found in one statement."""
+        now = self._clock()
+        asked: list[Question | Fault] = []
+        for check in request.checks:
+            try:
+                asked.append(self._question(check, now))
+            except Fault as fault:
+                asked.append(fault)
+        questions = [one for one in asked if isinstance(one, Question)]
+        tokens = [request.consistency_token, *(check.consistency_token for check in request.checks)]
+        answers = await self._judge(questions, tokens=tokens)
+        verdicts = iter(answers.verdicts)
+        response = checks_pb2.BatchCheckResponse(consistency_token=answers.token)
+        answered = []
+        for one in asked:
+            verdict = one if isinstance(one, Fault) else next(verdicts)
+            if isinstance(verdict, Fault):
+                response.results.add().fault.CopyFrom(
+                    checks_pb2.BatchCheckResponse.CheckFault(reason=verdict.reason, message=verdict.message)
+                )
+                continue
+            assert isinstance(one, Question)
+            result = self._response(one, verdict, answers)
+            answered.append((one, result, verdict))
+            response.results.add().response.CopyFrom(result)
+            if _stops(request.semantics, allowed=verdict.allowed):
+                break
+        await self._record("BatchCheck", answered)
+        return response
+
+    async def ExplainCheck(self, request: checks_pb2.ExplainCheckRequest) -> checks_pb2.ExplainCheckResponse:
+        """Checks one act, and says how each rule judged it."""
+        question = self._question(request.check, self._clock())
+        answers = await self._judge([question], tokens=[request.check.consistency_token], all_times=True)
+        verdict = _raised(answers.verdicts[0])
+        response = self._response(question, verdict, answers)
+        await self._record("ExplainCheck", [(question, response, verdict)], purpose=request.purpose)
+        return checks_pb2.ExplainCheckResponse(response=response, steps=[_step(step) for step in verdict.steps])
+
+    async def ListPrincipals(self, request: rights_pb2.ListPrincipalsRequest) -> rights_pb2.ListPrincipalsResponse:
+        """Lists for whom a party may act."""
+        party = self._own_or(request.delegate if request.HasField("delegate") else None, field="delegate")
+        through = self._named(request.through, field="through") if request.HasField("through") else ""
+        listing = _Listing("ListPrincipals", party, forward=True, theme=request.theme, through=through)
+        rights, next_token, facts_token = await self._list(listing, request)
+        return rights_pb2.ListPrincipalsResponse(
+            rights=rights, next_page_token=next_token, consistency_token=facts_token
+        )
+
+    async def ListDelegates(self, request: rights_pb2.ListDelegatesRequest) -> rights_pb2.ListDelegatesResponse:
+        """Lists who may act for a party."""
+        party = self._own_or(request.principal if request.HasField("principal") else None, field="principal")
+        listing = _Listing("ListDelegates", party, forward=False, theme=request.theme)
+        rights, next_token, facts_token = await self._list(listing, request)
+        return rights_pb2.ListDelegatesResponse(
+            rights=rights, next_page_token=next_token, consistency_token=facts_token
+        )
+
+    async def ListAllowedThemes(
+        self, request: rights_pb2.ListAllowedThemesRequest
+    ) -> rights_pb2.ListAllowedThemesResponse:
+        """Lists the themes in which one party may act for another."""
+        party = self._named(request.delegate, field="delegate")
+        other = self._named(request.principal, field="principal")
+        through = self._named(request.through, field="through") if request.HasField("through") else ""
+        listing = _Listing("ListAllowedThemes", party, forward=True, other=other, through=through)
+        rights, next_token, facts_token = await self._list(listing, request)
+        return rights_pb2.ListAllowedThemesResponse(
+            rights=rights, next_page_token=next_token, consistency_token=facts_token
+        )
+
+    async def _list(self, listing: _Listing, request: _ListRequest) -> tuple[list[rights_pb2.Right], str, str]:
+        """A page: candidates in order, each judged as a check of it would be."""
+        key = pages.key(request.page_token, question=listing.question)
+        instant, after = _position(key) if key else (None, ("", "", ""))
+        at = instant or (messages.instant(request.at) if request.HasField("at") else self._clock())
+        size = pages.size(request.page_size)
+        roles = [
+            (theme.theme_id, role)
+            for theme in await self._themes.in_use(self._database)
+            for role in _roles_for(theme.rules)
+        ]
+        rights: list[rights_pb2.Right] = []
+        tokens, facts_token = [request.consistency_token], ""
+        while True:
+            wanted = size - len(rights) + LOOK_AHEAD
+            candidates = await check_store.candidates(
+                self._database,
+                listing.party,
+                forward=listing.forward,
+                at=at,
+                roles=roles,
+                theme_id=listing.theme.removeprefix("themes/"),
+                other=listing.other,
+                after=after,
+                limit=wanted,
+            )
+            questions = [listing.asks(candidate, at) for candidate in candidates]
+            answers = await self._judge(questions, tokens=tokens)
+            facts_token = facts_token or answers.token
+            for candidate, question, verdict in zip(candidates, questions, answers.verdicts, strict=True):
+                found = _raised(verdict)
+                if not found.allowed:
+                    continue
+                if len(rights) == size:
+                    await self._record_listing(listing, rights)
+                    return rights, pages.token(_key(at, after), question=listing.question), facts_token
+                rights.append(_right(question, found, answers.rules(question.theme_id)))
+                after = candidate
+            if len(candidates) < wanted:
+                await self._record_listing(listing, rights)
+                return rights, "", facts_token
+            after = candidates[-1]
+
+    async def _judge(
+        self, questions: Sequence[Question], *, tokens: Sequence[str], all_times: bool = False
+    ) -> _Answers:
+        """Judges questions by facts that include what the tokens stand for.
+
+        Raises InvalidArgument, CONSISTENCY_TOKEN_UNKNOWN; in each verdict's
+        place THEME_UNSUITABLE and REGISTER_STALE.
+        """
+        found = await check_store.facts(
+            self._database, questions, now=self._clock(), birth_days=self._birth_days, all_times=all_times
+        )
+        for one in set(tokens):
+            revision_of(one, found.head)
+        verdicts: list[Judged] = []
+        for number, question in enumerate(questions):
+            document = found.documents.get(question.theme_id)
+            if document is None:
+                theme = f"themes/{question.theme_id}"
+                verdicts.append(InvalidArgument("THEME_UNSUITABLE", "there is no such theme", theme=theme))
+                continue
+            rules = messages.rules(document)
+            if stale := _stale(found, rules):
+                verdicts.append(stale)
+                continue
+            facts = found.facts.get(number) or checking.Facts()
+            verdicts.append(checking.judge(question, rules, facts, zone=self._zone))
+        return _Answers(found, verdicts)
+
+    def _question(self, request: checks_pb2.CheckRequest, now: datetime) -> Question:
+        return Question(
+            delegate=self._named(request.delegate, field="delegate"),
+            principal=self._named(request.principal, field="principal"),
+            theme_id=request.theme.removeprefix("themes/"),
+            specifier=request.specifier,
+            through=self._named(request.through, field="through") if request.HasField("through") else "",
+            assurance_level=request.assurance_level,
+            at=messages.instant(request.at) if request.HasField("at") else now,
+        )
+
+    def _named(self, party: Party, *, field: str) -> str:
+        return messages.party_name(party, self._parties, field=field)
+
+    def _own_or(self, party: Party | None, *, field: str) -> str:
+        return self._named(party, field=field) if party is not None else callers.party_actor().party
+
+    def _response(self, question: Question, verdict: Verdict, answers: _Answers) -> checks_pb2.CheckResponse:
+        decision = checks_pb2.DECISION_ALLOWED if verdict.allowed else checks_pb2.DECISION_DENIED
+        return checks_pb2.CheckResponse(
+            decision=decision,
+            reason=verdict.reason,  # type: ignore[arg-type]
+            basis=verdict.basis,  # type: ignore[arg-type]
+            mandates=verdict.mandates,
+            through=Party(name=verdict.through) if verdict.through else None,
+            expire_time=messages.timestamp(verdict.expire),
+            needed_assurance_level=answers.rules(question.theme_id).assurance_level,  # type: ignore[arg-type]
+            consistency_token=answers.token,
+            audit_record=self._audit.name(),
+        )
+
+    async def _record(
+        self,
+        method: str,
+        answered: Sequence[tuple[Question, checks_pb2.CheckResponse, Judged]],
+        *,
+        purpose: str = "",
+    ) -> None:
+        actor = messages.actor(callers.actor())
+        await self._audit.record(
+            [
+                AuditRecord(
+                    name=response.audit_record,
+                    kind=AuditRecord.KIND_CHECK,
+                    actor=actor,
+                    method=f"{checks_pb2.DESCRIPTOR.package}.CheckService/{method}",
+                    parties=[Party(name=question.delegate), Party(name=question.principal)],
+                    check_request=_asked(question),
+                    check_response=response,
+                    check_steps=[_step(step) for step in _raised(verdict).steps],
+                    purpose=purpose,
+                )
+                for question, response, verdict in answered
+            ]
+        )
+
+    async def _record_listing(self, listing: _Listing, rights: Sequence[rights_pb2.Right]) -> None:
+        parties = [listing.party, listing.other, *(listing.other_side(right) for right in rights)]
+        await self._audit.record(
+            [
+                AuditRecord(
+                    kind=AuditRecord.KIND_LISTING,
+                    actor=messages.actor(callers.actor()),
+                    method=f"{checks_pb2.DESCRIPTOR.package}.CheckService/{listing.method}",
+                    parties=[Party(name=party) for party in sorted(set(parties)) if party],
+                )
+            ]
+        )
+
+
+_ListRequest = rights_pb2.ListPrincipalsRequest | rights_pb2.ListDelegatesRequest | rights_pb2.ListAllowedThemesRequest
+
+
+@dataclass(frozen=True)
+class _Listing:
+    """What is listed."""
+
+    method: str
+    party: str
+    forward: bool
+    theme: str = ""
+    other: str = ""
+    through: str = ""
+
+    @property
+    def question(self) -> str:
+        """What a page token belongs to."""
+        return f"{self.method} {self.party} {self.theme} {self.other} {self.through}"
+
+    def asks(self, candidate: Candidate, at: datetime) -> Question:
+        """The check that judges a candidate."""
+        other, theme_id, specifier = candidate
+        asked = Question(
+            delegate=self.party,
+            principal=other,
+            theme_id=theme_id,
+            specifier=specifier,
+            through=self.through,
+            at=at,
+        )
+        return asked if self.forward else replace(asked, delegate=other, principal=self.party)
+
+    def other_side(self, right: rights_pb2.Right) -> str:
+        """The party of a right that is not the one listed for."""
+        return right.principal.name if self.forward else right.delegate.name
+
+
+def _right(question: Question, verdict: Verdict, rules: Rules) -> rights_pb2.Right:
+    return rights_pb2.Right(
+        delegate=Party(name=question.delegate),
+        principal=Party(name=question.principal),
+        theme=f"themes/{question.theme_id}",
+        specifier=question.specifier,
+        basis=verdict.basis,  # type: ignore[arg-type]
+        role=verdict.role,
+        mandates=verdict.mandates,
+        through=Party(name=verdict.through) if verdict.through else None,
+        expire_time=messages.timestamp(verdict.expire),
+        needed_assurance_level=rules.assurance_level,  # type: ignore[arg-type]
+    )
+
+
+def _asked(question: Question) -> checks_pb2.CheckRequest:
+    """The check as it is recorded: with names, and the instant that was judged."""
+    return checks_pb2.CheckRequest(
+        delegate=Party(name=question.delegate),
+        principal=Party(name=question.principal),
+        theme=f"themes/{question.theme_id}",
+        specifier=question.specifier,
+        through=Party(name=question.through) if question.through else None,
+        assurance_level=question.assurance_level,  # type: ignore[arg-type]
+        at=messages.timestamp(question.at),
+    )
+
+
+def _step(step: checking.Step) -> checks_pb2.CheckStep:
+    return checks_pb2.CheckStep(
+        rule=step.rule,  # type: ignore[arg-type]
+        outcome=step.outcome,  # type: ignore[arg-type]
+        items=[
+            checks_pb2.CheckStep.Item(
+                name=item.name,
+                shortfall=item.shortfall,  # type: ignore[arg-type]
+                start_time=messages.timestamp(item.window.start),
+                end_time=messages.timestamp(item.window.end),
+            )
+            for item in step.items
+        ],
+    )
+
+
+def _raised(verdict: Judged) -> Verdict:
+    if isinstance(verdict, Fault):
+        raise verdict
+    return verdict
+
+
+def _stops(semantics: int, *, allowed: bool) -> bool:
+    kind = checks_pb2.BatchCheckRequest
+    return semantics == (kind.SEMANTICS_STOP_AT_ALLOWED if allowed else kind.SEMANTICS_STOP_AT_DENIED)
+
+
+def _stale(found: Found, rules: Rules) -> Fault | None:
+    matters = ALWAYS_MATTER | RIGHTS_MATTER if rules.register_rights else ALWAYS_MATTER
+    for register_id, contents in found.stale.items():
+        if contents & matters:
+            return Unavailable(
+                "REGISTER_STALE", "a register has not spoken for too long", register=f"registers/{register_id}"
+            )
+    return None
+
+
+def _roles_for(rules: Rules) -> set[str]:
+    """Roles that may give a right: those that the theme names, and the guardian of all where it names one."""
+    named = {right.role for right in rules.register_rights}
+    return named | {checking.GUARDIAN_OF_ALL} if named & checking.GUARDIANS else named
+
+
+def _key(at: datetime, last: Candidate) -> str:
+    return "\n".join((at.isoformat(), *last))
+
+
+def _position(key: str) -> tuple[datetime, Candidate]:
+    at, other, theme_id, specifier = key.split("\n")
+    return datetime.fromisoformat(at), (other, theme_id, specifier)

@@ -1,0 +1,379 @@
+"""Checks: may this party act for that one, in this theme, at this instant. Pure rules.
+
+The rules are those of `CheckService.Check`, in its order. They are asked with
+all facts that could matter to the question; how the facts were found is not
+their business, so that a service with a database and a consumer with facts in
+memory judge alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from enum import IntEnum, IntFlag
+from itertools import pairwise
+from zoneinfo import ZoneInfo
+
+from services.authorisations.days import ADULT_AGE, reaches_age
+from services.authorisations.themes import RegisterRight, Rules
+
+DEEPEST = 4
+"""Mandates in the longest chain that any theme allows."""
+
+DEAD, DISSOLVED = "dead", "dissolved"
+ENDED_PARTY = frozenset({DEAD, DISSOLVED})
+"""Blocks under which a party does not even act for itself."""
+
+CUSTODIAN = "custodian"
+GUARDIAN_OF_ALL = "guardian-all"
+GUARDIANS = frozenset({"guardian-property", "guardian-person"})
+"""Roles that a guardian of all has, each."""
+
+
+class Effect(IntFlag):
+    """What a block blocks; numbered as in the contract."""
+
+    NONE = 0
+    ACTING = 1
+    BEING_ACTED_FOR = 2
+    BOTH = 3
+
+
+class Basis(IntEnum):
+    """On what a right rests; numbered as in the contract."""
+
+    NONE = 0
+    SELF = 1
+    REGISTER = 2
+    MANDATE = 3
+    REPRESENTED_MANDATE = 4
+
+
+class Reason(IntEnum):
+    """Why an act is denied, as coarsely as relying parties hear it; numbered as in the contract."""
+
+    NONE = 0
+    NO_RIGHT = 1
+    ASSURANCE_TOO_LOW = 2
+    JOINTLY_ONLY = 3
+
+
+class Outcome(IntEnum):
+    """What a rule says; numbered as in the contract."""
+
+    ALLOWS = 1
+    DENIES = 2
+    SILENT = 3
+
+
+class Shortfall(IntEnum):
+    """Why something that a rule met did not count; numbered as in the contract."""
+
+    NONE = 0
+    NOT_YET = 1
+    ENDED = 2
+    NOT_CONFIRMED = 3
+    SPECIFIER = 4
+    JOINTLY = 5
+    AGE = 6
+    ASSURANCE = 7
+    DEPTH = 8
+    THEME = 9
+
+
+class Rule(IntEnum):
+    """The rules; numbered as in the contract."""
+
+    BLOCK = 1
+    SELF = 2
+    REGISTER_RIGHT = 3
+    ACT = 4
+    REPRESENT = 5
+
+
+@dataclass(frozen=True)
+class Window:
+    """The instants between which something holds, half-open; without an end where `end` is None."""
+
+    start: datetime
+    end: datetime | None
+
+    def shortfall(self, at: datetime) -> Shortfall:
+        """Why it does not hold at an instant."""
+        if at < self.start:
+            return Shortfall.NOT_YET
+        return Shortfall.ENDED if self.end is not None and at >= self.end else Shortfall.NONE
+
+
+@dataclass(frozen=True)
+class Block:
+    """What takes rights away from a party: towards all, or towards one counterpart."""
+
+    name: str
+    party: str
+    counterpart: str
+    kind: str
+    effect: Effect
+    window: Window
+
+
+@dataclass(frozen=True)
+class Holding:
+    """That a register gives the delegate a role towards the principal."""
+
+    name: str
+    role: str
+    alone: bool
+    window: Window
+    birth_day: date | None = None
+
+
+@dataclass(frozen=True)
+class Link:
+    """One mandate in a chain."""
+
+    name: str
+    specifier: str
+    window: Window
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Mandates from the delegate to the principal: any number to represent, then one to act."""
+
+    links: tuple[Link, ...]
+    nodes: tuple[str, ...] = ()
+    """The organisations in between, the delegate's own first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What is asked."""
+
+    delegate: str
+    principal: str
+    theme_id: str
+    specifier: str = ""
+    through: str = ""
+    assurance_level: int = 0
+    at: datetime
+
+
+@dataclass
+class Facts:
+    """All facts that could matter to one question."""
+
+    blocks: list[Block] = field(default_factory=list)
+    holdings: list[Holding] = field(default_factory=list)
+    chains: list[Chain] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Item:
+    """A mandate or record that a rule met."""
+
+    name: str
+    window: Window
+    shortfall: Shortfall = Shortfall.NONE
+
+
+@dataclass(frozen=True)
+class Step:
+    """One rule's judgement."""
+
+    rule: Rule
+    outcome: Outcome
+    items: tuple[Item, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """The answer."""
+
+    allowed: bool
+    reason: Reason = Reason.NONE
+    basis: Basis = Basis.NONE
+    role: str = ""
+    mandates: tuple[str, ...] = ()
+    through: str = ""
+    expire: datetime | None = None
+    steps: tuple[Step, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Way:
+    """A right that a rule found."""
+
+    expire: datetime | None
+    role: str = ""
+    chain: Chain | None = None
+
+
+def judge(question: Question, rules: Rules, facts: Facts, *, zone: ZoneInfo) -> Verdict:
+    """Judges one question by the facts."""
+    steps: list[Step] = []
+    blocked = _blocked(question, rules, facts)
+    steps.append(Step(Rule.BLOCK, Outcome.DENIES if blocked else Outcome.SILENT, blocked))
+    if blocked:
+        return Verdict(allowed=False, reason=Reason.NO_RIGHT, steps=tuple(steps))
+    jointly = False
+    for rule, basis, find in _RULES:
+        ways, items = find(question, rules, facts, zone)
+        steps.append(Step(rule, Outcome.ALLOWS if ways else Outcome.SILENT, items))
+        jointly = jointly or any(item.shortfall is Shortfall.JOINTLY for item in items)
+        if ways:
+            return _allowed(question, rules, basis, max(ways, key=_lasting), tuple(steps))
+    reason = Reason.JOINTLY_ONLY if jointly else Reason.NO_RIGHT
+    return Verdict(allowed=False, reason=reason, steps=tuple(steps))
+
+
+def _allowed(question: Question, rules: Rules, basis: Basis, way: _Way, steps: tuple[Step, ...]) -> Verdict:
+    if 0 < question.assurance_level < rules.assurance_level:
+        return Verdict(allowed=False, reason=Reason.ASSURANCE_TOO_LOW, steps=steps)
+    chain = way.chain or Chain(())
+    return Verdict(
+        allowed=True,
+        basis=basis,
+        role=way.role,
+        mandates=tuple(link.name for link in chain.links),
+        through=chain.nodes[0] if chain.nodes else "",
+        expire=way.expire,
+        steps=steps,
+    )
+
+
+def _blocked(question: Question, rules: Rules, facts: Facts) -> tuple[Item, ...]:
+    itself = question.delegate == question.principal
+    found = []
+    for block in facts.blocks:
+        if block.window.shortfall(question.at) is not Shortfall.NONE:
+            continue
+        if itself:
+            counts = block.party == question.principal and block.kind in ENDED_PARTY
+        else:
+            counts = _counts(block, rules) and (
+                _hits(block, question.delegate, question.principal, Effect.ACTING)
+                or _hits(block, question.principal, question.delegate, Effect.BEING_ACTED_FOR)
+            )
+        if counts:
+            found.append(Item(block.name, block.window))
+    return tuple(found)
+
+
+def _hits(block: Block, party: str, towards: str, effect: Effect) -> bool:
+    return block.party == party and block.counterpart in ("", towards) and bool(block.effect & effect)
+
+
+def _counts(block: Block, rules: Rules) -> bool:
+    """Whether a block counts in a theme: a ban on acting for others counts in every theme."""
+    return bool(block.effect & Effect.ACTING) or block.kind not in rules.ignored_blocks
+
+
+def _self(question: Question, *_: object) -> tuple[list[_Way], tuple[Item, ...]]:
+    itself = question.delegate == question.principal and not question.through
+    return ([_Way(None)] if itself else []), ()
+
+
+def _by_register(question: Question, rules: Rules, facts: Facts, zone: ZoneInfo) -> tuple[list[_Way], tuple[Item, ...]]:
+    ways, items = [], []
+    for holding in facts.holdings:
+        accepted = [right for right in rules.register_rights if _is_role(holding.role, right.role)]
+        if question.through:
+            accepted = []
+        best, shortfall = None, Shortfall.THEME
+        for right in accepted:
+            expire, short = _role_right(question, holding, right, zone)
+            if short is Shortfall.NONE:
+                best = max(best, _Way(expire, holding.role), key=_lasting) if best else _Way(expire, holding.role)
+            shortfall = short
+        if best:
+            ways.append(best)
+            shortfall = Shortfall.NONE
+        items.append(Item(holding.name, holding.window, shortfall))
+    return ways, tuple(items)
+
+
+def _role_right(
+    question: Question, holding: Holding, right: RegisterRight, zone: ZoneInfo
+) -> tuple[datetime | None, Shortfall]:
+    if short := holding.window.shortfall(question.at):
+        return None, short
+    if not holding.alone and not right.jointly_is_enough:
+        return None, Shortfall.JOINTLY
+    expire = holding.window.end
+    until = min(filter(None, (right.until_age, ADULT_AGE if holding.role == CUSTODIAN else 0)), default=0)
+    if until and holding.birth_day:
+        reached = reaches_age(holding.birth_day, until, zone)
+        if question.at >= reached:
+            return None, Shortfall.AGE
+        expire = min(expire, reached) if expire else reached
+    return expire, Shortfall.NONE
+
+
+def _is_role(held: str, wanted: str) -> bool:
+    return held == wanted or (held == GUARDIAN_OF_ALL and wanted in GUARDIANS)
+
+
+def _acting(question: Question, rules: Rules, facts: Facts, _: ZoneInfo) -> tuple[list[_Way], tuple[Item, ...]]:
+    direct = [] if question.through else [chain for chain in facts.chains if not chain.nodes]
+    return _by_chains(question, rules, facts, direct)
+
+
+def _representing(question: Question, rules: Rules, facts: Facts, _: ZoneInfo) -> tuple[list[_Way], tuple[Item, ...]]:
+    through = [chain for chain in facts.chains if chain.nodes and question.through in ("", chain.nodes[0])]
+    return _by_chains(question, rules, facts, through)
+
+
+def _by_chains(
+    question: Question, rules: Rules, facts: Facts, chains: Sequence[Chain]
+) -> tuple[list[_Way], tuple[Item, ...]]:
+    ways, items = [], []
+    for chain in chains:
+        deep = len(chain.links) > rules.greatest_depth or _in_circle(question, chain)
+        shortfalls = [Shortfall.DEPTH if deep else _link_shortfall(question, link) for link in chain.links]
+        items += [Item(link.name, link.window, short) for link, short in zip(chain.links, shortfalls, strict=True)]
+        between = _blocks_between(question, rules, facts, chain)
+        items += between
+        if not any(shortfalls) and not between:
+            ends = [link.window.end for link in chain.links if link.window.end is not None]
+            ways.append(_Way(min(ends, default=None), chain=chain))
+    return ways, tuple(items)
+
+
+def _link_shortfall(question: Question, link: Link) -> Shortfall:
+    if short := link.window.shortfall(question.at):
+        return short
+    return Shortfall.NONE if link.specifier in ("", question.specifier) else Shortfall.SPECIFIER
+
+
+def _in_circle(question: Question, chain: Chain) -> bool:
+    visited = (question.delegate, *chain.nodes, question.principal)
+    return len(set(visited)) < len(visited)
+
+
+def _blocks_between(question: Question, rules: Rules, facts: Facts, chain: Chain) -> list[Item]:
+    """Blocks that stop an organisation in between: from acting at all, or between it and its neighbours."""
+    visited = (question.delegate, *chain.nodes, question.principal)
+    return [
+        Item(block.name, block.window)
+        for block in facts.blocks
+        if block.window.shortfall(question.at) is Shortfall.NONE and _counts(block, rules)
+        for actor, actee in pairwise(visited)
+        if _hits(block, actor, actee, Effect.ACTING) or _hits(block, actee, actor, Effect.BEING_ACTED_FOR)
+    ]
+
+
+def _lasting(way: _Way) -> tuple[bool, float]:
+    """Orders ways by how long they last; one without an end lasts longest."""
+    return way.expire is None, way.expire.timestamp() if way.expire else 0.0
+
+
+_Finder = Callable[[Question, Rules, Facts, ZoneInfo], tuple[list[_Way], tuple[Item, ...]]]
+
+_RULES: tuple[tuple[Rule, Basis, _Finder], ...] = (
+    (Rule.SELF, Basis.SELF, _self),
+    (Rule.REGISTER_RIGHT, Basis.REGISTER, _by_register),
+    (Rule.ACT, Basis.MANDATE, _acting),
+    (Rule.REPRESENT, Basis.REPRESENTED_MANDATE, _representing),
+)
