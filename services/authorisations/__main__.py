@@ -27,6 +27,7 @@ from services.authorisations.surface import surface
 from services.authorisations.theme_servicer import ThemeServicer
 from services.authorisations.theme_store import ThemeStore
 from services.authorisations.token_servicer import KeyServicer, TokenServicer
+from services.authorisations.watch_servicer import WatchServicer
 from services.runtime import config, contracts
 from services.runtime.foundation import lay
 from services.runtime.identity import TokenVerifier
@@ -103,6 +104,7 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
     )
     chainer = Chainer(database=foundation.database, sign=keys.sign, issuer=settings.issuer, clock=now, new_id=new_id)
     foundation.tasks.start(chainer.run())
+    foundation.tasks.start(revisions.sweep())
     for service, servicer in surface(
         clients=clients,
         tokens=tokens,
@@ -111,6 +113,13 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
         themes=themes,
         checks=checks,
         audit=AuditServicer(database=foundation.database, audit=audit, parties=parties),
+        watch=WatchServicer(
+            database=foundation.database,
+            revisions=revisions,
+            themes=theme_store,
+            registers=registers,
+            revoked=foundation.revocations.revoked,
+        ),
     ):
         foundation.server.add(service, servicer)
     await foundation.server.run(stop)

@@ -163,7 +163,7 @@ class CheckServicer:
         roles = [
             (theme.theme_id, role)
             for theme in await self._themes.in_use(self._database)
-            for role in _roles_for(theme.rules)
+            for role in roles_for(theme.rules)
         ]
         rights: list[rights_pb2.Right] = []
         tokens, facts_token = [request.consistency_token], ""
@@ -397,7 +397,7 @@ def _stale(found: Found, rules: Rules) -> Fault | None:
     return None
 
 
-def _roles_for(rules: Rules) -> set[str]:
+def roles_for(rules: Rules) -> set[str]:
     """Roles that may give a right: those that the theme names, and the guardian of all where it names one."""
     named = {right.role for right in rules.register_rights}
     return named | {checking.GUARDIAN_OF_ALL} if named & checking.GUARDIANS else named

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
+from typing import Any
 from uuid import UUID
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from solmu.authorisations.v1 import mandates_pb2
 from solmu.authorisations.v1.events_pb2 import MandateChanged
-from solmu.authorisations.v1.facts_pb2 import Fact, FactChange, MandateFact
-from solmu.authorisations.v1.parties_pb2 import Party, ValidityPeriod
+from solmu.authorisations.v1.facts_pb2 import AgeInstant, BlockFact, Fact, FactChange, MandateFact, RegisterRightFact
+from solmu.authorisations.v1.parties_pb2 import TERMS_ALONE, TERMS_JOINTLY, Party, ValidityPeriod
 from solmu.authorisations.v1.themes_pb2 import Theme as ThemeMessage
 from solmu.types.v1 import types_pb2
 
 from services.authorisations import confirming, themes
-from services.authorisations.days import Period
+from services.authorisations.days import ADULT_AGE, Period
 from services.authorisations.mandates import Actor, Ending, Event, Mandate
 from services.authorisations.themes import Kind, PartyKind, RegisterRight, Rules, Theme
 from services.runtime.errors import InvalidArgument
@@ -160,28 +161,64 @@ def mandate_changed(value: Mandate, happened: Event) -> MandateChanged:
     )
 
 
-def mandate_fact(value: Mandate) -> FactChange | None:
-    """What a change of a mandate means to those who judge by facts; None where it never held."""
-    if value.confirm_time is None:
-        return None
-    if value.held is None:
-        return FactChange(name=value.name)
-    start, end = value.held
-    return FactChange(
-        name=value.name,
-        fact=Fact(
-            name=value.name,
-            start_time=timestamp(start),
-            end_time=timestamp(end),
-            mandate=MandateFact(
-                kind=value.kind,  # type: ignore[arg-type]
-                principal=value.principal,
-                delegate=value.delegate,
-                theme=value.theme,
-                specifier=value.specifier,
-            ),
-        ),
+def mandate_fact(
+    mandate_id: UUID,
+    *,
+    kind: Kind,
+    principal: str,
+    delegate: str,
+    theme_id: str,
+    specifier: str,
+    held: tuple[datetime, datetime],
+) -> FactChange:
+    """A confirmed mandate as a fact."""
+    content = MandateFact(
+        kind=kind,  # type: ignore[arg-type]
+        principal=principal,
+        delegate=delegate,
+        theme=f"themes/{theme_id}",
+        specifier=specifier,
     )
+    return _fact(f"mandates/{mandate_id}", held, mandate=content)
+
+
+def right_fact(
+    name: str,
+    held: tuple[datetime, datetime | None],
+    *,
+    delegate: str,
+    principal: str,
+    role: str,
+    alone: bool,
+    reached: Mapping[int, datetime],
+) -> FactChange:
+    """A right by register as a fact, with the instants at which a child reaches ages that themes name."""
+    content = RegisterRightFact(
+        delegate=delegate,
+        principal=principal,
+        role=role,
+        terms=TERMS_ALONE if alone else TERMS_JOINTLY,
+        ages=[AgeInstant(age=age, reach_time=timestamp(time)) for age, time in sorted(reached.items())],
+    )
+    return _fact(name, held, register_right=content)
+
+
+def block_fact(
+    name: str, held: tuple[datetime, datetime | None], *, party: str, counterpart: str, kind: str, effect: int
+) -> FactChange:
+    """A block as a fact."""
+    content = BlockFact(party=party, counterpart=counterpart, kind=kind, effect=effect)  # type: ignore[arg-type]
+    return _fact(name, held, block=content)
+
+
+def ages_named(in_use: Iterable[Theme]) -> frozenset[int]:
+    """The ages at which rights by register end: those that themes name, and that of majority."""
+    return frozenset({ADULT_AGE} | {right.until_age for one in in_use for right in one.rules.register_rights} - {0})
+
+
+def _fact(name: str, held: tuple[datetime, datetime | None], **content: Any) -> FactChange:
+    start, end = held
+    return FactChange(name=name, fact=Fact(name=name, start_time=timestamp(start), end_time=timestamp(end), **content))
 
 
 def theme(value: Theme, *, token: str = "") -> ThemeMessage:  # not a secret
@@ -249,4 +286,18 @@ def rules(document: bytes) -> Rules:
 
 def facts_of(changed: Sequence[Mandate]) -> list[FactChange]:
     """The changes of facts that changes of mandates are."""
-    return [fact for one in changed if (fact := mandate_fact(one)) is not None]
+    return [
+        mandate_fact(
+            one.mandate_id,
+            kind=one.kind,
+            principal=one.principal,
+            delegate=one.delegate,
+            theme_id=one.theme_id,
+            specifier=one.specifier,
+            held=one.held,
+        )
+        if one.held is not None
+        else FactChange(name=one.name)
+        for one in changed
+        if one.confirm_time is not None
+    ]

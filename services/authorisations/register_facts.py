@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import date, datetime
 from uuid import UUID
@@ -78,6 +79,11 @@ class RegisterFacts:
             if row["birth_day"] is not None and party == (row["object"] if row["what"] == "custody" else row["subject"])
         ]
         return not blocked and not any(self._younger(row, least_age, at) for row in of_its_birth)
+
+    def ages(self, sealed: bytes, record: UUID, ages: Collection[int]) -> dict[int, datetime]:
+        """When somebody reaches each age."""
+        birth_day = self.birth_days.open(sealed, record=record)
+        return {age: reaches_age(birth_day, age, self.zone) for age in ages}
 
     def _younger(self, row: Row, age: int, at: datetime) -> bool:
         birth_day = self.birth_days.open(row["birth_day"], record=row["record"])

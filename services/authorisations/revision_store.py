@@ -57,6 +57,23 @@ async def changes(reader: Database | Connection, *, after: int, limit: int) -> l
     )
 
 
+async def parts(reader: Database | Connection, revision: int, *, after: int) -> list[Row]:
+    """The parts of one revision after one of them."""
+    return await reader.fetch(
+        "select revision, part, content, commit_time, part = (select max(other.part) from fact_change other"
+        " where other.revision = $1) as last from fact_change where revision = $1 and part > $2 order by part",
+        revision,
+        after,
+    )
+
+
+async def forget(writer: Database, *, before: datetime) -> None:
+    """Deletes changes that were committed before a time, but for the newest revision's."""
+    await writer.execute(
+        "delete from fact_change where commit_time < $1 and revision < (select revision from fact_head)", before
+    )
+
+
 async def oldest(reader: Database | Connection) -> int:
     """The oldest revision whose changes are kept; 1 where there are none yet."""
     found: int = await reader.fetchval("select coalesce(min(revision), 1) from fact_change")

@@ -8,10 +8,12 @@ watchers, and go out as an event.
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from solmu.authorisations.v1 import watch_pb2
 from solmu.authorisations.v1.audit_pb2 import AuditRecord
@@ -23,15 +25,24 @@ from solmu.authorisations.v1.watch_pb2 import WatchResponse
 from services.authorisations import callers, messages, revision_store
 from services.authorisations.audit_log import AuditLog
 from services.authorisations.revision_store import Head
+from services.runtime import database
 from services.runtime.database import Connection, Database
 from services.runtime.errors import InvalidArgument
 from services.runtime.outbox import Event, Outbox, event
+
+logger = logging.getLogger(__name__)
 
 EPOCH_BYTES = 8
 TOKEN_LENGTH = 2 * (EPOCH_BYTES + 8)
 
 PART = 500
 """Changes in one part of a watch, and the most that an event carries: well under a message of 4 MiB."""
+
+KEPT_DAYS = 7
+"""How long changes are kept one by one: as long as a watcher may be away and go on where it was."""
+
+SWEEP_INTERVAL = 3600.0
+"""Seconds between two deletions of old changes."""
 
 
 def token(epoch: bytes, revision: int) -> str:
@@ -120,6 +131,15 @@ class Revisions:
         head = await revision_store.head(self._database)
         revision_of(at_least, head)
         return token(head.epoch, head.revision)
+
+    async def sweep(self) -> None:
+        """Forgets old changes for as long as the process runs; several processes may."""
+        while True:
+            try:
+                await revision_store.forget(self._database, before=self._clock() - timedelta(days=KEPT_DAYS))
+            except database.PASSING as error:
+                logger.warning("old changes wait", extra={"error": type(error).__qualname__})
+            await asyncio.sleep(SWEEP_INTERVAL)
 
     async def _keep(self, write: Write) -> None:
         head = write.head

@@ -24,10 +24,10 @@ from services.authorisations.client_servicer import ClientServicer
 from services.authorisations.mandate_servicer import MandateServicer
 from services.authorisations.theme_servicer import ThemeServicer
 from services.authorisations.token_servicer import KeyServicer, TokenServicer
+from services.authorisations.watch_servicer import WatchServicer
 
 _LATER = (
     registers_pb2,
-    watch_pb2,
     administration_pb2,
     log_in_pb2,
 )
@@ -43,6 +43,7 @@ def surface(
     themes: ThemeServicer,
     checks: CheckServicer,
     audit: AuditServicer,
+    watch: WatchServicer,
 ) -> Iterator[tuple[ServiceDescriptor, object]]:
     """Every service of the contract, with what answers it."""
     yield clients_pb2.DESCRIPTOR.services_by_name["ClientService"], clients
@@ -52,6 +53,7 @@ def surface(
     yield themes_pb2.DESCRIPTOR.services_by_name["ThemeService"], themes
     yield checks_pb2.DESCRIPTOR.services_by_name["CheckService"], checks
     yield audit_pb2.DESCRIPTOR.services_by_name["AuditService"], audit
+    yield watch_pb2.DESCRIPTOR.services_by_name["WatchService"], watch
     for module in _LATER:
         for service in module.DESCRIPTOR.services_by_name.values():
             yield service, object()

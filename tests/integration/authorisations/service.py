@@ -29,6 +29,7 @@ from services.authorisations.revisions import Revisions
 from services.authorisations.theme_servicer import ThemeServicer
 from services.authorisations.theme_store import ThemeStore
 from services.authorisations.token_servicer import TokenServicer
+from services.authorisations.watch_servicer import WatchServicer
 from services.runtime import identity
 from services.runtime.database import Database
 from services.runtime.identity import TokenVerifier
@@ -58,6 +59,7 @@ class Service:
     checks: CheckServicer
     audit: AuditServicer
     chainer: Chainer
+    watch: WatchServicer
     revisions: Revisions
     clock: "Clock"
 
@@ -164,6 +166,9 @@ def assemble(
         clock=facts_clock,
     )
     chainer = Chainer(database=database, sign=keys.sign, issuer=ISSUER, clock=facts_clock, new_id=new_uuid)
+    watch = WatchServicer(
+        database=database, revisions=revisions, themes=store, registers=registers, revoked=revocations.revoked
+    )
     return Service(
         database,
         clients,
@@ -175,6 +180,7 @@ def assemble(
         checks,
         AuditServicer(database=database, audit=audit, parties=PARTIES),
         chainer,
+        watch,
         revisions,
         facts_clock,
     )

@@ -115,6 +115,7 @@ async def doors(authorisations_database: Database, tmp_path: Path) -> AsyncItera
         themes=service.themes,
         checks=service.checks,
         audit=service.audit,
+        watch=service.watch,
     ):
         server.add(contract, servicer)
     stop = asyncio.Event()

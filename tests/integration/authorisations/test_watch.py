@@ -1,0 +1,107 @@
+"""A consumer that follows the facts knows what the database knows."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from solmu.authorisations.v1 import mandate_service_pb2
+from solmu.authorisations.v1.facts_pb2 import Fact
+from solmu.authorisations.v1.watch_pb2 import GetHeadRequest, WatchRequest, WatchResponse
+
+from services.runtime.errors import Fault
+from tests.integration.authorisations.people import give, make_theme, person
+from tests.integration.authorisations.service import Service, calls_as
+
+
+class Follower:
+    """Applies what a watch says, and refuses gaps as the contract tells consumers to."""
+
+    def __init__(self, service: Service, **request: Any) -> None:
+        self.stream = service.watch.Watch(WatchRequest(**request))
+        self.facts: dict[str, Fact] = {}
+        self.token = request.get("after_consistency_token", "")
+        self.kinds: list[int] = []
+
+    async def until(self, token: str) -> None:
+        async with asyncio.timeout(30):
+            while self.token < token:
+                await self.step()
+
+    async def step(self) -> WatchResponse:
+        part: WatchResponse = await anext(self.stream)
+        if part.kind == WatchResponse.KIND_CHANGES and self.token:
+            assert part.previous_consistency_token == self.token
+        for change in part.changes:
+            if change.HasField("fact"):
+                self.facts[change.name] = change.fact
+            else:
+                self.facts.pop(change.name, None)
+        if part.kind in (WatchResponse.KIND_CHANGES, WatchResponse.KIND_SNAPSHOT_END):
+            self.token = part.consistency_token
+        self.kinds.append(part.kind)
+        return part
+
+
+async def test_a_snapshot_and_the_changes_after_it_make_what_a_later_snapshot_holds(service: Service):
+    theme, owner = await make_theme(service), person()
+    given = [await give(service, theme.name, owner, person()) for _ in range(3)]
+    follower = Follower(service)
+    await follower.until(given[-1].consistency_token)
+    assert {one.name for one in given} <= follower.facts.keys()
+    calls_as(owner)
+    request = mandate_service_pb2.RevokeMandateRequest(name=given[0].name)
+    revoked = await service.mandates.RevokeMandate(request)
+    more = await give(service, theme.name, owner, person())
+    await follower.until(more.consistency_token)
+    assert follower.facts[revoked.name].end_time == revoked.ending.end_time
+    fresh = Follower(service)
+    await fresh.until(more.consistency_token)
+    assert fresh.facts == follower.facts
+
+
+async def test_a_follower_goes_on_after_the_revision_it_has(service: Service):
+    theme = await make_theme(service)
+    follower = Follower(service, after_consistency_token=theme.consistency_token)
+    made = await asyncio.gather(*(give(service, theme.name, person(), person()) for _ in range(10)))
+    await follower.until(max(one.consistency_token for one in made))
+    assert follower.facts.keys() == {one.name for one in made}
+
+
+async def test_a_commit_of_another_process_is_found_too(service: Service):
+    theme = await make_theme(service)
+    follower = Follower(service, after_consistency_token=theme.consistency_token)
+    service.revisions.written.clear()
+    given = await give(service, theme.name, person(), person())
+    await follower.until(given.consistency_token)
+    assert follower.facts.keys() == {given.name}
+
+
+async def test_silence_is_broken_by_heartbeats_with_the_newest_revision(service: Service):
+    theme = await make_theme(service)
+    follower = Follower(service, after_consistency_token=theme.consistency_token)
+    beat = await follower.step()
+    assert (beat.kind, beat.consistency_token) == (WatchResponse.KIND_HEARTBEAT, theme.consistency_token)
+
+
+async def test_a_watch_of_one_theme_is_not_told_of_others(service: Service):
+    wanted, other = await make_theme(service), await make_theme(service)
+    follower = Follower(service, themes=[wanted.name])
+    mine = await give(service, wanted.name, person(), person())
+    theirs = await give(service, other.name, person(), person())
+    await follower.until(theirs.consistency_token)
+    assert mine.name in follower.facts
+    assert not {theirs.name, other.name} & follower.facts.keys()
+
+
+async def test_a_position_whose_changes_are_gone_is_refused(service: Service):
+    theme = await make_theme(service)
+    for _ in range(2):
+        await give(service, theme.name, person(), person())
+    head = await service.watch.GetHead(GetHeadRequest())
+    await service.database.execute("delete from fact_change where revision < $1", int(head.consistency_token[16:], 16))
+    with pytest.raises(Fault) as refusal:
+        await Follower(service, after_consistency_token=theme.consistency_token).step()
+    assert refusal.value.reason == "WATCH_POSITION_GONE"
+    oldest = (await service.watch.GetHead(GetHeadRequest())).oldest_consistency_token
+    follower = Follower(service, after_consistency_token=oldest)
+    await follower.until(head.consistency_token)
