@@ -21,6 +21,7 @@ from services.authorisations.issuing import Issuing
 from services.authorisations.keyring import KeyRing
 from services.authorisations.mandate_servicer import MandateServicer
 from services.authorisations.register_facts import BirthDays, RegisterFacts
+from services.authorisations.register_servicer import RegisterServicer
 from services.authorisations.revisions import Revisions
 from services.authorisations.settings import Settings
 from services.authorisations.surface import surface
@@ -119,6 +120,17 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
             themes=theme_store,
             registers=registers,
             revoked=foundation.revocations.revoked,
+        ),
+        registers=RegisterServicer(
+            database=foundation.database,
+            revisions=revisions,
+            themes=theme_store,
+            facts=registers,
+            issuing=issuing,
+            audit=audit,
+            parties=parties,
+            clock=now,
+            new_id=new_id,
         ),
     ):
         foundation.server.add(service, servicer)

@@ -126,6 +126,16 @@ async def issued_under(reader: Database | Connection, mandate_id: UUID) -> list[
     return [_mandate(row) for row in rows]
 
 
+async def open_of(reader: Database | Connection, parties: Collection[str]) -> list[Mandate]:
+    """Mandates of any of the parties, on either side, that wait or may hold."""
+    rows = await reader.fetch(
+        f"select {_COLUMNS} from mandate where stored in (1, 2, 4)"
+        " and (principal = any($1) or delegate = any($1)) order by mandate_id",
+        list(parties),
+    )
+    return [_mandate(row) for row in rows]
+
+
 async def issuing(reader: Database | Connection, *, delegate: str, principal: str, at: datetime) -> list[Mandate]:
     """Mandates to issue that a party holds from a principal, itself or through an organisation, at an instant."""
     rows = await reader.fetch(

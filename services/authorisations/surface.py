@@ -22,12 +22,12 @@ from services.authorisations.audit_servicer import AuditServicer
 from services.authorisations.check_servicer import CheckServicer
 from services.authorisations.client_servicer import ClientServicer
 from services.authorisations.mandate_servicer import MandateServicer
+from services.authorisations.register_servicer import RegisterServicer
 from services.authorisations.theme_servicer import ThemeServicer
 from services.authorisations.token_servicer import KeyServicer, TokenServicer
 from services.authorisations.watch_servicer import WatchServicer
 
 _LATER = (
-    registers_pb2,
     administration_pb2,
     log_in_pb2,
 )
@@ -44,6 +44,7 @@ def surface(
     checks: CheckServicer,
     audit: AuditServicer,
     watch: WatchServicer,
+    registers: RegisterServicer,
 ) -> Iterator[tuple[ServiceDescriptor, object]]:
     """Every service of the contract, with what answers it."""
     yield clients_pb2.DESCRIPTOR.services_by_name["ClientService"], clients
@@ -54,6 +55,7 @@ def surface(
     yield checks_pb2.DESCRIPTOR.services_by_name["CheckService"], checks
     yield audit_pb2.DESCRIPTOR.services_by_name["AuditService"], audit
     yield watch_pb2.DESCRIPTOR.services_by_name["WatchService"], watch
+    yield registers_pb2.DESCRIPTOR.services_by_name["RegisterService"], registers
     for module in _LATER:
         for service in module.DESCRIPTOR.services_by_name.values():
             yield service, object()

@@ -57,3 +57,25 @@ create table register_import (
     token                text        not null,
     unique (register_id, request_id)
 );
+
+-- Records of imports that are still arriving; not worth a crash's recovery.
+create unlogged table register_arrival (
+    import_id  uuid     not null,
+    record     uuid     not null,
+    record_id  text     not null,
+    removed    boolean  not null,
+    digest     bytea    not null,
+    content    bytea    not null,
+    what       text     not null,
+    subject    text     not null,
+    object     text     not null,
+    role       text     not null,
+    alone      boolean  not null,
+    block      text     not null,
+    effect     smallint not null,
+    birth_day  bytea,
+    start_time timestamptz,
+    end_time   timestamptz,
+    arrived    timestamptz not null default now(),
+    primary key (import_id, record_id)
+);

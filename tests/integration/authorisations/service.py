@@ -25,6 +25,7 @@ from services.authorisations.issuing import Issuing
 from services.authorisations.keyring import KeyRing
 from services.authorisations.mandate_servicer import MandateServicer
 from services.authorisations.register_facts import BirthDays, RegisterFacts
+from services.authorisations.register_servicer import RegisterServicer
 from services.authorisations.revisions import Revisions
 from services.authorisations.theme_servicer import ThemeServicer
 from services.authorisations.theme_store import ThemeStore
@@ -60,6 +61,7 @@ class Service:
     audit: AuditServicer
     chainer: Chainer
     watch: WatchServicer
+    registers: RegisterServicer
     revisions: Revisions
     clock: "Clock"
 
@@ -169,6 +171,17 @@ def assemble(
     watch = WatchServicer(
         database=database, revisions=revisions, themes=store, registers=registers, revoked=revocations.revoked
     )
+    importing = RegisterServicer(
+        database=database,
+        revisions=revisions,
+        themes=store,
+        facts=registers,
+        issuing=issuing,
+        audit=audit,
+        parties=PARTIES,
+        clock=facts_clock,
+        new_id=new_uuid,
+    )
     return Service(
         database,
         clients,
@@ -181,6 +194,7 @@ def assemble(
         AuditServicer(database=database, audit=audit, parties=PARTIES),
         chainer,
         watch,
+        importing,
         revisions,
         facts_clock,
     )

@@ -116,6 +116,7 @@ async def doors(authorisations_database: Database, tmp_path: Path) -> AsyncItera
         checks=service.checks,
         audit=service.audit,
         watch=service.watch,
+        registers=service.registers,
     ):
         server.add(contract, servicer)
     stop = asyncio.Event()

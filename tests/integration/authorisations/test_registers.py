@@ -1,0 +1,381 @@
+"""What registers say, taken in whole or not at all, and what it does to mandates and checks."""
+
+import itertools
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from solmu.authorisations.v1 import mandate_service_pb2, rights_pb2
+from solmu.authorisations.v1.mandates_pb2 import Ending, Mandate
+from solmu.authorisations.v1.parties_pb2 import TERMS_ALONE, TERMS_JOINTLY, Party, ValidityPeriod
+from solmu.authorisations.v1.register_records_pb2 import (
+    Block,
+    Custody,
+    Guardianship,
+    OrganisationRole,
+    OrganisationStatus,
+    PersonStatus,
+    RegisterRecord,
+    SignatoryRule,
+)
+from solmu.authorisations.v1.registers_pb2 import (
+    CreateRegisterRequest,
+    GetRegisterRequest,
+    Import,
+    ImportRecordsRequest,
+    Register,
+    SearchRecordsRequest,
+)
+from solmu.authorisations.v1.themes_pb2 import Theme
+
+from services.authorisations.messages import instant, timestamp
+from services.runtime.errors import Fault
+from tests.integration.authorisations.people import asking, company, give, make_theme, person
+from tests.integration.authorisations.service import Service, calls_as
+from tests.integration.authorisations.test_checks import ALLOWED, DENIED, check
+from tests.integration.authorisations.test_mandates import reason
+from tests.integration.authorisations.test_watch import Follower
+
+ALL = [
+    "guardianship",
+    "custody",
+    "organisation_role",
+    "signatory_rule",
+    "person_status",
+    "organisation_status",
+    "block",
+]
+KEEPER = "organisations/" + "k" * 26
+_numbers = itertools.count(1)
+
+
+class Keeper:
+    """A register and its keeper."""
+
+    def __init__(self, service: Service, name: str) -> None:
+        self.service = service
+        self.name = name
+        self.latest = ""
+
+    @classmethod
+    async def of(cls, service: Service, contents: Sequence[str] = tuple(ALL), **fields: Any) -> "Keeper":
+        register_id = f"register-{next(_numbers):04}"
+        calls_as(KEEPER, client="keeper")
+        register = Register(display_name="Register", importer="clients/keeper", contents=contents, **fields)
+        made = await service.registers.CreateRegister(CreateRegisterRequest(register_id=register_id, register=register))
+        return cls(service, made.name)
+
+    def header(self, mode: Any, **fields: Any) -> ImportRecordsRequest:
+        values = {
+            "register": self.name,
+            "mode": mode,
+            "as_of": timestamp(self.service.clock()),
+            "builds_on": self.latest if mode == Import.MODE_DELTA else "",
+            "request_id": str(uuid.uuid4()),
+        }
+        return ImportRecordsRequest(header=ImportRecordsRequest.Header(**values | fields))
+
+    async def send(self, *parts: ImportRecordsRequest) -> Import:
+        async def stream() -> AsyncIterator[ImportRecordsRequest]:
+            for part in parts:
+                yield part
+
+        calls_as(KEEPER, client="keeper")
+        result = await self.service.registers.ImportRecords(stream())
+        self.latest = result.name
+        return result
+
+    async def says(self, *records: RegisterRecord, mode: Any = Import.MODE_SNAPSHOT, **header: Any) -> Import:
+        batches = [batch(*records)] if records else []
+        return await self.send(self.header(mode, **header), *batches, trailer(len(records)))
+
+
+def batch(*records: RegisterRecord) -> ImportRecordsRequest:
+    return ImportRecordsRequest(batch=ImportRecordsRequest.Batch(records=records))
+
+
+def trailer(count: int) -> ImportRecordsRequest:
+    return ImportRecordsRequest(trailer=ImportRecordsRequest.Trailer(record_count=count))
+
+
+def party(name: str) -> Party:
+    return Party(name=name)
+
+
+def custody(
+    parent: str, child: str, *, born: str = "2015-05-05", terms: Any = TERMS_ALONE, key: str = ""
+) -> RegisterRecord:
+    content = Custody(custodian=party(parent), child=party(child), child_birth_day=born, terms=terms)
+    return RegisterRecord(record_id=key or f"custody {parent} {child}", custody=content)
+
+
+def role(holder: str, organisation: str, code: str = "board-member", terms: Any = TERMS_JOINTLY) -> RegisterRecord:
+    content = OrganisationRole(holder=party(holder), organisation=party(organisation), role=code, terms=terms)
+    return RegisterRecord(record_id=f"role {holder} {organisation}", organisation_role=content)
+
+
+def block(blocked: str, effect: Any, *, towards: str = "", kind: str = "disputed") -> RegisterRecord:
+    content = Block(party=party(blocked), counterpart=party(towards) if towards else None, kind=kind, effect=effect)
+    return RegisterRecord(record_id=f"block {blocked}", block=content)
+
+
+CUSTODIANS = [Theme.RegisterRight(role="custodian", until_age=15)]
+
+
+async def test_a_parent_acts_for_a_child_until_the_birthday_that_ends_it(service: Service):
+    theme = await make_theme(service, register_rights=CUSTODIANS)
+    parent, child = person(), person()
+    keeper = await Keeper.of(service, ["custody"])
+    await keeper.says(custody(parent, child, born="2012-05-05"))
+    answer = await check(service, theme.name, parent, child)
+    assert (answer.decision, answer.basis) == (ALLOWED, rights_pb2.RIGHT_BASIS_REGISTER)
+    birthday = answer.expire_time.ToDatetime()
+    assert birthday.isoformat() == "2027-05-04T21:00:00"
+    for at, decision in ((birthday - timedelta(microseconds=1), ALLOWED), (birthday, DENIED)):
+        assert (await check(service, theme.name, parent, child, at=timestamp(at))).decision == decision
+    listed = await service.checks.ListPrincipals(rights_pb2.ListPrincipalsRequest(delegate=party(parent)))
+    assert [(right.principal.name, right.role) for right in listed.rights] == [(child, "custodian")]
+    rows = await service.database.fetch("select content, birth_day from register_record where subject = $1", parent)
+    assert not any(b"2012-05-05" in (row["content"] + row["birth_day"]) for row in rows)
+
+
+async def test_what_vanishes_from_a_snapshot_has_ended_and_held_until_then(service: Service):
+    theme = await make_theme(service, register_rights=CUSTODIANS)
+    parent, child, other = person(), person(), person()
+    keeper = await Keeper.of(service)
+    first = await keeper.says(custody(parent, child), custody(other, child))
+    assert (first.added_count, first.ended_count) == (2, 0)
+    before = service.clock()
+    second = await keeper.says(custody(other, child))
+    assert (second.added_count, second.changed_count, second.ended_count) == (0, 0, 1)
+    assert (await check(service, theme.name, parent, child)).decision == DENIED
+    assert (await check(service, theme.name, parent, child, at=timestamp(before))).decision == ALLOWED
+    assert (await check(service, theme.name, other, child)).decision == ALLOWED
+
+
+async def test_a_delta_changes_adds_and_removes_what_it_names(service: Service):
+    theme = await make_theme(service, register_rights=CUSTODIANS)
+    child, one, two, three = person(), person(), person(), person()
+    keeper = await Keeper.of(service)
+    await keeper.says(custody(one, child, key="1"), custody(two, child, key="2"))
+    follower = Follower(service, after_consistency_token=await service.revisions.head())
+    made = await keeper.says(
+        custody(one, child, key="1", terms=TERMS_JOINTLY),
+        RegisterRecord(record_id="2", removed=True),
+        custody(three, child, key="3"),
+        mode=Import.MODE_DELTA,
+    )
+    assert (made.added_count, made.changed_count, made.ended_count) == (1, 1, 1)
+    decisions = [(await check(service, theme.name, who, child)).decision for who in (one, two, three)]
+    assert decisions == [DENIED, DENIED, ALLOWED]
+    await follower.until(made.consistency_token)
+    now = service.clock()
+    holding = {
+        fact.register_right.delegate
+        for fact in follower.facts.values()
+        if not fact.HasField("end_time") or instant(fact.end_time) > now
+    }
+    assert holding == {one, three}
+
+
+async def test_the_same_snapshot_again_changes_nothing(service: Service):
+    keeper = await Keeper.of(service)
+    records = [custody(person(), person()) for _ in range(3)]
+    await keeper.says(*records)
+    again = await keeper.says(*records)
+    assert (again.added_count, again.changed_count, again.ended_count, again.record_count) == (0, 0, 0, 3)
+
+
+async def test_a_repeated_request_returns_the_first_result(service: Service):
+    keeper, request_id = await Keeper.of(service), str(uuid.uuid4())
+    first = await keeper.says(custody(person(), person()), request_id=request_id)
+    assert await keeper.says(request_id=request_id) == first
+
+
+@pytest.mark.parametrize(
+    "defect", ["no trailer", "count", "twice", "not its subject", "bad day", "late header", "no header"]
+)
+async def test_an_import_with_one_defect_changes_nothing(service: Service, defect: str):
+    theme = await make_theme(service, register_rights=CUSTODIANS)
+    parent, child = person(), person()
+    keeper = await Keeper.of(service, ["custody"])
+    await keeper.says(custody(parent, child))
+    header, good = keeper.header(Import.MODE_SNAPSHOT), batch(*(custody(person(), person()) for _ in range(3)))
+    bad = {
+        "no trailer": [header, good],
+        "count": [header, good, trailer(4)],
+        "twice": [header, good, good, trailer(6)],
+        "not its subject": [header, good, batch(block(parent, Block.EFFECT_BOTH)), trailer(4)],
+        "bad day": [header, good, batch(custody(person(), child, born="2015-02-30")), trailer(4)],
+        "late header": [header, good, header, trailer(3)],
+        "no header": [good, trailer(3)],
+    }[defect]
+    with pytest.raises(Fault) as refusal:
+        await keeper.send(*bad)
+    assert refusal.value.reason == "IMPORT_INVALID"
+    assert refusal.value.violations
+    assert (await check(service, theme.name, parent, child)).decision == ALLOWED
+    register = await service.registers.GetRegister(GetRegisterRequest(name=keeper.name))
+    assert (register.record_count, register.latest_import) == (1, keeper.latest)
+    assert await service.database.fetchval("select count(*) from register_arrival") == 0
+
+
+async def test_imports_come_in_order_and_from_the_importer_only(service: Service):
+    keeper = await Keeper.of(service)
+    delta = keeper.says(custody(person(), person()), mode=Import.MODE_DELTA)
+    assert await reason(delta) == "IMPORT_OUT_OF_ORDER"
+    first = await keeper.says(custody(person(), person()))
+    earlier = timestamp(instant(first.as_of) - timedelta(seconds=1))
+    assert await reason(keeper.says(as_of=earlier)) == "IMPORT_OUT_OF_ORDER"
+    tomorrow = timestamp(service.clock() + timedelta(days=1))
+    assert await reason(keeper.says(as_of=tomorrow)) == "IMPORT_INVALID"
+    unknown = keeper.says(RegisterRecord(record_id="unknown", removed=True), mode=Import.MODE_DELTA)
+    assert await reason(unknown) == "IMPORT_INVALID"
+    assert (
+        await reason(keeper.says(mode=Import.MODE_DELTA, builds_on=keeper.name + "/imports/x")) == "IMPORT_OUT_OF_ORDER"
+    )
+
+    async def stream() -> AsyncIterator[ImportRecordsRequest]:
+        yield keeper.header(Import.MODE_SNAPSHOT)
+
+    calls_as(KEEPER, client="stranger")
+    assert await reason(service.registers.ImportRecords(stream())) == "IMPORTER_NOT_ALLOWED"
+
+
+async def test_a_block_stops_a_delegate_at_once_and_lifting_it_lets_go_on(service: Service):
+    theme, owner, helper = await make_theme(service), person(), person()
+    await give(service, theme.name, owner, helper)
+    keeper = await Keeper.of(service, ["block"])
+    await keeper.says(block(helper, Block.EFFECT_ACTING))
+    denied = await check(service, theme.name, helper, owner)
+    assert (denied.decision, len(denied.mandates)) == (DENIED, 0)
+    assert await reason(give(service, theme.name, person(), helper)) == "PARTY_NOT_ELIGIBLE"
+    await keeper.says()
+    assert (await check(service, theme.name, helper, owner)).decision == ALLOWED
+
+
+async def test_a_company_with_joint_signatories_gives_a_mandate_when_enough_have_confirmed(service: Service):
+    theme, firm, accountant = await make_theme(service), company(), company()
+    chair, member, stranger = person(), person(), person()
+    part = SignatoryRule.Part
+    rule = SignatoryRule(
+        organisation=party(firm),
+        alternatives=[
+            SignatoryRule.Alternative(
+                parts=[
+                    part(roles=["board-chair"], needed=1),
+                    part(roles=["board-chair", "board-member"], needed=1),
+                ]
+            )
+        ],
+    )
+    keeper = await Keeper.of(service, ["organisation_role", "signatory_rule"])
+    await keeper.says(
+        role(chair, firm, "board-chair"), role(member, firm), RegisterRecord(record_id="rule", signatory_rule=rule)
+    )
+    calls_as(stranger)
+    assert await reason(service.mandates.CreateMandate(asking(theme.name, principal=firm, delegate=accountant))) == (
+        "ISSUING_RIGHT_MISSING"
+    )
+    calls_as(chair)
+    asked = await service.mandates.CreateMandate(asking(theme.name, principal=firm, delegate=accountant))
+    assert asked.state == Mandate.STATE_PARTLY_CONFIRMED
+    assert (await check(service, theme.name, accountant, firm)).decision == DENIED
+    calls_as(member)
+    confirm = mandate_service_pb2.ConfirmMandateRequest(name=asked.name, etag=asked.etag)
+    assert (await service.mandates.ConfirmMandate(confirm)).state == Mandate.STATE_ACTIVE
+    assert (await check(service, theme.name, accountant, firm)).decision == ALLOWED
+    revoke = mandate_service_pb2.RevokeMandateRequest(name=asked.name)
+    assert (await service.mandates.RevokeMandate(revoke)).state == Mandate.STATE_REVOKED
+
+
+async def test_one_of_two_guardians_ends_what_both_had_to_confirm(service: Service):
+    theme, ward, first, second, helper = await make_theme(service), person(), person(), person(), person()
+    keeper = await Keeper.of(service)
+    guardians = [
+        RegisterRecord(
+            record_id=guardian,
+            guardianship=Guardianship(
+                guardian=party(guardian), ward=party(ward), extent=Guardianship.EXTENT_ALL, terms=TERMS_JOINTLY
+            ),
+        )
+        for guardian in (first, second)
+    ]
+    limited = block(ward, Block.EFFECT_ACTING, kind="limited-competence")
+    await keeper.says(*guardians, limited)
+    calls_as(first)
+    asked = await service.mandates.CreateMandate(asking(theme.name, principal=ward, delegate=helper))
+    assert asked.state == Mandate.STATE_PARTLY_CONFIRMED
+    calls_as(second)
+    confirm = mandate_service_pb2.ConfirmMandateRequest(name=asked.name, etag=asked.etag)
+    given = await service.mandates.ConfirmMandate(confirm)
+    assert given.state == Mandate.STATE_ACTIVE
+    calls_as(first)
+    ended = await service.mandates.RevokeMandate(mandate_service_pb2.RevokeMandateRequest(name=given.name))
+    assert ended.ending.ended_by.party == first
+
+
+async def test_a_death_ends_mandates_on_either_side(service: Service):
+    theme, dying, other, third = await make_theme(service), person(), person(), person()
+    given = await give(service, theme.name, dying, other)
+    received = await give(service, theme.name, third, dying)
+    keeper = await Keeper.of(service, ["person_status"])
+    status = PersonStatus(person=party(dying), birth_day="1940-01-01", death_day="2026-11-20")
+    made = await keeper.says(RegisterRecord(record_id="1", person_status=status))
+    assert made.mandates_ended_count == 2
+    for mandate, who, cause in (
+        (given, other, Ending.CAUSE_PRINCIPAL_DIED),
+        (received, third, Ending.CAUSE_DELEGATE_DIED),
+    ):
+        calls_as(who)
+        read = await service.mandates.GetMandate(mandate_service_pb2.GetMandateRequest(name=mandate.name))
+        assert (read.state, read.ending.cause) == (Mandate.STATE_INVALIDATED, cause)
+        assert read.ending.record.startswith(keeper.name)
+    assert (await check(service, theme.name, dying, dying)).decision == DENIED
+
+
+async def test_bankruptcy_ends_what_the_company_gave_and_leaves_what_it_received(service: Service):
+    theme, bankrupt, other = await make_theme(service), company(), company()
+    await give(service, theme.name, bankrupt, other)
+    await give(service, theme.name, other, bankrupt)
+    keeper = await Keeper.of(service, ["organisation_status"])
+    status = OrganisationStatus(organisation=party(bankrupt), phase=OrganisationStatus.PHASE_BANKRUPTCY)
+    assert (await keeper.says(RegisterRecord(record_id="1", organisation_status=status))).mandates_ended_count == 1
+    assert (await check(service, theme.name, other, bankrupt)).decision == DENIED
+    assert (await check(service, theme.name, bankrupt, other)).decision == ALLOWED
+
+
+async def test_a_minor_neither_gives_nor_receives_a_mandate(service: Service):
+    theme, child, adult = await make_theme(service), person(), person()
+    keeper = await Keeper.of(service)
+    await keeper.says(custody(adult, child, born="2015-05-05"))
+    assert await reason(give(service, theme.name, adult, child)) == "PARTY_NOT_ELIGIBLE"
+    assert await reason(give(service, theme.name, child, person())) in ("PARTY_NOT_ELIGIBLE", "ISSUING_RIGHT_MISSING")
+
+
+async def test_a_register_that_was_silent_for_too_long_makes_checks_unavailable(service: Service):
+    theme, owner, helper = await make_theme(service), person(), person()
+    await give(service, theme.name, owner, helper)
+    keeper = await Keeper.of(service, ["block"], greatest_age=Duration(seconds=3600))
+    assert await reason(check(service, theme.name, helper, owner)) == "REGISTER_STALE"
+    await keeper.says()
+    assert (await check(service, theme.name, helper, owner)).decision == ALLOWED
+    assert service.clock.time is not None
+    service.clock.time += timedelta(hours=2)
+    assert await reason(check(service, theme.name, helper, owner)) == "REGISTER_STALE"
+    await service.database.execute("update register set greatest_age = null")
+
+
+async def test_an_officer_finds_records_without_days_of_birth_and_the_party_sees_it(service: Service):
+    parent, child = person(), person()
+    keeper = await Keeper.of(service)
+    record = custody(parent, child)
+    record.validity.CopyFrom(ValidityPeriod(first_day="2015-05-05", last_day="2033-05-04"))
+    await keeper.says(record)
+    calls_as(KEEPER, client="officer")
+    found = await service.registers.SearchRecords(SearchRecordsRequest(party=party(child), purpose="case 3"))
+    assert [one.record_id for one in found.records] == [record.record_id]
+    assert not found.records[0].custody.child_birth_day
