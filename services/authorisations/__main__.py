@@ -71,19 +71,6 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
         rules=rules,
         clock=now,
     )
-    verifier = TokenVerifier(issuer=settings.issuer, fetch=keys.key_set)
-    tokens = TokenServicer(
-        database=foundation.database,
-        outbox=foundation.outbox,
-        revocations=foundation.revocations,
-        authenticator=Authenticator(database=foundation.database, issuer=settings.issuer, clock=now),
-        exchanger=Exchanger(providers=providers, verifier=verifier, check=None, issuer=settings.issuer, clock=now),
-        verifier=verifier,
-        keys=keys,
-        issuer=settings.issuer,
-        clock=now,
-        new_id=uuid.uuid4,
-    )
     foundation.tasks.start(token_store.sweep(foundation.database, clock=now))
     audit = AuditLog(database=foundation.database, clock=now, new_id=new_id, trace=foundation.outbox.trace)
     revisions = Revisions(database=foundation.database, outbox=foundation.outbox, audit=audit, clock=now)
@@ -102,6 +89,21 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
         parties=parties,
         zone=settings.zone,
         clock=now,
+    )
+    verifier = TokenVerifier(issuer=settings.issuer, fetch=keys.key_set)
+    tokens = TokenServicer(
+        database=foundation.database,
+        outbox=foundation.outbox,
+        revocations=foundation.revocations,
+        authenticator=Authenticator(database=foundation.database, issuer=settings.issuer, clock=now),
+        exchanger=Exchanger(
+            providers=providers, verifier=verifier, check=checks.Check, issuer=settings.issuer, clock=now
+        ),
+        verifier=verifier,
+        keys=keys,
+        issuer=settings.issuer,
+        clock=now,
+        new_id=uuid.uuid4,
     )
     chainer = Chainer(database=foundation.database, sign=keys.sign, issuer=settings.issuer, clock=now, new_id=new_id)
     foundation.tasks.start(chainer.run())

@@ -10,7 +10,13 @@ from services.runtime.errors import PermissionDenied
 def actor() -> Actor:
     """The caller of the method that is being served. Services of the node have no party; they are named as clients."""
     caller = identity.caller()
-    return Actor(party=caller.party, client=caller.client or f"services/{caller.service}")
+    mandates = [name for detail in caller.authorization_details for name in detail.get("mandates", ())]
+    return Actor(
+        party=caller.party,
+        acting_party=caller.actor,
+        mandate=mandates[0] if mandates else "",
+        client=caller.client or f"services/{caller.service}",
+    )
 
 
 def party_actor() -> Actor:

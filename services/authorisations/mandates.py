@@ -279,9 +279,9 @@ def withdrawn(mandate: Mandate, *, actor: Actor, etag: str, now: datetime) -> St
 def revoked(mandate: Mandate, *, actor: Actor, entitled: frozenset[str], etag: str, now: datetime) -> Step:
     """The mandate, ended from the principal's side by any one of `entitled` or the principal.
 
-    Ending it twice changes nothing. Raises as `confirmed`.
+    Who only acts for the principal, by a mandate in some theme, is neither. Ending it twice changes nothing. Raises as `confirmed`.
     """
-    if actor.party != mandate.principal and actor.person not in entitled:
+    if actor.person != mandate.principal and actor.person not in entitled:
         raise _wrong_side("only the principal's side revokes a mandate")
     if mandate.stored is State.REVOKED:
         return mandate, ()
@@ -291,8 +291,8 @@ def revoked(mandate: Mandate, *, actor: Actor, entitled: frozenset[str], etag: s
 
 
 def renounced(mandate: Mandate, *, actor: Actor, etag: str, now: datetime) -> Step:
-    """The mandate, given up by the delegate. Raises as `confirmed`."""
-    if actor.party != mandate.delegate:
+    """The mandate, given up by the delegate itself. Raises as `confirmed`."""
+    if actor.person != mandate.delegate:
         raise _wrong_side("only the delegate gives a mandate up")
     if mandate.stored is State.RENOUNCED:
         return mandate, ()

@@ -179,6 +179,17 @@ def test_only_the_principals_side_revokes(by: str):
     assert refusal.value.reason == "WRONG_SIDE"
 
 
+def test_who_acts_for_a_side_by_a_mandate_ends_nothing_in_its_name():
+    by_mandate = Actor(party=COMPANY, acting_party=STRANGER)
+    with pytest.raises(PermissionDenied):
+        mandates.revoked(confirmed(), actor=by_mandate, entitled=frozenset({FIRST}), etag="", now=START)
+    with pytest.raises(PermissionDenied):
+        mandates.renounced(confirmed(), actor=Actor(party=DELEGATE, acting_party=STRANGER), etag="", now=START)
+    signatory = Actor(party=COMPANY, acting_party=FIRST)
+    ended, _ = mandates.revoked(confirmed(), actor=signatory, entitled=frozenset({FIRST}), etag="", now=START)
+    assert ended.stored is State.REVOKED
+
+
 def test_what_the_clock_did_is_told_with_its_instant():
     waiting, events = asked()
     later = START + timedelta(days=31)
