@@ -18,7 +18,7 @@ from solmu.messages.v1 import (
     units_pb2,
 )
 
-from services.messages import housekeeping
+from services.messages import clock, housekeeping
 from services.messages.blobs import Blobs
 from services.messages.clamd import Clamd, place
 from services.messages.feed import Feed
@@ -84,6 +84,7 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
         )
     )
     base.tasks.start(housekeeping.run(database=database, blobs=blobs))
+    base.tasks.start(clock.run(database=database, outbox=outbox))
 
     scanning = None
     if settings.clamd is not None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from services.messages.store import ATTACHMENT_COLUMNS
+from services.messages.store import ATTACHMENT_COLUMNS, HELD_COLUMNS
 from services.runtime.database import Connection, Database, Row
 
 
@@ -81,37 +81,12 @@ async def attach(
     )
 
 
-async def hold(transaction: Connection, message_id: UUID) -> None:
-    """Has a message that was just kept wait for its attachments."""
-    await transaction.execute("update message set state = 2, release_time = null where message_id = $1", message_id)
-    await transaction.execute("update delivery set state = 1 where message_id = $1", message_id)
-
-
-async def waiting_for(transaction: Connection, attachment_id: UUID) -> list[Row]:
-    """The messages that wait for an attachment, locked, with the states of all that they wait for."""
+async def hold_waiting(transaction: Connection, attachment_id: UUID) -> list[Row]:
+    """The messages that wait for an attachment, as by `store.hold`, with the states of all that they wait for."""
     return await transaction.fetch(
-        "select m.message_id, m.unit_id, m.idempotency_key, m.correlation_id, b.mailbox_id, b.state as mailbox_state,"
-        " b.opt_out_end_time, b.data_key, d.delivery_id, d.channel, array(select a.state from message_attachment o"
+        f"select {HELD_COLUMNS}, array(select a.state from message_attachment o"
         " join attachment a using (attachment_id) where o.message_id = m.message_id) as attachment_states"
-        " from message_attachment u join message m using (message_id) join delivery d using (message_id)"
-        " join mailbox b using (mailbox_id)"
+        " from message_attachment u join message m using (message_id) join mailbox b using (mailbox_id)"
         " where u.attachment_id = $1 and m.state = 2 order by m.message_id for update of m",
         attachment_id,
-    )
-
-
-async def release(transaction: Connection, message_ids: Sequence[UUID], *, now: datetime) -> None:
-    """Releases messages to their mailboxes."""
-    await transaction.execute(
-        "update message set state = 4, release_time = $2 where message_id = any($1::uuid[])", message_ids, now
-    )
-    await transaction.execute(
-        "update delivery set state = 2, update_time = $2 where message_id = any($1::uuid[])", message_ids, now
-    )
-
-
-async def reject(transaction: Connection, message_ids: Sequence[UUID], *, reason: str) -> None:
-    """Refuses messages that had been accepted."""
-    await transaction.execute(
-        "update message set state = 6, rejection = $2 where message_id = any($1::uuid[])", message_ids, reason
     )

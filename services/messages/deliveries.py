@@ -1,7 +1,12 @@
-"""What becomes of a message on its way to a mailbox: pure rules.
+"""What becomes of a message on each way to its recipient: pure rules.
 
-Electronic delivery goes QUEUED -> AVAILABLE -> OPENED; see the state machines
-in `proto/solmu/messages/v1/messages.proto`.
+    electronic  QUEUED -> AVAILABLE -> OPENED | RECEIPT_CONFIRMED
+                exits UNREACHABLE, SUPERSEDED (by a letter), WITHDRAWN
+    paper       QUEUED -> SUBMITTED -> PRINTED -> POSTED -> RECEIPT_CONFIRMED | RETURNED | UNRESOLVED
+                exits FAILED, SUPERSEDED (by a view) and WITHDRAWN, both from QUEUED only
+
+A delivery keeps the time of each thing that happened to it; the first time
+counts, however often it happens. When the node heard of it does not matter.
 """
 
 from __future__ import annotations
@@ -9,33 +14,182 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import IntEnum
+from uuid import UUID
 
 from services.runtime.errors import FailedPrecondition
 
 
+class Channel(IntEnum):
+    """The ways; numbers as in the contract."""
+
+    ELECTRONIC = 1
+    PAPER = 2
+    EXCHANGE = 3
+
+
 class State(IntEnum):
-    """States of a delivery that this release reaches; numbers as in the contract."""
+    """States of a delivery; numbers as in the contract."""
 
     QUEUED = 1
     AVAILABLE = 2
     OPENED = 3
+    RECEIPT_CONFIRMED = 4
+    UNREACHABLE = 5
+    SUPERSEDED = 6
     WITHDRAWN = 7
+    SUBMITTED = 8
+    PRINTED = 9
+    POSTED = 10
+    RETURNED = 11
+    UNRESOLVED = 12
+    FAILED = 13
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Delivery:
-    """An electronic delivery."""
+    """One way on which a message goes, with what happened on it."""
 
+    delivery_id: UUID
+    channel: Channel
     state: State
+    update_time: datetime
+    available_time: datetime | None = None
     open_time: datetime | None = None
+    receipt_time: datetime | None = None
+    post_time: datetime | None = None
+    return_time: datetime | None = None
+    actor: bytes | None = None
+    """Who opened it or confirmed receipt first, as the store keeps it."""
 
 
-def opened(delivery: Delivery, *, now: datetime) -> Delivery:
-    """The delivery once it has been opened. Opening again changes nothing: the first time counts."""
-    if delivery.state is State.OPENED:
+def electronic(delivery_id: UUID, *, now: datetime) -> Delivery:
+    """A delivery to a mailbox, before its message is released."""
+    return Delivery(delivery_id=delivery_id, channel=Channel.ELECTRONIC, state=State.QUEUED, update_time=now)
+
+
+# Electronic
+
+
+def released(delivery: Delivery, *, reachable: bool, now: datetime) -> Delivery:
+    """The delivery once its message has been released: in the mailbox, or unable to get there."""
+    if delivery.state is not State.QUEUED:
         return delivery
+    if not reachable:
+        return replace(delivery, state=State.UNREACHABLE, update_time=now)
+    return replace(delivery, state=State.AVAILABLE, update_time=now, available_time=now)
+
+
+def locked(delivery: Delivery, *, verifiable: bool) -> bool:
+    """Whether the content may not be seen before receipt has been confirmed."""
+    return verifiable and delivery.receipt_time is None
+
+
+def opened(delivery: Delivery, *, verifiable: bool, actor: bytes, now: datetime) -> Delivery:
+    """The delivery once it has been opened. Opening again changes nothing: the first time counts.
+
+    Raises FailedPrecondition: RECEIPT_NOT_CONFIRMED, MESSAGE_WITHDRAWN where
+    it was withdrawn unopened, MESSAGE_STATE where it is not in the mailbox.
+    """
+    if delivery.open_time is not None:
+        return delivery
+    _in_mailbox(delivery)
+    if locked(delivery, verifiable=verifiable):
+        raise FailedPrecondition("RECEIPT_NOT_CONFIRMED", "receipt has to be confirmed first")
+    state = State.OPENED if delivery.state is State.AVAILABLE else delivery.state
+    return replace(delivery, state=state, update_time=now, open_time=now, actor=actor)
+
+
+def confirmed(delivery: Delivery, *, verifiable: bool, actor: bytes, now: datetime) -> Delivery:
+    """The delivery once receipt has been confirmed, which opens it. Confirming again changes nothing.
+
+    Raises FailedPrecondition: MESSAGE_STATE where there is no receipt to
+    confirm, MESSAGE_WITHDRAWN where it was withdrawn before.
+    """
+    if not verifiable:
+        raise FailedPrecondition("MESSAGE_STATE", "the message asks for no receipt", state=delivery.state.name)
+    if delivery.receipt_time is not None:
+        return delivery
+    _in_mailbox(delivery)
+    state = State.RECEIPT_CONFIRMED if delivery.state is State.AVAILABLE else delivery.state
+    return replace(delivery, state=state, update_time=now, receipt_time=now, open_time=now, actor=actor)
+
+
+def _in_mailbox(delivery: Delivery) -> None:
     if delivery.state is State.WITHDRAWN:
         raise FailedPrecondition("MESSAGE_WITHDRAWN", "the sender has withdrawn the message")
-    if delivery.state is not State.AVAILABLE:
+    if delivery.available_time is None:
         raise FailedPrecondition("MESSAGE_STATE", "the message is not available yet", state=delivery.state.name)
-    return replace(delivery, state=State.OPENED, open_time=now)
+
+
+def withdrawn(delivery: Delivery, *, now: datetime) -> Delivery:
+    """The delivery once its message is withdrawn: what has not reached the recipient stops, the rest stays.
+
+    An unopened message leaves the mailbox, since it may lie in the wrong one;
+    a letter stops unless the print house has it.
+    """
+    if delivery.state in (State.QUEUED, State.AVAILABLE):
+        return replace(delivery, state=State.WITHDRAWN, update_time=now)
+    return delivery
+
+
+# Paper
+
+_PROGRESS = (
+    State.QUEUED,
+    State.SUBMITTED,
+    State.PRINTED,
+    State.POSTED,
+    State.UNRESOLVED,
+    State.RETURNED,
+    State.RECEIPT_CONFIRMED,
+)
+"""The states of a letter in the order of what they know: a report of an earlier one changes no later one."""
+
+
+def letter(delivery_id: UUID, *, now: datetime) -> Delivery:
+    """A letter that waits to be printed."""
+    return Delivery(delivery_id=delivery_id, channel=Channel.PAPER, state=State.QUEUED, update_time=now)
+
+
+def stopped(delivery: Delivery, *, now: datetime) -> Delivery:
+    """The letter once the message was seen: it stays where it is unless it still waits."""
+    if delivery.channel is not Channel.PAPER or delivery.state is not State.QUEUED:
+        return delivery
+    return replace(delivery, state=State.SUPERSEDED, update_time=now)
+
+
+def superseded(delivery: Delivery, *, now: datetime) -> Delivery:
+    """The electronic delivery once a letter has taken its place; what was opened stays so."""
+    if delivery.state is not State.AVAILABLE:
+        return delivery
+    return replace(delivery, state=State.SUPERSEDED, update_time=now)
+
+
+def reported(delivery: Delivery, state: State, *, time: datetime) -> Delivery:
+    """The letter after a report of the print house, in whatever order reports come.
+
+    Raises FailedPrecondition, MESSAGE_STATE, where the letter had been stopped.
+    """
+    if delivery.channel is not Channel.PAPER or delivery.state in (State.SUPERSEDED, State.WITHDRAWN):
+        raise FailedPrecondition("MESSAGE_STATE", "the letter was stopped before", state=delivery.state.name)
+    known = replace(
+        delivery,
+        post_time=_earliest(delivery.post_time, time) if state is State.POSTED else delivery.post_time,
+        receipt_time=_earliest(delivery.receipt_time, time)
+        if state is State.RECEIPT_CONFIRMED
+        else delivery.receipt_time,
+        return_time=_earliest(delivery.return_time, time) if state is State.RETURNED else delivery.return_time,
+    )
+    if delivery.state is State.FAILED or _further(state, delivery.state):
+        return replace(known, state=state, update_time=time)
+    return known
+
+
+def _further(state: State, than: State) -> bool:
+    if state is State.FAILED:
+        return than in (State.QUEUED, State.SUBMITTED, State.PRINTED)
+    return _PROGRESS.index(state) > _PROGRESS.index(than)
+
+
+def _earliest(known: datetime | None, time: datetime) -> datetime:
+    return time if known is None else min(known, time)

@@ -36,18 +36,18 @@ PAGE = 500
 KEPT_DAYS = 90
 """How long events are kept; the contract promises 60 days."""
 
-_SIMPLE_TYPES = {
-    "MessageAccepted": "message.accepted",
-    "MessageReleased": "message.released",
-    "MessageRejected": "message.rejected",
-    "MessageWithdrawn": "message.withdrawn",
-    "MessageClosed": "message.closed",
-    "InboundReceived": "inbound.received",
-}
 _DELIVERY_TYPES = {
     messages_pb2.Delivery.CHANNEL_ELECTRONIC: "delivery",
     messages_pb2.Delivery.CHANNEL_EXCHANGE: "delivery",
     messages_pb2.Delivery.CHANNEL_PAPER: "paper",
+}
+
+_TYPES: dict[type[Message], str] = {
+    events_pb2.MessageAccepted: "message.accepted",
+    events_pb2.MessageReleased: "message.released",
+    events_pb2.MessageRejected: "message.rejected",
+    events_pb2.MessageWithdrawn: "message.withdrawn",
+    events_pb2.InboundReceived: "inbound.received",
 }
 
 
@@ -71,16 +71,22 @@ def entry(event: Received) -> tuple[str, feed_pb2.Event] | None:
         told.delivery.CopyFrom(payload.delivery)
     if isinstance(payload, events_pb2.MessageRejected):
         told.reason = payload.reason
+    if isinstance(payload, events_pb2.LegalEffectChanged):
+        told.legal_effect.CopyFrom(payload.legal_effect)
     return reference.message.split("/")[1], told
 
 
 def _type(payload: Message) -> str | None:
-    if (simple := _SIMPLE_TYPES.get(payload.DESCRIPTOR.name)) is not None:
-        return simple
-    if isinstance(payload, events_pb2.DeliveryChanged):
-        state = messages_pb2.Delivery.State.Name(payload.delivery.state).removeprefix("STATE_").lower()
-        return f"{_DELIVERY_TYPES[payload.delivery.channel]}.{state}"
-    return None
+    match payload:
+        case events_pb2.DeliveryChanged():
+            state = messages_pb2.Delivery.State.Name(payload.delivery.state).removeprefix("STATE_").lower()
+            return f"{_DELIVERY_TYPES[payload.delivery.channel]}.{state}"
+        case events_pb2.LegalEffectChanged():
+            state = messages_pb2.LegalEffect.State.Name(payload.legal_effect.state).removeprefix("STATE_").lower()
+            return "legal.corrected" if payload.corrected else f"legal.{state}"
+        case events_pb2.DuePassed():
+            return "due.never_confirmed" if payload.receipt_awaited else "due.never_read"
+    return _TYPES.get(type(payload))
 
 
 def cursor(unit: str, sequence: int) -> str:

@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from solmu.messages.v1 import events_pb2, messages_pb2
+from solmu.messages.v1 import events_pb2
 
-from services.messages import attachment_store, holding
+from services.messages import attachment_store, course, holding
 from services.messages.blobs import Blobs
 from services.messages.clamd import ScannerAway, Verdict
 from services.messages.holding import State
 from services.messages.mailboxes import Mailbox
 from services.messages.mailboxes import State as MailboxState
+from services.messages.servicers import courses
+from services.messages.servicers.courses import Move
 from services.runtime import outbox
 from services.runtime.database import PASSING, Connection, Database, Row
 from services.runtime.errors import Fault
@@ -117,9 +118,9 @@ class Scanning:
         async with self._database.transaction() as transaction:
             if not await attachment_store.set_judged(transaction, attachment_id, state=state):
                 return
-            events = [] if state is State.SCAN_FAILED else [_judged(attachment_id, state, now=now)]
-            events += await _settle(transaction, attachment_id, now=now)
-            await self._outbox.append(transaction, events)
+            if state is not State.SCAN_FAILED:
+                await self._outbox.append(transaction, [_judged(attachment_id, state, now=now)])
+            await _settle(transaction, self._outbox, attachment_id, now=now)
         self._outbox.wake()
         if state is not State.CLEAN:
             logger.warning("attachment held back", extra={"attachment": str(attachment_id), "state": state.name})
@@ -127,39 +128,17 @@ class Scanning:
             await self._blobs.delete(attachment_id)
 
 
-async def _settle(transaction: Connection, attachment_id: UUID, *, now: datetime) -> Sequence[Event]:
-    """Releases or refuses what waited for the attachment, and returns the events of it."""
-    events: list[Event] = []
-    released: list[UUID] = []
-    rejected: dict[str, list[UUID]] = {}
-    for row in await attachment_store.waiting_for(transaction, attachment_id):
+async def _settle(transaction: Connection, outbox: Outbox, attachment_id: UUID, *, now: datetime) -> None:
+    """Releases or refuses what waited for the attachment."""
+    rows = await attachment_store.hold_waiting(transaction, attachment_id)
+    moves = []
+    for row, before in zip(rows, await courses.of(transaction, rows), strict=True):
         outcome = holding.settled([State(one) for one in row["attachment_states"]], _mailbox(row), now=now)
         if outcome is None:
             continue
-        reference = events_pb2.MessageReference(
-            message=f"units/{row['unit_id']}/messages/{row['message_id']}",
-            idempotency_key=row["idempotency_key"],
-            correlation_id=row["correlation_id"],
-        )
-        if outcome.rejection:
-            rejected.setdefault(outcome.rejection, []).append(row["message_id"])
-            refusal = events_pb2.MessageRejected(reference=reference, reason=outcome.rejection)
-            events.append(outbox.event(refusal, now=now))
-            continue
-        released.append(row["message_id"])
-        delivery = messages_pb2.Delivery(
-            name=f"deliveries/{row['delivery_id']}",
-            channel=row["channel"],
-            state=messages_pb2.Delivery.STATE_AVAILABLE,
-        )
-        delivery.update_time.FromDatetime(now)
-        events.append(outbox.event(events_pb2.MessageReleased(reference=reference), now=now))
-        events.append(outbox.event(events_pb2.DeliveryChanged(reference=reference, delivery=delivery), now=now))
-    if released:
-        await attachment_store.release(transaction, released, now=now)
-    for reason, message_ids in rejected.items():
-        await attachment_store.reject(transaction, message_ids, reason=reason)
-    return events
+        after = course.rejected(before, outcome.rejection) if outcome.rejection else course.cleared(before, now=now)
+        moves.append(Move(row, before, after))
+    await courses.keep(transaction, outbox, moves, now=now)
 
 
 def _mailbox(row: Row) -> Mailbox | None:

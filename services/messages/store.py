@@ -9,6 +9,8 @@ from uuid import UUID
 
 from solmu.messages.v1 import feed_pb2
 
+from services.messages.course import Course, wake_time
+from services.messages.deliveries import Delivery
 from services.runtime.database import Connection, Database, Row
 from services.runtime.outbox import COLUMNS as OUTBOX_COLUMNS
 from services.runtime.outbox import Event
@@ -23,13 +25,54 @@ MAILBOX_COLUMNS = (
 ATTACHMENT_COLUMNS = (
     "attachment_id, owner, state, file_name, media_type, size_bytes, sha256, data_key, create_time, expire_time"
 )
-MESSAGE_COLUMNS = (
-    "m.message_id, m.unit_id, m.mailbox_id, m.direction, m.kind, m.state, m.idempotency_key, m.content,"
-    " m.correlation_id, m.case_id, m.thread, m.sender_party, m.sender_client, m.create_time, m.release_time,"
-    " m.rejection, d.delivery_id, d.channel, d.state as delivery_state, d.update_time, d.open_time, d.actor"
+MESSAGE_FIELDS = (
+    "message_id",
+    "unit_id",
+    "mailbox_id",
+    "direction",
+    "kind",
+    "state",
+    "idempotency_key",
+    "content_digest",
+    "content",
+    "correlation_id",
+    "case_id",
+    "thread",
+    "in_reply_to",
+    "sender_party",
+    "sender_client",
+    "create_time",
+    "release_time",
+    "publish_time",
+    "due_time",
+    "due_passed",
+    "withdraw_time",
+    "withdrawal",
+    "rejection",
+    "legal_profile",
+    "legal_state",
+    "legal_time",
+    "legal_basis",
+    "wake_time",
 )
+"""Columns of a message, in the order in which SEND takes their values."""
 
-MESSAGE_TABLES = "message m join delivery d using (message_id)"
+DELIVERY_FIELDS = (
+    "delivery_id",
+    "channel",
+    "state",
+    "update_time",
+    "available_time",
+    "open_time",
+    "receipt_time",
+    "post_time",
+    "return_time",
+    "actor",
+)
+"""Columns of a delivery."""
+
+MESSAGE_COLUMNS = ", ".join(f"m.{field}" for field in MESSAGE_FIELDS)
+"""Columns of a message; its deliveries are read by `deliveries_of`."""
 
 
 # Units
@@ -137,11 +180,16 @@ async def mailbox_of(database: Database, party: str) -> Row | None:
 async def unread(database: Database, mailbox_id: UUID) -> int:
     """How many messages in a mailbox have not been opened."""
     count: int = await database.fetchval(
-        "select count(*) from message m join delivery d using (message_id)"
-        " where m.mailbox_id = $1 and d.open_time is null and m.release_time is not null",
+        f"select count(*) from message m join delivery d using (message_id) where m.mailbox_id = $1 and {UNREAD}",
         mailbox_id,
     )
     return count
+
+
+UNREAD = (
+    "m.direction = 1 and m.release_time is not null and d.channel = 1 and d.state in (2, 6) and d.open_time is null"
+)
+"""Of a message and its delivery: it lies in the mailbox and has not been opened."""
 
 
 # Sending
@@ -153,6 +201,7 @@ class Route:
 
     organisation: str | None
     """Owner of the unit; None where there is no such unit."""
+    legal_profile: str | None
     mailbox_id: UUID | None
     mailbox_state: int | None
     opt_out_end_time: datetime | None
@@ -168,10 +217,11 @@ async def route(
 ) -> Route:
     """Looks up both ends of a message, and whether it was sent before, in one statement."""
     row = await database.fetchrow(
-        "select (select organisation from unit where unit_id = $1) as organisation,"
+        "select u.organisation, u.legal_profile,"
         " b.mailbox_id, b.state as mailbox_state, b.opt_out_end_time, b.data_key,"
         " m.message_id as first_id, m.content_digest as first_digest"
-        " from (values (1)) as one left join mailbox b on b.party = $2 or b.mailbox_id = $3"
+        " from (values (1)) as one left join unit u on u.unit_id = $1"
+        " left join mailbox b on b.party = $2 or b.mailbox_id = $3"
         " left join message m on m.unit_id = $1 and m.mailbox_id = b.mailbox_id and m.idempotency_key = $4",
         unit_id,
         party,
@@ -182,92 +232,136 @@ async def route(
     return Route(**row)
 
 
-@dataclass(frozen=True)
-class NewMessage:
-    """A message that is accepted and, with no reason to wait, released to a mailbox at once."""
-
-    message_id: UUID
-    unit_id: str
-    mailbox_id: UUID
-    kind: int
-    idempotency_key: str
-    content_digest: bytes
-    content: bytes
-    correlation_id: str
-    case_id: str
-    thread: UUID
-    sender_party: str
-    sender_client: str
-    now: datetime
-    delivery_id: UUID
-
-    def row(self) -> dict[str, object]:
-        """The message as MESSAGE_COLUMNS will read it."""
-        return vars(self) | {
-            "direction": 1,
-            "state": 4,
-            "create_time": self.now,
-            "release_time": self.now,
-            "rejection": None,
-            "channel": 1,
-            "delivery_state": 2,
-            "update_time": self.now,
-            "open_time": None,
-            "actor": None,
-        }
-
-
 SEND = f"""
 with sent as (
-    insert into message (message_id, unit_id, mailbox_id, direction, kind, state, idempotency_key, content_digest,
-                         content, correlation_id, case_id, thread, sender_party, sender_client, create_time,
-                         release_time)
-    values ($1, $2, $3, 1, $4, 4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $13)
+    insert into message ({", ".join(MESSAGE_FIELDS)})
+    values ({", ".join(f"${number}" for number in range(1, len(MESSAGE_FIELDS) + 1))})
     on conflict (unit_id, mailbox_id, idempotency_key) do nothing
     returning message_id
 ), delivered as (
-    insert into delivery (delivery_id, message_id, channel, state, update_time)
-    select $14, message_id, 1, 2, $13 from sent
+    insert into delivery (message_id, delivery_id, channel, state, update_time, available_time)
+    select message_id, ${len(MESSAGE_FIELDS) + 1}, ${len(MESSAGE_FIELDS) + 2}, ${len(MESSAGE_FIELDS) + 3},
+           ${len(MESSAGE_FIELDS) + 4}, ${len(MESSAGE_FIELDS) + 5} from sent
 ), told as (
     insert into outbox ({OUTBOX_COLUMNS})
-    select * from unnest($15::uuid[], $16::text[], $17::bytea[], $18::text[], $19::timestamptz[])
+    select * from unnest(${len(MESSAGE_FIELDS) + 6}::uuid[], ${len(MESSAGE_FIELDS) + 7}::text[],
+                         ${len(MESSAGE_FIELDS) + 8}::bytea[], ${len(MESSAGE_FIELDS) + 9}::text[],
+                         ${len(MESSAGE_FIELDS) + 10}::timestamptz[])
     where exists (select from sent)
 )
 select message_id from sent
 """
 
 
-async def send(database: Database | Connection, message: NewMessage, events: Sequence[Event], *, trace: str) -> bool:
+async def send(
+    database: Database | Connection,
+    message: Mapping[str, object],
+    delivery: Delivery,
+    events: Sequence[Event],
+    *,
+    trace: str,
+) -> bool:
     """Keeps a message with its delivery and events, in one statement. False: its idempotency key was used before."""
     rows = [event.row(trace) for event in events]
     sent = await database.fetchrow(
         SEND,
-        message.message_id,
-        message.unit_id,
-        message.mailbox_id,
-        message.kind,
-        message.idempotency_key,
-        message.content_digest,
-        message.content,
-        message.correlation_id,
-        message.case_id,
-        message.thread,
-        message.sender_party,
-        message.sender_client,
-        message.now,
-        message.delivery_id,
+        *(message[field] for field in MESSAGE_FIELDS),
+        delivery.delivery_id,
+        delivery.channel,
+        delivery.state,
+        delivery.update_time,
+        delivery.available_time,
         *(list(column) for column in zip(*rows, strict=True)),
     )
     return sent is not None
 
 
+# Courses
+
+HELD_COLUMNS = f"{MESSAGE_COLUMNS}, b.data_key, b.state as mailbox_state, b.opt_out_end_time"
+"""Columns of a message with its mailbox."""
+
+HELD = f"select {HELD_COLUMNS} from message m join mailbox b using (mailbox_id)"
+
+
+async def hold(transaction: Connection, message_id: UUID) -> Row | None:
+    """A message with its mailbox, locked against another's change. Its deliveries change under this lock only."""
+    return await transaction.fetchrow(f"{HELD} where m.message_id = $1 for update of m", message_id)
+
+
+async def hold_due(transaction: Connection, *, now: datetime, limit: int) -> list[Row]:
+    """Messages that move by themselves by now, those that another process holds left out; locked as by `hold`."""
+    return await transaction.fetch(
+        f"{HELD} where m.wake_time <= $1 order by m.wake_time limit $2 for update of m skip locked", now, limit
+    )
+
+
+async def write_courses(transaction: Connection, courses: Sequence[tuple[UUID, Course]]) -> None:
+    """Keeps where messages are now. Deliveries are written by `write_deliveries`."""
+    await transaction.executemany(
+        "update message set state = $2, release_time = $3, withdraw_time = $4, due_passed = $5, legal_state = $6,"
+        " legal_time = $7, legal_basis = $8, wake_time = $9, rejection = $10 where message_id = $1",
+        [
+            (
+                message_id,
+                course.state,
+                course.release_time,
+                course.withdraw_time,
+                course.due_passed,
+                course.effect.state,
+                course.effect.time,
+                course.effect.basis,
+                wake_time(course),
+                course.rejection,
+            )
+            for message_id, course in courses
+        ],
+    )
+
+
+async def write_deliveries(transaction: Connection, deliveries: Sequence[Delivery]) -> None:
+    """Keeps where deliveries are now."""
+    await transaction.executemany(
+        "update delivery set state = $2, update_time = $3, available_time = $4, open_time = $5, receipt_time = $6,"
+        " post_time = $7, return_time = $8, actor = $9 where delivery_id = $1",
+        [
+            (
+                delivery.delivery_id,
+                delivery.state,
+                delivery.update_time,
+                delivery.available_time,
+                delivery.open_time,
+                delivery.receipt_time,
+                delivery.post_time,
+                delivery.return_time,
+                delivery.actor,
+            )
+            for delivery in deliveries
+        ],
+    )
+
+
+async def write_withdrawal(transaction: Connection, message_id: UUID, *, withdrawal: bytes) -> None:
+    """Keeps the sender's explanation, sealed."""
+    await transaction.execute("update message set withdrawal = $2 where message_id = $1", message_id, withdrawal)
+
+
+async def deliveries_of(database: Database | Connection, message_ids: Sequence[UUID]) -> list[Row]:
+    """The deliveries of messages, the electronic one first."""
+    return await database.fetch(
+        f"select message_id, {', '.join(DELIVERY_FIELDS)} from delivery"
+        " where message_id = any($1::uuid[]) order by message_id, channel",
+        message_ids,
+    )
+
+
 # Reading
 
 
-async def message_of_unit(database: Database, unit_id: str, message_id: UUID) -> Row | None:
-    """A message with its delivery and the key of its mailbox, for the unit that sent it."""
+async def message_of_unit(database: Database | Connection, unit_id: str, message_id: UUID) -> Row | None:
+    """A message with the key of its mailbox, for the unit that sent or received it."""
     return await database.fetchrow(
-        f"select {MESSAGE_COLUMNS}, b.data_key from {MESSAGE_TABLES} join mailbox b using (mailbox_id)"
+        f"select {MESSAGE_COLUMNS}, b.data_key from message m join mailbox b using (mailbox_id)"
         " where m.unit_id = $1 and m.message_id = $2",
         unit_id,
         message_id,
@@ -275,33 +369,50 @@ async def message_of_unit(database: Database, unit_id: str, message_id: UUID) ->
 
 
 async def messages_of_unit(
-    database: Database, unit_id: str, *, before: UUID | None, idempotency_key: str, case_id: str, limit: int
+    database: Database,
+    unit_id: str,
+    *,
+    before: UUID | None,
+    idempotency_key: str,
+    case_id: str,
+    direction: int,
+    limit: int,
 ) -> list[Row]:
-    """Messages of a unit, latest first."""
+    """Messages of a unit, latest first; direction 0 is both."""
     return await database.fetch(
-        f"select {MESSAGE_COLUMNS}, b.data_key from {MESSAGE_TABLES} join mailbox b using (mailbox_id)"
+        f"select {MESSAGE_COLUMNS}, b.data_key from message m join mailbox b using (mailbox_id)"
         " where m.unit_id = $1 and ($2::uuid is null or m.message_id < $2)"
         " and ($3 = '' or m.idempotency_key = $3) and ($4 = '' or m.case_id = $4)"
-        " order by m.message_id desc limit $5",
+        " and ($5::smallint = 0 or m.direction = $5) order by m.message_id desc limit $6",
         unit_id,
         before,
         idempotency_key,
         case_id,
+        direction,
         limit,
     )
 
 
 async def messages_in_mailbox(
-    database: Database, mailbox_id: UUID, *, before: UUID | None, unread_only: bool, thread: UUID | None, limit: int
+    database: Database,
+    mailbox_id: UUID,
+    *,
+    before: tuple[datetime, UUID] | None,
+    unread_only: bool,
+    thread: UUID | None,
+    limit: int,
 ) -> list[Row]:
-    """Messages in a mailbox, latest first, with their unit's display names."""
+    """Messages in a mailbox, latest release first, with their unit's display names."""
+    release_time, message_id = before or (None, None)
     return await database.fetch(
-        f"select {MESSAGE_COLUMNS}, u.display_names from {MESSAGE_TABLES} join unit u using (unit_id)"
-        " where m.mailbox_id = $1 and m.release_time is not null and ($2::uuid is null or m.message_id < $2)"
-        " and (not $3 or d.open_time is null) and ($4::uuid is null or m.thread = $4)"
-        " order by m.message_id desc limit $5",
+        f"select {MESSAGE_COLUMNS}, u.display_names from message m join unit u using (unit_id)"
+        " where m.mailbox_id = $1 and m.release_time is not null"
+        " and ($2::timestamptz is null or (m.release_time, m.message_id) < ($2, $3::uuid))"
+        f" and (not $4 or exists (select from delivery d where d.message_id = m.message_id and {UNREAD}))"
+        " and ($5::uuid is null or m.thread = $5) order by m.release_time desc, m.message_id desc limit $6",
         mailbox_id,
-        before,
+        release_time,
+        message_id,
         unread_only,
         thread,
         limit,
@@ -309,22 +420,12 @@ async def messages_in_mailbox(
 
 
 async def message_in_mailbox(transaction: Connection, mailbox_id: UUID, message_id: UUID) -> Row | None:
-    """A message in a mailbox, its delivery locked against another's change."""
+    """A message in a mailbox that has been released, with its unit's display names; locked as by `hold`."""
     return await transaction.fetchrow(
-        f"select {MESSAGE_COLUMNS}, u.display_names from {MESSAGE_TABLES} join unit u using (unit_id)"
-        " where m.mailbox_id = $1 and m.message_id = $2 and m.release_time is not null for update of d",
+        f"select {MESSAGE_COLUMNS}, u.display_names from message m join unit u using (unit_id)"
+        " where m.mailbox_id = $1 and m.message_id = $2 and m.release_time is not null for update of m",
         mailbox_id,
         message_id,
-    )
-
-
-async def set_opened(transaction: Connection, *, delivery_id: UUID, actor: bytes, now: datetime) -> None:
-    """Records that a delivery was opened."""
-    await transaction.execute(
-        "update delivery set state = 3, update_time = $2, open_time = $2, actor = $3 where delivery_id = $1",
-        delivery_id,
-        now,
-        actor,
     )
 
 

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import datetime
 from uuid import UUID
 
-from solmu.messages.v1 import events_pb2, inbox_pb2, messages_pb2
+from solmu.messages.v1 import inbox_pb2, messages_pb2
 
-from services.messages import deliveries, store
-from services.messages.servicers import names, views
-from services.runtime import outbox, pages
+from services.messages import course, store
+from services.messages.course import Course
+from services.messages.servicers import courses, names, views
+from services.messages.servicers.courses import Move
+from services.runtime import pages
 from services.runtime.database import Connection, Database, Row
 from services.runtime.errors import not_found
 from services.runtime.ids import new_id
 from services.runtime.outbox import Outbox
 from services.runtime.sealing import Sealer, Vault
 
-Delivery = messages_pb2.Delivery
+Message = messages_pb2.Message
+
+
+Seeing = Callable[..., Course]
+"""A rule of `course.py`: course, `actor` and `now` to what a message becomes once its recipient has seen it."""
 
 
 class Inbox:
@@ -40,39 +48,55 @@ class Inbox:
         rows = await store.messages_in_mailbox(
             self._database,
             mailbox_id,
-            before=UUID(key) if key else None,
+            before=_place(key),
             unread_only=request.unread_only,
             thread=names.uid(request.thread, 1, field="thread") if request.thread.startswith("threads/") else None,
             limit=size + 1,
         )
-        sealer = self._sealer(mailbox)
+        shown = rows[:size]
+        sealer, known = self._sealer(mailbox), await courses.of(self._database, shown)
         response = inbox_pb2.ListInboxMessagesResponse(
             messages=[
-                views.inbox_message(row, [], sealer=sealer, vault=self._vault, whole=False) for row in rows[:size]
+                views.inbox_message(row, at, [], sealer=sealer, vault=self._vault, whole=False)
+                for row, at in zip(shown, known, strict=True)
             ]
         )
         if len(rows) > size:
-            response.next_page_token = pages.token(str(rows[size - 1]["message_id"]), question=question)
+            last = f"{shown[-1]['release_time'].isoformat()} {shown[-1]['message_id']}"
+            response.next_page_token = pages.token(last, question=question)
         return response
 
     async def OpenInboxMessage(self, request: inbox_pb2.OpenInboxMessageRequest) -> inbox_pb2.InboxMessage:
         """Opens a message: its content, and a record of who saw it."""
-        mailbox_id, message_id = names.uid(request.name, 1), names.uid(request.name, 3)
+        return await self._seen(request.name, method="OpenInboxMessage", move=course.opened)
+
+    async def ConfirmReceipt(self, request: inbox_pb2.ConfirmReceiptRequest) -> inbox_pb2.InboxMessage:
+        """Confirms receipt of a verifiable message and opens it."""
+        return await self._seen(request.name, method="ConfirmReceipt", move=course.confirmed)
+
+    async def open(self, transaction: Connection, mailbox_id: UUID, message_id: UUID, *, method: str) -> None:
+        """Opens a message, as OpenInboxMessage does, for one who looks at a part of it."""
+        await self._move(transaction, mailbox_id, message_id, method=method, move=course.opened)
+
+    async def _seen(self, name: str, *, method: str, move: Seeing) -> inbox_pb2.InboxMessage:
+        mailbox_id, message_id = names.uid(name, 1), names.uid(name, 3)
         async with self._database.transaction() as transaction:
             mailbox = await names.own_mailbox(transaction, mailbox_id)
-            row = await self.open(transaction, mailbox_id, message_id, method="OpenInboxMessage")
+            row, after = await self._move(transaction, mailbox_id, message_id, method=method, move=move)
             attachments = await store.attachments_of(transaction, [message_id])
         self._outbox.wake()
-        return views.inbox_message(row, attachments, sealer=self._sealer(mailbox), vault=self._vault, whole=True)
+        return views.inbox_message(row, after, attachments, sealer=self._sealer(mailbox), vault=self._vault, whole=True)
 
-    async def open(self, transaction: Connection, mailbox_id: UUID, message_id: UUID, *, method: str) -> Row:
-        """Marks a message as opened, the first time, and records the access, every time. Returns it as it is then."""
+    async def _move(
+        self, transaction: Connection, mailbox_id: UUID, message_id: UUID, *, method: str, move: Seeing
+    ) -> tuple[Row, Course]:
+        """Moves a message of the mailbox and records the access, every time. Returns it as it is then."""
         row = await store.message_in_mailbox(transaction, mailbox_id, message_id)
         if row is None:
             raise not_found(f"mailboxes/{mailbox_id}/messages/{message_id}")
         now, actor = names.now(), names.actor().SerializeToString()
-        before = deliveries.Delivery(deliveries.State(row["delivery_state"]), row["open_time"])
-        after = deliveries.opened(before, now=now)
+        (before,) = await courses.of(transaction, [row])
+        after = before if row["direction"] == Message.DIRECTION_INBOUND else move(before, actor=actor, now=now)
         await store.record_access(
             transaction,
             access_id=new_id(),
@@ -82,19 +106,17 @@ class Inbox:
             actor=actor,
             now=now,
         )
-        if after is before:
-            return row
-        await store.set_opened(transaction, delivery_id=row["delivery_id"], actor=actor, now=now)
-        row = await store.message_in_mailbox(transaction, mailbox_id, message_id)
-        assert row is not None
-        reference = events_pb2.MessageReference(
-            message=f"units/{row['unit_id']}/messages/{message_id}",
-            idempotency_key=row["idempotency_key"],
-            correlation_id=row["correlation_id"],
-        )
-        event = events_pb2.DeliveryChanged(reference=reference, delivery=views.delivery(row))
-        await self._outbox.append(transaction, [outbox.event(event, now=now)])
-        return row
+        if after is not before:
+            await courses.keep(transaction, self._outbox, [Move(row, before, after)], now=now)
+        return row, after
 
     def _sealer(self, mailbox: Row) -> Sealer:
         return self._vault.sealer(mailbox["data_key"], owner=f"mailboxes/{mailbox['mailbox_id']}")
+
+
+def _place(key: str) -> tuple[datetime, UUID] | None:
+    """Where a page goes on: the release time and id of the last message before it."""
+    if not key:
+        return None
+    time, _, message_id = key.partition(" ")
+    return datetime.fromisoformat(time), UUID(message_id)

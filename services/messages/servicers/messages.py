@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 from uuid import UUID
 
-from solmu.messages.v1 import events_pb2, messages_pb2
+from solmu.messages.v1 import messages_pb2
 
-from services.messages import attachment_store, holding, mailboxes, store
-from services.messages.servicers import names, views
-from services.runtime import identity, outbox, pages, status
-from services.runtime.database import Connection, Database, Row
+from services.messages import course, deliveries, legal, lifecycle, mailboxes, store
+from services.messages.course import Course
+from services.messages.profiles import PROFILES
+from services.messages.servicers import courses, names, views
+from services.messages.servicers.courses import Move
+from services.messages.servicers.sending import NewMessage, Sending
+from services.runtime import identity, pages, status
+from services.runtime.database import Database, Row
 from services.runtime.errors import AlreadyExists, Fault, InvalidArgument, Unimplemented, not_found
 from services.runtime.ids import new_id
 from services.runtime.outbox import Outbox
@@ -20,11 +25,8 @@ from services.runtime.parties import PartyNames
 from services.runtime.sealing import Vault
 
 Message = messages_pb2.Message
-Delivery = messages_pb2.Delivery
-Use = tuple[UUID, int, bool, str]
-"""How a message uses an attachment: which, its role, whether it is left off paper, its language."""
 
-NOT_YET = ("in_reply_to", "publish_time", "due_time", "paper", "notification", "template", "template_values")
+NOT_YET = ("paper", "notification", "template", "template_values")
 """Fields of the contract that this release would have to pass over: it refuses them instead."""
 
 
@@ -36,6 +38,7 @@ class Messages:
         self._outbox = outbox
         self._parties = parties
         self._vault = vault
+        self._sending = Sending(database=database, outbox=outbox, vault=vault)
 
     async def SendMessage(self, request: messages_pb2.SendMessageRequest) -> Message:
         """Accepts a message and delivers it; a repeat returns the first result. Two round trips to the database."""
@@ -51,15 +54,12 @@ class Messages:
         digest = self._vault.digest(_canonical(request))
         if route.first_id is not None:
             return await self._repeated(unit_id, route, digest)
-        mailbox = mailboxes.receiving(_mailbox(route), now=names.now())
-        message = self._new_message(request, unit_id, mailbox, digest)
-        if not await self._keep(message, request.message):
+        new = await self._new(request, unit_id, route, digest)
+        kept = await self._sending.keep(new)
+        if kept is None:
             return await self._repeated(unit_id, await look_up(), digest)
-        self._outbox.wake()
-        if request.message.attachments:
-            return await self._shown(unit_id, message.message_id)
-        content = views.content(request.message)
-        return views.message(message.row(), [], content=content, vault=self._vault)
+        content = views.content(new.asked)
+        return views.message(kept.row, kept.course, kept.attachments, content=content, vault=self._vault)
 
     async def SendMessages(
         self, requests: AsyncIterator[messages_pb2.SendMessagesRequest]
@@ -85,9 +85,7 @@ class Messages:
         """A unit's messages, latest first, without their bodies."""
         unit_id = names.part(request.parent, 1)
         await names.own_unit(self._database, unit_id)
-        if request.direction == Message.DIRECTION_INBOUND:
-            return messages_pb2.ListMessagesResponse()
-        question = f"{request.parent} {request.idempotency_key} {request.case_id}"
+        question = f"{request.parent} {request.idempotency_key} {request.case_id} {request.direction}"
         key = pages.key(request.page_token, question=question)
         size = pages.size(request.page_size)
         rows = await store.messages_of_unit(
@@ -96,16 +94,82 @@ class Messages:
             before=UUID(key) if key else None,
             idempotency_key=request.idempotency_key,
             case_id=request.case_id,
+            direction=request.direction,
             limit=size + 1,
         )
         response = messages_pb2.ListMessagesResponse()
-        for row in rows[:size]:
-            message = self._view(row, [])
+        for row, known in zip(rows[:size], await courses.of(self._database, rows[:size]), strict=True):
+            message = self._view(row, known, [])
             message.ClearField("bodies")
             response.messages.append(message)
         if len(rows) > size:
             response.next_page_token = pages.token(str(rows[size - 1]["message_id"]), question=question)
         return response
+
+    async def WithdrawMessage(self, request: messages_pb2.WithdrawMessageRequest) -> Message:
+        """Withdraws a message of the unit; withdrawing again changes nothing."""
+        unit_id, message_id, now = names.part(request.name, 1), names.uid(request.name, 3), names.now()
+        await names.own_unit(self._database, unit_id)
+        async with self._database.transaction() as transaction:
+            row = await store.hold(transaction, message_id)
+            if row is None or row["unit_id"] != unit_id or row["direction"] != Message.DIRECTION_OUTBOUND:
+                raise not_found(request.name)
+            (before,) = await courses.of(transaction, [row])
+            after = course.withdrawn(before, now=now)
+            if after is not before:
+                await courses.keep(transaction, self._outbox, [Move(row, before, after)], now=now)
+                if request.explanations and row["data_key"] is not None:
+                    sealer = self._vault.sealer(row["data_key"], owner=f"mailboxes/{row['mailbox_id']}")
+                    explained = messages_pb2.WithdrawMessageRequest(explanations=request.explanations)
+                    sealed = sealer.seal(explained.SerializeToString(), context=f"messages/{message_id}/withdrawal")
+                    await store.write_withdrawal(transaction, message_id, withdrawal=sealed)
+        self._outbox.wake()
+        return await self._shown(unit_id, message_id)
+
+    async def _new(
+        self, request: messages_pb2.SendMessageRequest, unit_id: str, route: store.Route, digest: bytes
+    ) -> NewMessage:
+        """What is to be kept. Raises where the rules forbid it."""
+        assert route.legal_profile is not None
+        asked, message_id, now = request.message, new_id(), names.now()
+        mailbox = mailboxes.receiving(_mailbox(route), now=now)
+        thread, in_reply_to = message_id, None
+        if asked.in_reply_to:
+            answered = await self._answered(asked.in_reply_to, unit_id, mailbox.mailbox_id)
+            thread, in_reply_to = answered["thread"], answered["message_id"]
+            if not asked.HasField("case_reference"):
+                case = Message.FromString(views.opened(answered, vault=self._vault)).case_reference
+                asked = _with_case(asked, case)
+        before = Course(
+            kind=legal.Kind(asked.kind or Message.KIND_ORDINARY),
+            profile=PROFILES[route.legal_profile],
+            state=lifecycle.State.ACCEPTED,
+            electronic=deliveries.electronic(new_id(), now=now),
+            publish_time=_time(asked, "publish_time"),
+            due_time=_time(asked, "due_time"),
+        )
+        return NewMessage(
+            message_id=message_id,
+            unit_id=unit_id,
+            mailbox=mailbox,
+            direction=Message.DIRECTION_OUTBOUND,
+            asked=asked,
+            idempotency_key=request.idempotency_key,
+            digest=digest,
+            before=before,
+            course=course.accepted(before, reachable=True, now=now),
+            thread=thread,
+            in_reply_to=in_reply_to,
+            now=now,
+        )
+
+    async def _answered(self, name: str, unit_id: str, mailbox_id: UUID) -> Row:
+        """The message that a reply of the unit answers: of the same unit, to or from the same mailbox."""
+        if names.part(name, 1) == unit_id:
+            row = await store.message_of_unit(self._database, unit_id, names.uid(name, 3, field="message.in_reply_to"))
+            if row is not None and row["mailbox_id"] == mailbox_id:
+                return row
+        raise not_found(name)
 
     def _recipient(self, recipient: messages_pb2.Recipient) -> tuple[str | None, UUID | None]:
         if recipient.WhichOneof("address") == "identifier":
@@ -123,78 +187,16 @@ class Messages:
             )
         return await self._shown(unit_id, route.first_id)
 
-    def _new_message(
-        self, request: messages_pb2.SendMessageRequest, unit_id: str, mailbox: mailboxes.Mailbox, digest: bytes
-    ) -> store.NewMessage:
-        message_id, caller = new_id(), identity.caller()
-        sealer = self._vault.sealer(mailbox.data_key, owner=f"mailboxes/{mailbox.mailbox_id}")
-        return store.NewMessage(
-            message_id=message_id,
-            unit_id=unit_id,
-            mailbox_id=mailbox.mailbox_id,
-            kind=request.message.kind or Message.KIND_ORDINARY,
-            idempotency_key=request.idempotency_key,
-            content_digest=digest,
-            content=sealer.seal(views.content(request.message), context=f"messages/{message_id}"),
-            correlation_id=request.message.correlation_id,
-            case_id=request.message.case_reference.case_id,
-            thread=message_id,
-            sender_party=caller.party,
-            sender_client=caller.client,
-            now=names.now(),
-            delivery_id=new_id(),
-        )
-
-    async def _keep(self, message: store.NewMessage, asked: Message) -> bool:
-        """Keeps the message with all that belongs to it, or nothing. False: its idempotency key is used by now."""
-        reference = events_pb2.MessageReference(
-            message=f"units/{message.unit_id}/messages/{message.message_id}",
-            idempotency_key=message.idempotency_key,
-            correlation_id=message.correlation_id,
-        )
-        delivery = Delivery(
-            name=f"deliveries/{message.delivery_id}",
-            channel=Delivery.CHANNEL_ELECTRONIC,
-            state=Delivery.STATE_AVAILABLE,
-            update_time=names.timestamp(message.now),
-        )
-        events = [
-            outbox.event(events_pb2.MessageAccepted(reference=reference), now=message.now),
-            outbox.event(events_pb2.DeliveryChanged(reference=reference, delivery=delivery), now=message.now),
-        ]
-        if not asked.attachments:
-            return await store.send(self._database, message, events, trace=self._outbox.trace())
-        wanted = _uses(asked)
-        async with self._database.transaction() as transaction:
-            waits = await self._wait(transaction, message.sender_party, wanted)
-            if waits:
-                events = events[:1]
-            if not await store.send(transaction, message, events, trace=self._outbox.trace()):
-                return False
-            await attachment_store.attach(transaction, message_id=message.message_id, attachments=wanted)
-            if waits:
-                await attachment_store.hold(transaction, message.message_id)
-            return True
-
-    async def _wait(self, transaction: Connection, owner: str, wanted: list[Use]) -> bool:
-        """Whether the message has to wait for one of its attachments; none is judged until the transaction ends."""
-        states = await attachment_store.lock(transaction, [attachment_id for attachment_id, *_ in wanted], owner=owner)
-        found = {attachment_id: holding.State(state) for attachment_id, state in states.items()}
-        waiting = [
-            attachment_id
-            for attachment_id, *_ in wanted
-            if holding.waits(found.get(attachment_id), attachment=f"attachments/{attachment_id}")
-        ]
-        return bool(waiting)
-
     async def _shown(self, unit_id: str, message_id: UUID) -> Message:
         row = await store.message_of_unit(self._database, unit_id, message_id)
         if row is None:
             raise not_found(f"units/{unit_id}/messages/{message_id}")
-        return self._view(row, await store.attachments_of(self._database, [message_id]))
+        (known,) = await courses.of(self._database, [row])
+        return self._view(row, known, await store.attachments_of(self._database, [message_id]))
 
-    def _view(self, row: Row, attachments: list[Row]) -> Message:
-        return views.message(row, attachments, content=views.opened(row, vault=self._vault), vault=self._vault)
+    def _view(self, row: Row, known: Course, attachments: list[Row]) -> Message:
+        content = views.opened(row, vault=self._vault)
+        return views.message(row, known, attachments, content=content, vault=self._vault)
 
 
 def _mailbox(route: store.Route) -> mailboxes.Mailbox | None:
@@ -205,30 +207,9 @@ def _mailbox(route: store.Route) -> mailboxes.Mailbox | None:
     return mailboxes.Mailbox(route.mailbox_id, state, route.data_key, route.opt_out_end_time)
 
 
-def _uses(asked: Message) -> list[Use]:
-    """The attachments that a message names, each once."""
-    uses: list[Use] = [
-        (
-            names.uid(use.attachment, 1, field=f"message.attachments[{position}].attachment"),
-            use.role,
-            use.excluded_from_paper,
-            use.language,
-        )
-        for position, use in enumerate(asked.attachments)
-    ]
-    if len({attachment_id for attachment_id, *_ in uses}) < len(uses):
-        violations = [("message.attachments", "names an attachment twice")]
-        raise InvalidArgument("FIELD_INVALID", "an attachment is named twice", violations=violations)
-    return uses
-
-
 def _available(message: Message) -> None:
     """Raises Unimplemented, FEATURE_NOT_AVAILABLE, for what this release does not carry out."""
     fields = [field for field in NOT_YET if _is_set(message, field)]
-    if message.kind == Message.KIND_VERIFIABLE:
-        fields.append("kind")
-    if message.reply_policy.allowed == messages_pb2.ReplyPolicy.ALLOWED_READERS:
-        fields.append("reply_policy")
     if message.recipient.HasField("postal_address"):
         fields.append("recipient.postal_address")
     if fields:
@@ -251,3 +232,18 @@ def _is_set(message: Message, field: str) -> bool:
 def _canonical(request: messages_pb2.SendMessageRequest) -> bytes:
     """The same bytes for the same content: what makes a repeat a repeat."""
     return request.SerializeToString(deterministic=True)
+
+
+def _time(message: Message, field: str) -> datetime | None:
+    time: datetime | None = getattr(message, field).ToDatetime(UTC) if message.HasField(field) else None  # type: ignore[arg-type]
+    return time
+
+
+def _with_case(message: Message, case: messages_pb2.CaseReference) -> Message:
+    """The message with the case of its conversation, where there is one."""
+    if not case.case_id:
+        return message
+    result = Message()
+    result.CopyFrom(message)
+    result.case_reference.CopyFrom(case)
+    return result

@@ -7,17 +7,12 @@ from datetime import timedelta
 from google.protobuf.duration_pb2 import Duration
 from solmu.messages.v1 import units_pb2
 
-from services.messages import store
+from services.messages import profiles, store
 from services.messages.servicers import names
 from services.runtime import identity, pages
 from services.runtime.database import Database, Row
 from services.runtime.errors import Aborted, AlreadyExists, InvalidArgument
 from services.runtime.parties import PartyNames
-
-DEFAULT_LEGAL_PROFILE = "fi-2010"
-"""Act on Electronic Services 13/2003 as amended by 924/2010."""
-
-LEGAL_PROFILES = frozenset({DEFAULT_LEGAL_PROFILE})
 
 CHANGEABLE = frozenset({"display_names", "accepts_new_messages", "retention", "legal_profile"})
 
@@ -120,8 +115,8 @@ def _retention(unit: units_pb2.Unit) -> timedelta | None:
 
 
 def _legal_profile(unit: units_pb2.Unit) -> str:
-    profile = unit.legal_profile or DEFAULT_LEGAL_PROFILE
-    if profile not in LEGAL_PROFILES:
+    profile = unit.legal_profile or profiles.DEFAULT
+    if profile not in profiles.PROFILES:
         raise InvalidArgument("LEGAL_PROFILE_UNKNOWN", f"there is no legal profile {profile}")
     return profile
 

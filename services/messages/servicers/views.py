@@ -8,14 +8,15 @@ from typing import Any
 from solmu.messages.v1 import attachments_pb2, inbox_pb2, messages_pb2
 from solmu.types.v1 import types_pb2
 
-from services.messages.servicers import names, units
+from services.messages import deliveries
+from services.messages.course import Course
+from services.messages.servicers import courses, names, units
 from services.runtime import status
 from services.runtime.database import Row
 from services.runtime.errors import FailedPrecondition
 from services.runtime.sealing import Sealer, Vault
 
 Message = messages_pb2.Message
-Delivery = messages_pb2.Delivery
 Values = Row | Mapping[str, Any]
 
 CONTENT = ("title", "bodies", "visibility", "case_reference", "metadata", "actions", "reply_policy")
@@ -32,19 +33,6 @@ def content(message: Message) -> bytes:
     return part.SerializeToString()
 
 
-def delivery(row: Values) -> Delivery:
-    """A message's delivery."""
-    result = Delivery(
-        name=f"deliveries/{row['delivery_id']}",
-        channel=row["channel"],
-        state=row["delivery_state"],
-        update_time=names.timestamp(row["update_time"]),
-    )
-    if row["actor"] is not None:
-        result.actor.MergeFromString(row["actor"])
-    return result
-
-
 def opened(row: Row, *, vault: Vault) -> bytes:
     """The sealed part of a message; nothing where the mailbox has been erased."""
     if row["data_key"] is None:
@@ -53,9 +41,10 @@ def opened(row: Row, *, vault: Vault) -> bytes:
     return sealer.open(row["content"], context=f"messages/{row['message_id']}")
 
 
-def message(row: Values, attachments: Sequence[Row], *, content: bytes, vault: Vault) -> Message:
-    """A message as the unit that sent it sees it. `content` is its sealed part, opened."""
+def message(row: Values, course: Course, attachments: Sequence[Row], *, content: bytes, vault: Vault) -> Message:
+    """A message as the unit at its one end sees it. `content` is its sealed part, opened."""
     result = Message.FromString(content)
+    inbound = row["direction"] == Message.DIRECTION_INBOUND
     result.MergeFrom(
         Message(
             name=f"units/{row['unit_id']}/messages/{row['message_id']}",
@@ -63,39 +52,58 @@ def message(row: Values, attachments: Sequence[Row], *, content: bytes, vault: V
             recipient=messages_pb2.Recipient(mailbox=f"mailboxes/{row['mailbox_id']}"),
             kind=row["kind"],
             attachments=[attached(attachment, vault=vault) for attachment in attachments],
+            in_reply_to=f"units/{row['unit_id']}/messages/{row['in_reply_to']}" if row["in_reply_to"] else "",
             thread=f"threads/{row['thread']}",
+            publish_time=names.timestamp(row["publish_time"]),
+            due_time=names.timestamp(row["due_time"]),
             correlation_id=row["correlation_id"],
-            idempotency_key=row["idempotency_key"],
-            state=row["state"],
-            deliveries=[delivery(row)],
+            idempotency_key="" if inbound else row["idempotency_key"],
+            state=int(course.state),  # type: ignore[arg-type]  # numbers as in the contract
+            deliveries=[courses.delivery(way) for way in course.deliveries],
+            legal_effect=courses.legal_effect(course),
             sender=types_pb2.Actor(party=row["sender_party"], client=row["sender_client"]),
             create_time=names.timestamp(row["create_time"]),
-            release_time=names.timestamp(row["release_time"]),
+            release_time=names.timestamp(course.release_time),
+            withdraw_time=names.timestamp(course.withdraw_time),
         )
     )
-    if row["rejection"]:
-        refusal = FailedPrecondition(row["rejection"], "the message was refused after it had been accepted")
+    if course.rejection is not None:
+        refusal = FailedPrecondition(course.rejection, "the message was refused after it had been accepted")
         result.rejection.CopyFrom(status.to_status(refusal, service="messages"))
     return result
 
 
 def inbox_message(
-    row: Row, attachments: Sequence[Row], *, sealer: Sealer, vault: Vault, whole: bool
+    row: Row, course: Course, attachments: Sequence[Row], *, sealer: Sealer, vault: Vault, whole: bool
 ) -> inbox_pb2.InboxMessage:
     """A message as the owner of its mailbox sees it; in lists without what makes it opened."""
     sealed = Message.FromString(sealer.open(row["content"], context=f"messages/{row['message_id']}"))
+    mailbox, way = f"mailboxes/{row['mailbox_id']}", course.electronic
+    taken_back = way is not None and way.state is deliveries.State.WITHDRAWN
     result = inbox_pb2.InboxMessage(
-        name=f"mailboxes/{row['mailbox_id']}/messages/{row['message_id']}",
+        name=f"{mailbox}/messages/{row['message_id']}",
         unit=f"units/{row['unit_id']}",
         unit_display_names=units.display_names(row["display_names"]).display_names,
         direction=row["direction"],
         kind=row["kind"],
-        title=sealed.title,
-        delivery_state=row["delivery_state"],
+        title="" if taken_back else sealed.title,
+        delivery_state=int(way.state) if way else 0,  # type: ignore[arg-type]  # numbers as in the contract
+        locked=way is not None and deliveries.locked(way, verifiable=course.verifiable),
+        reply_policy=sealed.reply_policy if sealed.HasField("reply_policy") else None,
+        in_reply_to=f"{mailbox}/messages/{row['in_reply_to']}" if row["in_reply_to"] else "",
         thread=f"threads/{row['thread']}",
-        available_time=names.timestamp(row["release_time"]),
-        open_time=names.timestamp(row["open_time"]),
+        due_time=names.timestamp(row["due_time"]),
+        available_time=names.timestamp(course.release_time),
+        open_time=names.timestamp(way.open_time) if way else None,
+        legal_effect=courses.legal_effect(course),
+        withdraw_time=names.timestamp(course.withdraw_time),
     )
+    if row["withdrawal"] is not None:
+        context = f"messages/{row['message_id']}/withdrawal"
+        explained = messages_pb2.WithdrawMessageRequest.FromString(sealer.open(row["withdrawal"], context=context))
+        result.withdraw_explanations.extend(explained.explanations)
+    if row["direction"] == Message.DIRECTION_INBOUND:
+        result.author.CopyFrom(types_pb2.Actor(party=row["sender_party"], client=row["sender_client"]))
     if whole:
         result.bodies.extend(sealed.bodies)
         result.actions.extend(sealed.actions)

@@ -8,12 +8,14 @@ import itertools
 import secrets
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 from solmu.messages.v1 import mailboxes_pb2, units_pb2
 from solmu.types.v1.types_pb2 import LocalizedText, NationalIdentifier
 
+from services.messages import clock
 from services.messages.blobs import Blobs
 from services.messages.feed import Feed
 from services.messages.servicers.attachments import Attachments
@@ -41,6 +43,7 @@ class Service:
     """The servicers, wired as in the process."""
 
     database: Database
+    outbox: Outbox
     parties: PartyNames
     blobs: Blobs
     units: Units
@@ -73,6 +76,11 @@ class Service:
         self.act_as(self.parties.name_of(identifier))
         mailbox = await self.mailboxes.OpenMailbox(mailboxes_pb2.OpenMailboxRequest())
         return identifier, mailbox.name
+
+    async def pass_time(self, now: datetime) -> None:
+        """Has everything happen that is due by a moment."""
+        while await clock.once(database=self.database, outbox=self.outbox, now=now):
+            pass
 
 
 def person() -> NationalIdentifier:
@@ -110,6 +118,7 @@ async def service(
     inbox = Inbox(database=messages_database, outbox=outbox, vault=vault)
     yield Service(
         database=messages_database,
+        outbox=outbox,
         parties=parties,
         blobs=blobs,
         units=Units(database=messages_database, parties=parties),

@@ -135,7 +135,6 @@ async def test_what_this_release_would_pass_over_is_refused(service: Service):
     identifier, _ = await service.resident()
     service.act_as(service.city)
     for change in (
-        Message(kind=Message.KIND_VERIFIABLE),
         Message(paper=messages_pb2.PaperPolicy(trigger=messages_pb2.PaperPolicy.TRIGGER_IF_UNREAD)),
         Message(template="units/abc/templates/a"),
     ):

@@ -1,4 +1,4 @@
-"""Rules of deliveries, mailboxes and file names."""
+"""Rules of mailboxes and file names, and that rules and contract number their states alike."""
 
 from __future__ import annotations
 
@@ -9,34 +9,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.messages import deliveries, files, mailboxes
-from services.messages.deliveries import Delivery, State, opened
+from services.messages import deliveries, files, legal, lifecycle, mailboxes
 from services.messages.mailboxes import Mailbox
 from services.runtime.errors import FailedPrecondition, InvalidArgument
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
-@given(st.lists(st.integers(0, 10_000), min_size=1, max_size=10))
-def test_the_first_opening_counts_however_often_it_is_opened(seconds: list[int]):
-    delivery = Delivery(State.AVAILABLE)
-    for later in seconds:
-        delivery = opened(delivery, now=NOW + timedelta(seconds=later))
-    assert delivery == Delivery(State.OPENED, NOW + timedelta(seconds=seconds[0]))
-
-
-@pytest.mark.parametrize(("state", "reason"), [(State.QUEUED, "MESSAGE_STATE"), (State.WITHDRAWN, "MESSAGE_WITHDRAWN")])
-def test_what_is_not_available_is_not_opened(state: State, reason: str):
-    with pytest.raises(FailedPrecondition) as refused:
-        opened(Delivery(state), now=NOW)
-    assert refused.value.reason == reason
-
-
 def test_states_have_the_contracts_numbers():
     from solmu.messages.v1 import mailboxes_pb2, messages_pb2
 
-    for state in deliveries.State:
-        assert int(messages_pb2.Delivery.State.Value(f"STATE_{state.name}")) == int(state)
+    for enum, contract, prefix in (
+        (deliveries.State, messages_pb2.Delivery.State, "STATE_"),
+        (deliveries.Channel, messages_pb2.Delivery.Channel, "CHANNEL_"),
+        (lifecycle.State, messages_pb2.Message.State, "STATE_"),
+        (legal.Kind, messages_pb2.Message.Kind, "KIND_"),
+        (legal.State, messages_pb2.LegalEffect.State, "STATE_"),
+        (legal.Basis, messages_pb2.LegalEffect.Basis, "BASIS_"),
+    ):
+        assert {f"{prefix}{member.name}": int(member) for member in enum if member} == {
+            name: number for name, number in contract.items() if number
+        }
     for mailbox_state in mailboxes.State:
         assert int(mailboxes_pb2.Mailbox.State.Value(f"STATE_{mailbox_state.name}")) == int(mailbox_state)
 

@@ -346,9 +346,9 @@ class DuePassed(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REFERENCE_FIELD_NUMBER: _builtins.int
-    OPENED_FIELD_NUMBER: _builtins.int
-    opened: _builtins.bool
-    """Whether it was opened but not confirmed."""
+    RECEIPT_AWAITED_FIELD_NUMBER: _builtins.int
+    receipt_awaited: _builtins.bool
+    """Whether it is a verifiable message: its receipt was awaited."""
     @_builtins.property
     def reference(self) -> Global___MessageReference:
         """Which message."""
@@ -357,11 +357,11 @@ class DuePassed(_message.Message):
         self,
         *,
         reference: Global___MessageReference | None = ...,
-        opened: _builtins.bool = ...,
+        receipt_awaited: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["reference", b"reference"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["opened", b"opened", "reference", b"reference"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipt_awaited", b"receipt_awaited", "reference", b"reference"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,199 @@
+"""The course of a message: its four machines side by side, moved by what happens and by time. Pure rules.
+
+Each function takes a course and returns what it has become; what differs
+between the two is what is stored and told. `moved_on` does all that time does,
+and may be called at any moment and any number of times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from services.messages import deliveries, legal, lifecycle
+from services.messages.deliveries import Delivery
+from services.messages.legal import Effect, Fact, Kind, Profile
+from services.messages.lifecycle import State
+from services.runtime.errors import FailedPrecondition
+
+
+@dataclass(frozen=True, kw_only=True)
+class Course:
+    """Where a message is, on all counts."""
+
+    kind: Kind
+    profile: Profile
+    state: State
+    electronic: Delivery | None
+    letter: Delivery | None = None
+    effect: Effect = legal.PENDING
+    publish_time: datetime | None = None
+    release_time: datetime | None = None
+    withdraw_time: datetime | None = None
+    due_time: datetime | None = None
+    rejection: str | None = None
+    """Why it was refused after it had been accepted: a documented reason."""
+    due_passed: bool = False
+    """Whether the due time has passed, and was looked at."""
+
+    @property
+    def verifiable(self) -> bool:
+        """Whether the content is locked until receipt is confirmed."""
+        return self.kind is Kind.VERIFIABLE
+
+    @property
+    def seen(self) -> bool:
+        """Whether the recipient has done what the due time asks: confirmed a verifiable message, opened another."""
+        return self.electronic is not None and self.electronic.open_time is not None
+
+    @property
+    def deliveries(self) -> tuple[Delivery, ...]:
+        """Those that there are."""
+        return tuple(delivery for delivery in (self.electronic, self.letter) if delivery is not None)
+
+
+def facts(course: Course) -> dict[Fact, datetime]:
+    """What happened to a message that its legal effect may rest on."""
+    return dict(_facts(course))
+
+
+def _facts(course: Course) -> Iterator[tuple[Fact, datetime]]:
+    known = []
+    if (way := course.electronic) is not None:
+        known += [
+            (Fact.AVAILABLE, way.available_time),
+            (Fact.VIEWED, way.open_time),
+            (Fact.RECEIPT, way.receipt_time),
+        ]
+    if (way := course.letter) is not None:
+        known += [
+            (Fact.POSTED, way.post_time),
+            (Fact.PAPER_RECEIPT, way.receipt_time),
+            (Fact.PAPER_RETURNED, way.return_time),
+        ]
+    return ((fact, time) for fact, time in known if time is not None)
+
+
+def accepted(course: Course, *, reachable: bool, now: datetime) -> Course:
+    """A new message: released at once, or waiting for its publish time."""
+    lifecycle.check_times(course.publish_time, course.due_time, now=now)
+    if lifecycle.accepted(course.publish_time, now=now) is State.SCHEDULED:
+        return _judged(replace(course, state=State.SCHEDULED), now=now)
+    return moved_on(_released(course, reachable=reachable, now=now), reachable=reachable, now=now)
+
+
+def waiting(course: Course) -> Course:
+    """A new message whose attachments have not all been judged."""
+    return replace(course, state=lifecycle.moved(course.state, State.AWAITING_ATTACHMENTS))
+
+
+def cleared(course: Course, *, now: datetime) -> Course:
+    """A message that had waited, once all of its attachments have been found clean."""
+    if course.publish_time is not None and course.publish_time > now:
+        return replace(course, state=lifecycle.moved(course.state, State.SCHEDULED))
+    return moved_on(_released(course, reachable=True, now=now), reachable=True, now=now)
+
+
+def rejected(course: Course, reason: str) -> Course:
+    """A message that had waited, once it is refused."""
+    return replace(course, state=lifecycle.moved(course.state, State.REJECTED), rejection=reason, effect=legal.NONE)
+
+
+def received(profile: Profile, electronic: Delivery, *, now: datetime) -> Course:
+    """A message to a unit: it has arrived when it is available there, which is its receipt."""
+    return Course(
+        kind=Kind.ORDINARY,
+        profile=profile,
+        state=State.RELEASED,
+        electronic=deliveries.released(electronic, reachable=True, now=now),
+        effect=Effect(legal.State.EFFECTIVE, now, legal.Basis.AVAILABLE),
+        release_time=now,
+    )
+
+
+def moved_on(course: Course, *, reachable: bool, now: datetime) -> Course:
+    """The course after all that has come due by now. `reachable`: whether the mailbox takes messages at this moment."""
+    if course.state is State.SCHEDULED and course.publish_time is not None and course.publish_time <= now:
+        course = _released(course, reachable=reachable, now=now)
+    if course.release_time is None:
+        return course
+    if course.due_time is not None and course.due_time <= now and course.withdraw_time is None:
+        course = replace(course, due_passed=True)
+    return _judged(course, now=now)
+
+
+def opened(course: Course, *, actor: bytes, now: datetime) -> Course:
+    """The course once the recipient has opened the message. Raises what `deliveries.opened` does."""
+    way = _electronic(course)
+    return _seen(course, deliveries.opened(way, verifiable=course.verifiable, actor=actor, now=now), now=now)
+
+
+def confirmed(course: Course, *, actor: bytes, now: datetime) -> Course:
+    """The course once the recipient has confirmed receipt. Raises what `deliveries.confirmed` does."""
+    way = _electronic(course)
+    return _seen(course, deliveries.confirmed(way, verifiable=course.verifiable, actor=actor, now=now), now=now)
+
+
+def withdrawn(course: Course, *, now: datetime) -> Course:
+    """The course once the sender has withdrawn the message; withdrawing again changes nothing.
+
+    Raises FailedPrecondition, MESSAGE_STATE, where it was rejected.
+    """
+    if course.state is State.WITHDRAWN:
+        return course
+    course = replace(
+        course,
+        state=lifecycle.moved(course.state, State.WITHDRAWN),
+        withdraw_time=now,
+        electronic=course.electronic and deliveries.withdrawn(course.electronic, now=now),
+        letter=course.letter and deliveries.withdrawn(course.letter, now=now),
+    )
+    return _judged(course, now=now)
+
+
+def wake_time(course: Course) -> datetime | None:
+    """When the course moves by itself; None where nothing is to come."""
+    if course.state is State.SCHEDULED:
+        return course.publish_time
+    if course.release_time is None:
+        return None
+    times = [legal.wake_time(course.effect, course.profile, course.kind, facts(course))]
+    if not course.due_passed and course.withdraw_time is None:
+        times.append(course.due_time)
+    return min((time for time in times if time is not None), default=None)
+
+
+def _released(course: Course, *, reachable: bool, now: datetime) -> Course:
+    return replace(
+        course,
+        state=lifecycle.moved(course.state, State.RELEASED),
+        release_time=now,
+        electronic=course.electronic and deliveries.released(course.electronic, reachable=reachable, now=now),
+    )
+
+
+def _electronic(course: Course) -> Delivery:
+    if course.electronic is None:
+        raise FailedPrecondition("MESSAGE_STATE", "the message went on paper only", state=course.state.name)
+    return course.electronic
+
+
+def _seen(course: Course, electronic: Delivery, *, now: datetime) -> Course:
+    if electronic is course.electronic:
+        return course
+    letter = course.letter and deliveries.stopped(course.letter, now=now)
+    return _judged(replace(course, electronic=electronic, letter=letter), now=now)
+
+
+def _judged(course: Course, *, now: datetime) -> Course:
+    effect = legal.effect(
+        course.effect,
+        course.profile,
+        course.kind,
+        facts(course),
+        unreachable=course.electronic is None or course.electronic.state is deliveries.State.UNREACHABLE,
+        withdrawn=course.withdraw_time is not None,
+        now=now,
+    )
+    return course if effect == course.effect else replace(course, effect=effect)
