@@ -75,7 +75,7 @@ RESIDENT = DemoClient(
     client_id="resident",
     display_name="Mailbox of a resident",
     owner=PERSON,
-    scopes=("attachments.read", "mailbox.read", "mailbox.write"),
+    scopes=("attachments.read", "attachments.write", "mailbox.read", "mailbox.write"),
 )
 CLIENTS = (OPERATOR, PERMITS, RESIDENT)
 
