@@ -71,8 +71,11 @@ DELIVERY_FIELDS = (
 )
 """Columns of a delivery."""
 
-MESSAGE_COLUMNS = ", ".join(f"m.{field}" for field in MESSAGE_FIELDS)
-"""Columns of a message; its deliveries are read by `deliveries_of`."""
+MESSAGE_COLUMNS = (
+    ", ".join(f"m.{field}" for field in MESSAGE_FIELDS)
+    + ", (select a.unit_id from message a where a.message_id = m.in_reply_to) as answered_unit"
+)
+"""Columns of a message as it is read; its deliveries are read by `deliveries_of`."""
 
 
 # Units
@@ -202,6 +205,7 @@ class Route:
     organisation: str | None
     """Owner of the unit; None where there is no such unit."""
     legal_profile: str | None
+    accepts_new_messages: bool | None
     mailbox_id: UUID | None
     mailbox_state: int | None
     opt_out_end_time: datetime | None
@@ -217,7 +221,7 @@ async def route(
 ) -> Route:
     """Looks up both ends of a message, and whether it was sent before, in one statement."""
     row = await database.fetchrow(
-        "select u.organisation, u.legal_profile,"
+        "select u.organisation, u.legal_profile, u.accepts_new_messages,"
         " b.mailbox_id, b.state as mailbox_state, b.opt_out_end_time, b.data_key,"
         " m.message_id as first_id, m.content_digest as first_digest"
         " from (values (1)) as one left join unit u on u.unit_id = $1"
@@ -446,6 +450,30 @@ async def record_access(
         access_id,
         mailbox_id,
         message_id,
+        method,
+        actor,
+        now,
+    )
+
+
+async def record_reading(
+    database: Database | Connection,
+    *,
+    access_id: UUID,
+    message_id: UUID,
+    unit_id: str,
+    method: str,
+    actor: bytes,
+    now: datetime,
+) -> None:
+    """Records, for the owner of the mailbox, that a unit looked at a message that it received; its own need none."""
+    await database.execute(
+        "insert into access_record (access_id, mailbox_id, message_id, method, actor, time)"
+        " select $1, mailbox_id, message_id, $4, $5, $6 from message"
+        " where message_id = $2 and unit_id = $3 and direction = 2",
+        access_id,
+        message_id,
+        unit_id,
         method,
         actor,
         now,

@@ -144,6 +144,8 @@ class Attachments:
     async def _readable(self, name: str) -> Row:
         if name.startswith("attachments/"):
             return await self._own(names.uid(name, 1))
+        if name.startswith("units/"):
+            return await self._received(name)
         mailbox_id, message_id, attachment_id = (names.uid(name, position) for position in (1, 3, 5))
         async with self._database.transaction() as transaction:
             await names.own_mailbox(transaction, mailbox_id)
@@ -153,6 +155,25 @@ class Attachments:
         for row in attached:
             if row["attachment_id"] == attachment_id:
                 return row
+        raise not_found(name)
+
+    async def _received(self, name: str) -> Row:
+        """An attachment of a message that a unit has; who looks at what a resident sent is on record."""
+        unit_id, message_id, attachment_id = names.part(name, 1), names.uid(name, 3), names.uid(name, 5)
+        await names.own_unit(self._database, unit_id)
+        if await store.message_of_unit(self._database, unit_id, message_id) is not None:
+            for row in await store.attachments_of(self._database, [message_id]):
+                if row["attachment_id"] == attachment_id:
+                    await store.record_reading(
+                        self._database,
+                        access_id=new_id(),
+                        message_id=message_id,
+                        unit_id=unit_id,
+                        method="DownloadAttachment",
+                        actor=names.actor().SerializeToString(),
+                        now=names.now(),
+                    )
+                    return row
         raise not_found(name)
 
     async def _finish(self, writer: Writer, row: Row) -> Attachment:

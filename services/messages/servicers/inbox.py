@@ -12,6 +12,7 @@ from services.messages import course, store
 from services.messages.course import Course
 from services.messages.servicers import courses, names, views
 from services.messages.servicers.courses import Move
+from services.messages.servicers.writing import Writing
 from services.runtime import pages
 from services.runtime.database import Connection, Database, Row
 from services.runtime.errors import not_found
@@ -33,6 +34,7 @@ class Inbox:
         self._database = database
         self._outbox = outbox
         self._vault = vault
+        self._writing = Writing(database=database, outbox=outbox, vault=vault)
 
     async def ListInboxMessages(
         self, request: inbox_pb2.ListInboxMessagesRequest
@@ -73,6 +75,10 @@ class Inbox:
     async def ConfirmReceipt(self, request: inbox_pb2.ConfirmReceiptRequest) -> inbox_pb2.InboxMessage:
         """Confirms receipt of a verifiable message and opens it."""
         return await self._seen(request.name, method="ConfirmReceipt", move=course.confirmed)
+
+    async def WriteToUnit(self, request: inbox_pb2.WriteToUnitRequest) -> inbox_pb2.InboxMessage:
+        """Replies to a message, or writes a new one to a unit that takes them."""
+        return await self._writing.write(request)
 
     async def open(self, transaction: Connection, mailbox_id: UUID, message_id: UUID, *, method: str) -> None:
         """Opens a message, as OpenInboxMessage does, for one who looks at a part of it."""

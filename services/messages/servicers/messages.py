@@ -76,10 +76,19 @@ class Messages:
             index += 1
 
     async def GetMessage(self, request: messages_pb2.GetMessageRequest) -> Message:
-        """A message, for the unit that sent it."""
-        unit_id = names.part(request.name, 1)
+        """A message, for the unit that sent or received it; who looks at what a resident wrote is on record."""
+        unit_id, message_id = names.part(request.name, 1), names.uid(request.name, 3)
         await names.own_unit(self._database, unit_id)
-        return await self._shown(unit_id, names.uid(request.name, 3))
+        await store.record_reading(
+            self._database,
+            access_id=new_id(),
+            message_id=message_id,
+            unit_id=unit_id,
+            method="GetMessage",
+            actor=names.actor().SerializeToString(),
+            now=names.now(),
+        )
+        return await self._shown(unit_id, message_id)
 
     async def ListMessages(self, request: messages_pb2.ListMessagesRequest) -> messages_pb2.ListMessagesResponse:
         """A unit's messages, latest first, without their bodies."""
@@ -133,6 +142,8 @@ class Messages:
         assert route.legal_profile is not None
         asked, message_id, now = request.message, new_id(), names.now()
         mailbox = mailboxes.receiving(_mailbox(route), now=now)
+        if asked.reply_policy.reply_to:
+            await names.own_unit(self._database, names.part(asked.reply_policy.reply_to, 1))
         thread, in_reply_to = message_id, None
         if asked.in_reply_to:
             answered = await self._answered(asked.in_reply_to, unit_id, mailbox.mailbox_id)

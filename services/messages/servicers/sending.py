@@ -110,6 +110,7 @@ class Sending:
             "case_id": asked.case_reference.case_id,
             "thread": new.thread,
             "in_reply_to": new.in_reply_to,
+            "answered_unit": new.unit_id,
             "sender_party": caller.party,
             "sender_client": caller.client,
             "create_time": new.now,

@@ -52,7 +52,7 @@ def message(row: Values, course: Course, attachments: Sequence[Row], *, content:
             recipient=messages_pb2.Recipient(mailbox=f"mailboxes/{row['mailbox_id']}"),
             kind=row["kind"],
             attachments=[attached(attachment, vault=vault) for attachment in attachments],
-            in_reply_to=f"units/{row['unit_id']}/messages/{row['in_reply_to']}" if row["in_reply_to"] else "",
+            in_reply_to=f"units/{row['answered_unit']}/messages/{row['in_reply_to']}" if row["in_reply_to"] else "",
             thread=f"threads/{row['thread']}",
             publish_time=names.timestamp(row["publish_time"]),
             due_time=names.timestamp(row["due_time"]),

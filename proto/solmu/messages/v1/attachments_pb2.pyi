@@ -217,7 +217,8 @@ class DownloadAttachmentRequest(_message.Message):
     name: _builtins.str
     """`attachments/{attachment}` for the party that made it,
     `mailboxes/{mailbox}/messages/{message}/attachments/{attachment}` for a
-    recipient.
+    recipient, `units/{unit}/messages/{message}/attachments/{attachment}` for
+    the unit that sent or received the message.
     """
     offset: _builtins.int
     """Bytes to leave out at the beginning, to go on after a break."""

@@ -234,7 +234,10 @@ class Message(_message.Message):
     kind: Global___Message.Kind.ValueType
     """What it is to its recipient. Not set: ordinary."""
     in_reply_to: _builtins.str
-    """The message that this one answers: `units/{unit}/messages/{message}`."""
+    """The message that this one answers: `units/{unit}/messages/{message}`, to or
+    from the same mailbox. A reply without a case reference takes that of the
+    message it answers.
+    """
     thread: _builtins.str
     """The conversation that it belongs to: `threads/{thread}`. Output only; a
     reply joins that of the message it answers.
@@ -253,7 +256,9 @@ class Message(_message.Message):
     """The key that it was sent with. Output only."""
     @_builtins.property
     def recipient(self) -> Global___Recipient:
-        """To whom it goes. Of the identity code nothing is returned."""
+        """To whom it goes; of one to the unit, from which mailbox it comes. Of the
+        identity code nothing is returned.
+        """
 
     @_builtins.property
     def bodies(self) -> _containers.RepeatedCompositeFieldContainer[Global___Body]:

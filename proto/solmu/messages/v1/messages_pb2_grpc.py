@@ -91,7 +91,7 @@ class MessageServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetMessage(self, request, context):
-        """Returns a message to the unit that sent it.
+        """Returns a message to the unit that sent or received it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -45,7 +45,7 @@ class MessageServiceStub:
     order sent. A refusal of one stops no other.
     """
     GetMessage: _grpc.UnaryUnaryMultiCallable[_messages_pb2.GetMessageRequest, _messages_pb2.Message]
-    """Returns a message to the unit that sent it."""
+    """Returns a message to the unit that sent or received it."""
     ListMessages: _grpc.UnaryUnaryMultiCallable[_messages_pb2.ListMessagesRequest, _messages_pb2.ListMessagesResponse]
     """Lists the messages that a unit sent and received, latest first."""
     WithdrawMessage: _grpc.UnaryUnaryMultiCallable[_messages_pb2.WithdrawMessageRequest, _messages_pb2.Message]
@@ -75,7 +75,7 @@ class MessageServiceAsyncStub(MessageServiceStub):
     order sent. A refusal of one stops no other.
     """
     GetMessage: _aio.UnaryUnaryMultiCallable[_messages_pb2.GetMessageRequest, _messages_pb2.Message]  # type: ignore[assignment]
-    """Returns a message to the unit that sent it."""
+    """Returns a message to the unit that sent or received it."""
     ListMessages: _aio.UnaryUnaryMultiCallable[_messages_pb2.ListMessagesRequest, _messages_pb2.ListMessagesResponse]  # type: ignore[assignment]
     """Lists the messages that a unit sent and received, latest first."""
     WithdrawMessage: _aio.UnaryUnaryMultiCallable[_messages_pb2.WithdrawMessageRequest, _messages_pb2.Message]  # type: ignore[assignment]
@@ -120,7 +120,7 @@ class MessageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _messages_pb2.GetMessageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_messages_pb2.Message, _abc.Awaitable[_messages_pb2.Message]]:
-        """Returns a message to the unit that sent it."""
+        """Returns a message to the unit that sent or received it."""
 
     @_abc_1.abstractmethod
     def ListMessages(

@@ -1,0 +1,140 @@
+"""WriteToUnit: replies and new messages from residents and companies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC
+from uuid import UUID
+
+from solmu.messages.v1 import inbox_pb2, messages_pb2
+
+from services.messages import course, deliveries, mailboxes, replies, store
+from services.messages.profiles import PROFILES
+from services.messages.servicers import courses, names, views
+from services.messages.servicers.sending import NewMessage, Sending
+from services.runtime.database import Database, Row
+from services.runtime.errors import AlreadyExists, FailedPrecondition, InvalidArgument, not_found
+from services.runtime.ids import new_id
+from services.runtime.outbox import Outbox
+from services.runtime.sealing import Vault
+
+Message = messages_pb2.Message
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where a message goes, and what it belongs to."""
+
+    unit_id: str
+    answered: Row | None
+    """The message it answers."""
+    case: messages_pb2.CaseReference | None
+    """That of the message it answers."""
+
+
+class Writing:
+    """Takes what the owner of a mailbox writes to a unit."""
+
+    def __init__(self, *, database: Database, outbox: Outbox, vault: Vault) -> None:
+        self._database = database
+        self._vault = vault
+        self._sending = Sending(database=database, outbox=outbox, vault=vault)
+
+    async def write(self, request: inbox_pb2.WriteToUnitRequest) -> inbox_pb2.InboxMessage:
+        """Keeps the message, which has then arrived; a repeat returns the first result."""
+        if bool(request.unit) == bool(request.in_reply_to):
+            violations = [("unit", "is given, or in_reply_to is: one of the two")]
+            raise InvalidArgument("FIELD_INVALID", "a message goes to a unit or answers one", violations=violations)
+        mailbox_id, now = names.uid(request.parent, 1, field="parent"), names.now()
+        owned = await names.own_mailbox(self._database, mailbox_id)
+        state = mailboxes.State(owned["state"])
+        if state is mailboxes.State.CLOSED:
+            raise FailedPrecondition("MAILBOX_CLOSED", "the mailbox is closed")
+        to = await self._destination(request, owned)
+        key = f"~{request.request_id}"  # a sign that no sender's key has
+        route = await store.route(
+            self._database, unit_id=to.unit_id, party=None, mailbox_id=mailbox_id, idempotency_key=key
+        )
+        if route.legal_profile is None:
+            raise not_found(request.unit)
+        digest = self._vault.digest(request.SerializeToString(deterministic=True))
+        if route.first_id is None:
+            if to.answered is None or to.answered["direction"] == Message.DIRECTION_INBOUND:
+                replies.check_new(accepts_new_messages=route.accepts_new_messages is True)
+            before = deliveries.electronic(new_id(), now=now)
+            received = course.received(PROFILES[route.legal_profile], before, now=now)
+            message_id = new_id()
+            new = NewMessage(
+                message_id=message_id,
+                unit_id=to.unit_id,
+                mailbox=mailboxes.Mailbox(mailbox_id, state, owned["data_key"]),
+                direction=Message.DIRECTION_INBOUND,
+                asked=_message(request, to),
+                idempotency_key=key,
+                digest=digest,
+                before=received,
+                course=received,
+                thread=to.answered["thread"] if to.answered else message_id,
+                in_reply_to=to.answered["message_id"] if to.answered else None,
+                now=now,
+            )
+            if await self._sending.keep(new) is not None:
+                return await self._shown(owned, message_id)
+            route = await store.route(
+                self._database, unit_id=to.unit_id, party=None, mailbox_id=mailbox_id, idempotency_key=key
+            )
+        assert route.first_id is not None
+        if route.first_digest != digest:
+            raise AlreadyExists(
+                "IDEMPOTENCY_KEY_REUSED",
+                "the request id was used for another message",
+                message=f"{request.parent}/messages/{route.first_id}",
+            )
+        return await self._shown(owned, route.first_id)
+
+    async def _destination(self, request: inbox_pb2.WriteToUnitRequest, owned: Row) -> Destination:
+        """Raises FailedPrecondition where the message that is answered takes no reply."""
+        if request.unit:
+            return Destination(names.part(request.unit, 1), None, None)
+        mailbox_id = owned["mailbox_id"]
+        answered = None
+        if names.uid(request.in_reply_to, 1, field="in_reply_to") == mailbox_id:
+            message_id = names.uid(request.in_reply_to, 3, field="in_reply_to")
+            async with self._database.transaction() as transaction:
+                answered = await store.message_in_mailbox(transaction, mailbox_id, message_id)
+        if answered is None:
+            raise not_found(request.in_reply_to)
+        sealer = self._vault.sealer(owned["data_key"], owner=f"mailboxes/{mailbox_id}")
+        content = Message.FromString(sealer.open(answered["content"], context=f"messages/{answered['message_id']}"))
+        unit_id = answered["unit_id"]
+        if answered["direction"] == Message.DIRECTION_OUTBOUND:
+            policy = content.reply_policy
+            (known,) = await courses.of(self._database, [answered])
+            replies.check_reply(
+                known,
+                readers=policy.allowed == messages_pb2.ReplyPolicy.ALLOWED_READERS,
+                end_time=policy.end_time.ToDatetime(UTC) if policy.HasField("end_time") else None,
+                now=names.now(),
+            )
+            unit_id = names.part(policy.reply_to, 1) if policy.reply_to else unit_id
+        return Destination(unit_id, answered, content.case_reference if content.HasField("case_reference") else None)
+
+    async def _shown(self, owned: Row, message_id: UUID) -> inbox_pb2.InboxMessage:
+        async with self._database.transaction() as transaction:
+            row = await store.message_in_mailbox(transaction, owned["mailbox_id"], message_id)
+            assert row is not None
+            (known,) = await courses.of(transaction, [row])
+            attachments = await store.attachments_of(transaction, [message_id])
+        sealer = self._vault.sealer(owned["data_key"], owner=f"mailboxes/{owned['mailbox_id']}")
+        return views.inbox_message(row, known, attachments, sealer=sealer, vault=self._vault, whole=True)
+
+
+def _message(request: inbox_pb2.WriteToUnitRequest, to: Destination) -> Message:
+    """What was written, with the case and the mark of the conversation that it goes on with."""
+    return Message(
+        title=request.title,
+        bodies=[request.body],
+        attachments=request.attachments,
+        case_reference=to.case,
+        correlation_id=to.answered["correlation_id"] if to.answered else "",
+    )
