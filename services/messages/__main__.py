@@ -28,6 +28,7 @@ from services.messages.servicers.feed import Feeds
 from services.messages.servicers.inbox import Inbox
 from services.messages.servicers.mailboxes import Mailboxes
 from services.messages.servicers.messages import Messages
+from services.messages.servicers.templates import Templates
 from services.messages.servicers.units import Units
 from services.runtime import config, foundation
 from services.runtime.config import Address, ServiceSettings, setting
@@ -105,7 +106,7 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
         (inbox_pb2, "InboxService", inbox),
         (feed_pb2, "FeedService", Feeds(database=database, feed=feed, revoked=base.revocations.revoked)),
         (letters_pb2, "LetterService", None),
-        (templates_pb2, "TemplateService", None),
+        (templates_pb2, "TemplateService", Templates(database=database)),
     )
     for module, name, servicer in contract:
         base.server.add(module.DESCRIPTOR.services_by_name[name], servicer)

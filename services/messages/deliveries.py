@@ -158,13 +158,6 @@ def stopped(delivery: Delivery, *, now: datetime) -> Delivery:
     return replace(delivery, state=State.SUPERSEDED, update_time=now)
 
 
-def superseded(delivery: Delivery, *, now: datetime) -> Delivery:
-    """The electronic delivery once a letter has taken its place; what was opened stays so."""
-    if delivery.state is not State.AVAILABLE:
-        return delivery
-    return replace(delivery, state=State.SUPERSEDED, update_time=now)
-
-
 def reported(delivery: Delivery, state: State, *, time: datetime) -> Delivery:
     """The letter after a report of the print house, in whatever order reports come.
 

@@ -13,12 +13,12 @@ from solmu.messages.v1 import messages_pb2
 from services.messages import course, deliveries, legal, lifecycle, mailboxes, store
 from services.messages.course import Course
 from services.messages.profiles import PROFILES
-from services.messages.servicers import courses, names, views
+from services.messages.servicers import contents, courses, names, views
 from services.messages.servicers.courses import Move
 from services.messages.servicers.sending import NewMessage, Sending
 from services.runtime import identity, pages, status
 from services.runtime.database import Database, Row
-from services.runtime.errors import AlreadyExists, Fault, InvalidArgument, Unimplemented, not_found
+from services.runtime.errors import AlreadyExists, Fault, Unimplemented, not_found
 from services.runtime.ids import new_id
 from services.runtime.outbox import Outbox
 from services.runtime.parties import PartyNames
@@ -26,7 +26,7 @@ from services.runtime.sealing import Vault
 
 Message = messages_pb2.Message
 
-NOT_YET = ("paper", "notification", "template", "template_values")
+NOT_YET = ("paper", "notification")
 """Fields of the contract that this release would have to pass over: it refuses them instead."""
 
 
@@ -140,7 +140,8 @@ class Messages:
     ) -> NewMessage:
         """What is to be kept. Raises where the rules forbid it."""
         assert route.legal_profile is not None
-        asked, message_id, now = request.message, new_id(), names.now()
+        message_id, now = new_id(), names.now()
+        asked = await contents.written_out(self._database, request.message, unit_id=unit_id)
         mailbox = mailboxes.receiving(_mailbox(route), now=now)
         if asked.reply_policy.reply_to:
             await names.own_unit(self._database, names.part(asked.reply_policy.reply_to, 1))
@@ -229,9 +230,6 @@ def _available(message: Message) -> None:
             f"this release does not carry out message.{fields[0]}",
             field=f"message.{fields[0]}",
         )
-    if not message.bodies and not message.attachments:
-        violations = [("message.bodies", "is empty, and there are no attachments")]
-        raise InvalidArgument("FIELD_INVALID", "a message has a text or an attachment", violations=violations)
 
 
 def _is_set(message: Message, field: str) -> bool:

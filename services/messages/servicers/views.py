@@ -19,7 +19,7 @@ from services.runtime.sealing import Sealer, Vault
 Message = messages_pb2.Message
 Values = Row | Mapping[str, Any]
 
-CONTENT = ("title", "bodies", "visibility", "case_reference", "metadata", "actions", "reply_policy")
+CONTENT = ("title", "bodies", "visibility", "case_reference", "metadata", "actions", "reply_policy", "template")
 """What of a message is sealed under the mailbox's key."""
 
 

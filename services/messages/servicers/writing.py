@@ -10,7 +10,7 @@ from solmu.messages.v1 import inbox_pb2, messages_pb2
 
 from services.messages import course, deliveries, mailboxes, replies, store
 from services.messages.profiles import PROFILES
-from services.messages.servicers import courses, names, views
+from services.messages.servicers import contents, courses, names, views
 from services.messages.servicers.sending import NewMessage, Sending
 from services.runtime.database import Database, Row
 from services.runtime.errors import AlreadyExists, FailedPrecondition, InvalidArgument, not_found
@@ -45,6 +45,7 @@ class Writing:
         if bool(request.unit) == bool(request.in_reply_to):
             violations = [("unit", "is given, or in_reply_to is: one of the two")]
             raise InvalidArgument("FIELD_INVALID", "a message goes to a unit or answers one", violations=violations)
+        contents.check_bodies([request.body], "body")
         mailbox_id, now = names.uid(request.parent, 1, field="parent"), names.now()
         owned = await names.own_mailbox(self._database, mailbox_id)
         state = mailboxes.State(owned["state"])

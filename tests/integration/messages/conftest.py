@@ -23,6 +23,7 @@ from services.messages.servicers.feed import Feeds
 from services.messages.servicers.inbox import Inbox
 from services.messages.servicers.mailboxes import Mailboxes
 from services.messages.servicers.messages import Messages
+from services.messages.servicers.templates import Templates
 from services.messages.servicers.units import Units
 from services.runtime import identity, jetstream
 from services.runtime.consumer import Consumer
@@ -52,6 +53,7 @@ class Service:
     messages: Messages
     inbox: Inbox
     feeds: Feeds
+    templates: Templates
 
     def act_as(self, party: str, client: str = "test") -> None:
         """Has the next calls made by this party."""
@@ -129,6 +131,7 @@ async def service(
         messages=Messages(database=messages_database, outbox=outbox, parties=parties, vault=vault),
         inbox=inbox,
         feeds=Feeds(database=messages_database, feed=feed, revoked=lambda _: False),
+        templates=Templates(database=messages_database),
     )
     for task in tasks:
         task.cancel()

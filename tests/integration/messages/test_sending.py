@@ -136,7 +136,7 @@ async def test_what_this_release_would_pass_over_is_refused(service: Service):
     service.act_as(service.city)
     for change in (
         Message(paper=messages_pb2.PaperPolicy(trigger=messages_pb2.PaperPolicy.TRIGGER_IF_UNREAD)),
-        Message(template="units/abc/templates/a"),
+        Message(notification=messages_pb2.NotificationPolicy(none=True)),
     ):
         asked = request(unit, identifier)
         asked.message.MergeFrom(change)

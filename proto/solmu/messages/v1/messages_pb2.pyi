@@ -228,8 +228,8 @@ class Message(_message.Message):
     direction: Global___Message.Direction.ValueType
     """Which way it goes. Output only."""
     title: _builtins.str
-    """The title, in the language of the first body. Never part of a
-    notification.
+    """The title, in the language of the first body; empty only with a template.
+    Never part of a notification.
     """
     kind: Global___Message.Kind.ValueType
     """What it is to its recipient. Not set: ordinary."""
@@ -302,7 +302,7 @@ class Message(_message.Message):
 
     @_builtins.property
     def template_values(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Values for the template's variables."""
+        """Values for the template's variables: plain text, in Markdown too."""
 
     @_builtins.property
     def deliveries(self) -> _containers.RepeatedCompositeFieldContainer[Global___Delivery]:
