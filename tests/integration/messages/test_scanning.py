@@ -22,6 +22,7 @@ from tests.integration.messages.conftest import Service
 from tests.integration.messages.test_attachments import CONTENT, download, reserve, upload
 from tests.integration.messages.test_feed import events_of
 from tests.integration.messages.test_sending import request
+from tests.integration.messages.test_writing import document, open_unit, written
 
 Attachment = attachments_pb2.Attachment
 Message = messages_pb2.Message
@@ -297,3 +298,45 @@ async def test_content_of_another_type_is_refused_and_thrown_away(service: Servi
     with pytest.raises(InvalidArgument) as refused:
         await reserve(service, file_name="decision.exe", media_type="application/octet-stream")
     assert refused.value.metadata == {"defect": "EXTENSION_NOT_ALLOWED"}
+
+
+async def test_a_scheduled_message_whose_attachments_are_clean_waits_on_for_its_publish_time(service: Service):
+    async with scanned(service, Daemon()) as made:
+        await judge_all(made)
+        attachment = await text(service)
+        unit = await service.unit()
+        identifier, mailbox = await service.resident()
+        service.act_as(service.city)
+        asked = request(unit, identifier)
+        asked.message.attachments.add(attachment=attachment.name)
+        asked.message.publish_time.FromDatetime(datetime.now(UTC) + timedelta(days=1))
+        sent = await service.messages.SendMessage(asked)
+        assert sent.state == Message.STATE_AWAITING_ATTACHMENTS
+        await judge_all(made)
+        cleared = await service.messages.GetMessage(messages_pb2.GetMessageRequest(name=sent.name))
+        assert cleared.state == Message.STATE_SCHEDULED
+        await service.pass_time(datetime.now(UTC) + timedelta(days=1, hours=1))
+        assert await inbox_of(service, identifier, mailbox) == [messages_pb2.Delivery.STATE_AVAILABLE]
+
+
+async def test_a_message_that_waited_is_withdrawn_for_good(service: Service):
+    async with scanned(service, Daemon()) as made:
+        await judge_all(made)
+        sent, _, identifier, mailbox, _ = await send_with(service, await text(service))
+        withdrawn = await service.messages.WithdrawMessage(messages_pb2.WithdrawMessageRequest(name=sent.name))
+        assert withdrawn.state == Message.STATE_WITHDRAWN
+        await judge_all(made)
+        assert await inbox_of(service, identifier, mailbox) == []
+
+
+async def test_a_resident_sends_documents_once_they_are_clean(service: Service):
+    async with scanned(service, Daemon()) as made:
+        await judge_all(made)
+        unit = await open_unit(service)
+        _, mailbox = await service.resident()
+        use = messages_pb2.MessageAttachment(attachment=await document(service))
+        with pytest.raises(FailedPrecondition) as refused:
+            await written(service, mailbox, unit=unit, attachments=[use])
+        assert refused.value.reason == "ATTACHMENT_NOT_READY"
+        await judge_all(made)
+        assert (await written(service, mailbox, unit=unit, attachments=[use])).attachments[0].file_name == "drawing.txt"

@@ -33,8 +33,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     content. Metadata: `message`, the name of the first. ALREADY_EXISTS, 409.
     """
     ERROR_REASON_ATTACHMENT_NOT_READY: _ErrorReason.ValueType  # 3
-    """An attachment does not exist, is not the sender's, or has not all of its
-    content. Metadata: `attachment`. FAILED_PRECONDITION, 400.
+    """An attachment does not exist, is not the sender's, has not all of its
+    content or, in what a resident writes, has not been found clean yet.
+    Metadata: `attachment`. FAILED_PRECONDITION, 400.
     """
     ERROR_REASON_ATTACHMENT_INFECTED: _ErrorReason.ValueType  # 4
     """Malware was found in an attachment. Metadata: `attachment`.
@@ -149,8 +150,9 @@ ERROR_REASON_IDEMPOTENCY_KEY_REUSED: ErrorReason.ValueType  # 2
 content. Metadata: `message`, the name of the first. ALREADY_EXISTS, 409.
 """
 ERROR_REASON_ATTACHMENT_NOT_READY: ErrorReason.ValueType  # 3
-"""An attachment does not exist, is not the sender's, or has not all of its
-content. Metadata: `attachment`. FAILED_PRECONDITION, 400.
+"""An attachment does not exist, is not the sender's, has not all of its
+content or, in what a resident writes, has not been found clean yet.
+Metadata: `attachment`. FAILED_PRECONDITION, 400.
 """
 ERROR_REASON_ATTACHMENT_INFECTED: ErrorReason.ValueType  # 4
 """Malware was found in an attachment. Metadata: `attachment`.
