@@ -14,7 +14,7 @@ alter table message
     add column wake_time     timestamptz;
 create index message_wakes on message (wake_time) where wake_time is not null;
 -- A mailbox shows what was released last first, however long it had waited.
-create index message_released on message (mailbox_id, release_time desc, message_id desc) where release_time is not null;
+create index message_released on message (mailbox_id, release_time desc, message_id desc);
 drop index message_in_mailbox;
 
 alter table delivery

@@ -192,3 +192,24 @@ async def test_content_lies_sealed_in_the_database(service: Service):
     stored = repr(dict(row)).encode() + row["content"]
     assert b"private" not in stored
     assert identifier.value.encode() not in stored
+
+
+async def test_sending_takes_two_round_trips_to_the_database(service: Service, monkeypatch: pytest.MonkeyPatch):
+    unit = await service.unit()
+    identifier, _ = await service.resident()
+    service.act_as(service.city)
+    statements: list[str] = []
+    fetchrow = service.database.fetchrow
+
+    async def counted(statement: str, *values: object):
+        statements.append(statement)
+        return await fetchrow(statement, *values)
+
+    def forbidden(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(service.database, "fetchrow", counted)
+    for other in ("fetch", "fetchval", "execute", "transaction"):
+        monkeypatch.setattr(service.database, other, forbidden)
+    await service.messages.SendMessage(request(unit, identifier))
+    assert len(statements) == 2

@@ -296,7 +296,7 @@ async def test_a_field_that_breaks_its_rule(node: Node, good: Caller):
     assert await good.grpc(messages_pb2_grpc.MessageServiceStub, "SendMessage", wrong) == Refusal(
         "INVALID_ARGUMENT", "FIELD_INVALID"
     )
-    http, problem = await good.rest("POST", f"{PATH}?idempotencyKey=no%20spaces", body() | {"title": ""})
+    http, problem = await good.rest("POST", f"{PATH}?idempotencyKey=no%20spaces", body() | {"title": "x" * 257})
     assert (http, problem["reason"]) == (400, "FIELD_INVALID")
     assert {error["field"] for error in problem["errors"]} == {"idempotency_key", "message.title"}
 

@@ -88,7 +88,8 @@ class InboxServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ConfirmReceipt(self, request, context):
-        """Confirms receipt of a verifiable message, which unlocks it.
+        """Confirms receipt of a verifiable message, which unlocks and opens it: its
+        content is in the answer. Confirming again returns it again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -41,7 +41,9 @@ class InboxServiceStub:
     receipt has been confirmed.
     """
     ConfirmReceipt: _grpc.UnaryUnaryMultiCallable[_inbox_pb2.ConfirmReceiptRequest, _inbox_pb2.InboxMessage]
-    """Confirms receipt of a verifiable message, which unlocks it."""
+    """Confirms receipt of a verifiable message, which unlocks and opens it: its
+    content is in the answer. Confirming again returns it again.
+    """
     WriteToUnit: _grpc.UnaryUnaryMultiCallable[_inbox_pb2.WriteToUnitRequest, _inbox_pb2.InboxMessage]
     """Replies to a message, or writes a new one to a unit that accepts them."""
     DeleteInboxMessage: _grpc.UnaryUnaryMultiCallable[_inbox_pb2.DeleteInboxMessageRequest, _inbox_pb2.InboxMessage]
@@ -62,7 +64,9 @@ class InboxServiceAsyncStub(InboxServiceStub):
     receipt has been confirmed.
     """
     ConfirmReceipt: _aio.UnaryUnaryMultiCallable[_inbox_pb2.ConfirmReceiptRequest, _inbox_pb2.InboxMessage]  # type: ignore[assignment]
-    """Confirms receipt of a verifiable message, which unlocks it."""
+    """Confirms receipt of a verifiable message, which unlocks and opens it: its
+    content is in the answer. Confirming again returns it again.
+    """
     WriteToUnit: _aio.UnaryUnaryMultiCallable[_inbox_pb2.WriteToUnitRequest, _inbox_pb2.InboxMessage]  # type: ignore[assignment]
     """Replies to a message, or writes a new one to a unit that accepts them."""
     DeleteInboxMessage: _aio.UnaryUnaryMultiCallable[_inbox_pb2.DeleteInboxMessageRequest, _inbox_pb2.InboxMessage]  # type: ignore[assignment]
@@ -98,7 +102,9 @@ class InboxServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _inbox_pb2.ConfirmReceiptRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_inbox_pb2.InboxMessage, _abc.Awaitable[_inbox_pb2.InboxMessage]]:
-        """Confirms receipt of a verifiable message, which unlocks it."""
+        """Confirms receipt of a verifiable message, which unlocks and opens it: its
+        content is in the answer. Confirming again returns it again.
+        """
 
     @_abc_1.abstractmethod
     def WriteToUnit(

@@ -274,7 +274,9 @@ class Message(_message.Message):
 
     @_builtins.property
     def publish_time(self) -> _timestamp_pb2.Timestamp:
-        """When it is released. Not set: at once."""
+        """When it is released; a year ahead at most. Not set, or past: at once. A
+        mailbox that has closed by then is found out at the release.
+        """
 
     @_builtins.property
     def due_time(self) -> _timestamp_pb2.Timestamp:
@@ -1104,7 +1106,7 @@ class LegalEffect(_message.Message):
         STATE_LAPSED: LegalEffect._State.ValueType  # 3
         """Not served electronically; it has to go another way."""
         STATE_NONE: LegalEffect._State.ValueType  # 4
-        """Has none: for information."""
+        """Has none: for information, or withdrawn before it was served."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """Whether it has been served."""
@@ -1118,7 +1120,7 @@ class LegalEffect(_message.Message):
     STATE_LAPSED: LegalEffect.State.ValueType  # 3
     """Not served electronically; it has to go another way."""
     STATE_NONE: LegalEffect.State.ValueType  # 4
-    """Has none: for information."""
+    """Has none: for information, or withdrawn before it was served."""
 
     class _Basis:
         ValueType = _typing.NewType("ValueType", _builtins.int)

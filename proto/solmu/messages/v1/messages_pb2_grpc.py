@@ -105,9 +105,11 @@ class MessageServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WithdrawMessage(self, request, context):
-        """Withdraws a message. Before its release nothing of it remains to be seen;
-        after it the recipient sees that it was withdrawn, and what is still on
-        its way stops.
+        """Withdraws a message. Before its release nothing of it is ever seen; after
+        it the recipient sees that it was withdrawn. What has not been opened can no
+        longer be, and a letter that waits is not printed; what has been opened
+        stays readable, and a legal effect that has come stays. Withdrawing again
+        changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -49,9 +49,11 @@ class MessageServiceStub:
     ListMessages: _grpc.UnaryUnaryMultiCallable[_messages_pb2.ListMessagesRequest, _messages_pb2.ListMessagesResponse]
     """Lists the messages that a unit sent and received, latest first."""
     WithdrawMessage: _grpc.UnaryUnaryMultiCallable[_messages_pb2.WithdrawMessageRequest, _messages_pb2.Message]
-    """Withdraws a message. Before its release nothing of it remains to be seen;
-    after it the recipient sees that it was withdrawn, and what is still on
-    its way stops.
+    """Withdraws a message. Before its release nothing of it is ever seen; after
+    it the recipient sees that it was withdrawn. What has not been opened can no
+    longer be, and a letter that waits is not printed; what has been opened
+    stays readable, and a legal effect that has come stays. Withdrawing again
+    changes nothing.
     """
     SendOnPaper: _grpc.UnaryUnaryMultiCallable[_messages_pb2.SendOnPaperRequest, _messages_pb2.Message]
     """Has the paper part of a message sent now, where its policy leaves that to
@@ -79,9 +81,11 @@ class MessageServiceAsyncStub(MessageServiceStub):
     ListMessages: _aio.UnaryUnaryMultiCallable[_messages_pb2.ListMessagesRequest, _messages_pb2.ListMessagesResponse]  # type: ignore[assignment]
     """Lists the messages that a unit sent and received, latest first."""
     WithdrawMessage: _aio.UnaryUnaryMultiCallable[_messages_pb2.WithdrawMessageRequest, _messages_pb2.Message]  # type: ignore[assignment]
-    """Withdraws a message. Before its release nothing of it remains to be seen;
-    after it the recipient sees that it was withdrawn, and what is still on
-    its way stops.
+    """Withdraws a message. Before its release nothing of it is ever seen; after
+    it the recipient sees that it was withdrawn. What has not been opened can no
+    longer be, and a letter that waits is not printed; what has been opened
+    stays readable, and a legal effect that has come stays. Withdrawing again
+    changes nothing.
     """
     SendOnPaper: _aio.UnaryUnaryMultiCallable[_messages_pb2.SendOnPaperRequest, _messages_pb2.Message]  # type: ignore[assignment]
     """Has the paper part of a message sent now, where its policy leaves that to
@@ -136,9 +140,11 @@ class MessageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _messages_pb2.WithdrawMessageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_messages_pb2.Message, _abc.Awaitable[_messages_pb2.Message]]:
-        """Withdraws a message. Before its release nothing of it remains to be seen;
-        after it the recipient sees that it was withdrawn, and what is still on
-        its way stops.
+        """Withdraws a message. Before its release nothing of it is ever seen; after
+        it the recipient sees that it was withdrawn. What has not been opened can no
+        longer be, and a letter that waits is not printed; what has been opened
+        stays readable, and a legal effect that has come stays. Withdrawing again
+        changes nothing.
         """
 
     @_abc_1.abstractmethod
