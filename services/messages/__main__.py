@@ -22,6 +22,7 @@ from services.messages import clock, housekeeping
 from services.messages.blobs import Blobs
 from services.messages.clamd import Clamd, place
 from services.messages.feed import Feed
+from services.messages.posting import Posting
 from services.messages.scanning import Scanning
 from services.messages.servicers.attachments import Attachments
 from services.messages.servicers.feed import Feeds
@@ -50,6 +51,9 @@ class Settings(ServiceSettings):
     )
     clamd: Address | Path | None = setting(
         "SOLMU_CLAMD", place, default=None, doc="host:port of clamd, or unix: and its socket; attachments wait for it"
+    )
+    private_webhooks: bool = setting(
+        "SOLMU_PRIVATE_WEBHOOKS", config.flag, default=False, doc="yes: post webhooks to private addresses, for tests"
     )
     test_mode: bool = setting("SOLMU_TEST_MODE", config.flag, default=False, doc="yes: take test identity codes")
 
@@ -87,12 +91,24 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
     base.tasks.start(housekeeping.run(database=database, blobs=blobs))
     base.tasks.start(clock.run(database=database, outbox=outbox))
 
+    posting = Posting(
+        database=database, feed=feed, vault=vault, origin=settings.issuer, private=settings.private_webhooks
+    )
+    base.tasks.start(posting.run())
+
     scanning = None
     if settings.clamd is not None:
         clamd = Clamd(settings.clamd)
         scanning = Scanning(database=database, blobs=blobs, vault=vault, outbox=outbox, clamd=clamd)
         base.tasks.start(scanning.run())
 
+    feeds = Feeds(
+        database=database,
+        feed=feed,
+        revoked=base.revocations.revoked,
+        vault=vault,
+        private_webhooks=settings.private_webhooks,
+    )
     inbox = Inbox(database=database, outbox=outbox, vault=vault)
     contract = (
         (units_pb2, "UnitService", Units(database=database, parties=parties)),
@@ -104,7 +120,7 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
         ),
         (messages_pb2, "MessageService", Messages(database=database, outbox=outbox, parties=parties, vault=vault)),
         (inbox_pb2, "InboxService", inbox),
-        (feed_pb2, "FeedService", Feeds(database=database, feed=feed, revoked=base.revocations.revoked)),
+        (feed_pb2, "FeedService", feeds),
         (letters_pb2, "LetterService", None),
         (templates_pb2, "TemplateService", Templates(database=database)),
     )

@@ -137,6 +137,10 @@ class Feed:
         except nats.errors.Error:
             pass  # they look by themselves soon
 
+    def news(self) -> asyncio.Event:
+        """Is set when events have been put into a feed after now; waking may fail, so look by yourself too."""
+        return self._written
+
     def _wake(self) -> None:
         self._written.set()
         self._written = asyncio.Event()

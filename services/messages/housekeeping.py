@@ -6,7 +6,7 @@ import asyncio
 import logging
 from datetime import UTC, datetime, timedelta
 
-from services.messages import store
+from services.messages import store, webhook_store
 from services.messages.blobs import Blobs
 from services.messages.feed import KEPT_DAYS
 from services.runtime.database import PASSING, Database
@@ -37,3 +37,4 @@ async def once(*, database: Database, blobs: Blobs, now: datetime) -> None:
             await blobs.delete(attachment_id)
         logger.info("unused attachments deleted", extra={"count": len(expired)})
     await store.sweep_feeds(database, older_than=now - timedelta(days=KEPT_DAYS))
+    await webhook_store.sweep_dead_letters(database, older_than=now - timedelta(days=KEPT_DAYS))

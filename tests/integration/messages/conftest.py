@@ -130,7 +130,7 @@ async def service(
         ),
         messages=Messages(database=messages_database, outbox=outbox, parties=parties, vault=vault),
         inbox=inbox,
-        feeds=Feeds(database=messages_database, feed=feed, revoked=lambda _: False),
+        feeds=Feeds(database=messages_database, feed=feed, revoked=lambda _: False, vault=vault, private_webhooks=True),
         templates=Templates(database=messages_database),
     )
     for task in tasks:

@@ -132,6 +132,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """An attachment could not be scanned for malware. Metadata: `attachment`.
     FAILED_PRECONDITION, 400.
     """
+    ERROR_REASON_WEBHOOK_ADDRESS_REFUSED: _ErrorReason.ValueType  # 42
+    """The webhook's address is not a public https address. INVALID_ARGUMENT, 400."""
+    ERROR_REASON_WEBHOOK_LIMIT: _ErrorReason.ValueType  # 43
+    """The unit has as many webhooks as it may. FAILED_PRECONDITION, 400."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why the messages service refused. Travels in `google.rpc.ErrorInfo` without
@@ -249,4 +253,8 @@ ERROR_REASON_ATTACHMENT_SCAN_FAILED: ErrorReason.ValueType  # 41
 """An attachment could not be scanned for malware. Metadata: `attachment`.
 FAILED_PRECONDITION, 400.
 """
+ERROR_REASON_WEBHOOK_ADDRESS_REFUSED: ErrorReason.ValueType  # 42
+"""The webhook's address is not a public https address. INVALID_ARGUMENT, 400."""
+ERROR_REASON_WEBHOOK_LIMIT: ErrorReason.ValueType  # 43
+"""The unit has as many webhooks as it may. FAILED_PRECONDITION, 400."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

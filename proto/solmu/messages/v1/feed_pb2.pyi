@@ -200,7 +200,9 @@ class Webhook(_message.Message):
         STATE_ACTIVE: Webhook._State.ValueType  # 1
         """They are."""
         STATE_SUSPENDED: Webhook._State.ValueType  # 2
-        """Not at the moment: the address has failed too often."""
+        """Not at the moment: the address has failed too often, or said 410 Gone.
+        Goes on when dead letters are replayed.
+        """
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """Whether events are posted."""
@@ -210,7 +212,9 @@ class Webhook(_message.Message):
     STATE_ACTIVE: Webhook.State.ValueType  # 1
     """They are."""
     STATE_SUSPENDED: Webhook.State.ValueType  # 2
-    """Not at the moment: the address has failed too often."""
+    """Not at the moment: the address has failed too often, or said 410 Gone.
+    Goes on when dead letters are replayed.
+    """
 
     NAME_FIELD_NUMBER: _builtins.int
     URI_FIELD_NUMBER: _builtins.int
@@ -218,6 +222,7 @@ class Webhook(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     CURSOR_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    SIGNING_SECRET_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`units/{unit}/webhooks/{webhook}`."""
     uri: _builtins.str
@@ -226,6 +231,10 @@ class Webhook(_message.Message):
     """Whether events are posted. Output only."""
     cursor: _builtins.str
     """Up to which event all have been posted. Output only."""
+    signing_secret: _builtins.str
+    """What posts are signed with, as Standard Webhooks 1.0.0 writes it
+    ("whsec_..."). Output only, and in the answer to CreateWebhook alone.
+    """
     @_builtins.property
     def types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only these types; empty: all."""
@@ -243,10 +252,11 @@ class Webhook(_message.Message):
         state: Global___Webhook.State.ValueType = ...,
         cursor: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        signing_secret: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "cursor", b"cursor", "name", b"name", "state", b"state", "types", b"types", "uri", b"uri"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "cursor", b"cursor", "name", b"name", "signing_secret", b"signing_secret", "state", b"state", "types", b"types", "uri", b"uri"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

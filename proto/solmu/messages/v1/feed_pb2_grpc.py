@@ -110,7 +110,13 @@ class FeedServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreateWebhook(self, request, context):
-        """Registers an address to which events are posted as CloudEvents, signed.
+        """Registers an address to which events are posted as CloudEvents 1.0 (JSON,
+        structured), signed as Standard Webhooks 1.0.0 has it.
+
+        Events are posted one at a time, in the feed's order, from the next one on.
+        One that is not answered with 2xx is tried again for some 16 hours, while
+        the others wait; then it becomes a dead letter. After a crash of the node
+        an event may be posted again: it is known by its id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -145,7 +151,7 @@ class FeedServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReplayDeadLetters(self, request, context):
-        """Posts dead letters again.
+        """Posts dead letters again, each once, before the events that wait.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

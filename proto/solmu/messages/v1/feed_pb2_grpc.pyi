@@ -48,7 +48,14 @@ class FeedServiceStub:
     TOKEN_EXPIRED; go on from the last cursor with a new token.
     """
     CreateWebhook: _grpc.UnaryUnaryMultiCallable[_feed_pb2.CreateWebhookRequest, _feed_pb2.Webhook]
-    """Registers an address to which events are posted as CloudEvents, signed."""
+    """Registers an address to which events are posted as CloudEvents 1.0 (JSON,
+    structured), signed as Standard Webhooks 1.0.0 has it.
+
+    Events are posted one at a time, in the feed's order, from the next one on.
+    One that is not answered with 2xx is tried again for some 16 hours, while
+    the others wait; then it becomes a dead letter. After a crash of the node
+    an event may be posted again: it is known by its id.
+    """
     GetWebhook: _grpc.UnaryUnaryMultiCallable[_feed_pb2.GetWebhookRequest, _feed_pb2.Webhook]
     """Returns a webhook."""
     ListWebhooks: _grpc.UnaryUnaryMultiCallable[_feed_pb2.ListWebhooksRequest, _feed_pb2.ListWebhooksResponse]
@@ -58,7 +65,7 @@ class FeedServiceStub:
     ListDeadLetters: _grpc.UnaryUnaryMultiCallable[_feed_pb2.ListDeadLettersRequest, _feed_pb2.ListDeadLettersResponse]
     """Lists the events that could not be posted in spite of all retries."""
     ReplayDeadLetters: _grpc.UnaryUnaryMultiCallable[_feed_pb2.ReplayDeadLettersRequest, _feed_pb2.ReplayDeadLettersResponse]
-    """Posts dead letters again."""
+    """Posts dead letters again, each once, before the events that wait."""
 
 @_typing.type_check_only
 class FeedServiceAsyncStub(FeedServiceStub):
@@ -80,7 +87,14 @@ class FeedServiceAsyncStub(FeedServiceStub):
     TOKEN_EXPIRED; go on from the last cursor with a new token.
     """
     CreateWebhook: _aio.UnaryUnaryMultiCallable[_feed_pb2.CreateWebhookRequest, _feed_pb2.Webhook]  # type: ignore[assignment]
-    """Registers an address to which events are posted as CloudEvents, signed."""
+    """Registers an address to which events are posted as CloudEvents 1.0 (JSON,
+    structured), signed as Standard Webhooks 1.0.0 has it.
+
+    Events are posted one at a time, in the feed's order, from the next one on.
+    One that is not answered with 2xx is tried again for some 16 hours, while
+    the others wait; then it becomes a dead letter. After a crash of the node
+    an event may be posted again: it is known by its id.
+    """
     GetWebhook: _aio.UnaryUnaryMultiCallable[_feed_pb2.GetWebhookRequest, _feed_pb2.Webhook]  # type: ignore[assignment]
     """Returns a webhook."""
     ListWebhooks: _aio.UnaryUnaryMultiCallable[_feed_pb2.ListWebhooksRequest, _feed_pb2.ListWebhooksResponse]  # type: ignore[assignment]
@@ -90,7 +104,7 @@ class FeedServiceAsyncStub(FeedServiceStub):
     ListDeadLetters: _aio.UnaryUnaryMultiCallable[_feed_pb2.ListDeadLettersRequest, _feed_pb2.ListDeadLettersResponse]  # type: ignore[assignment]
     """Lists the events that could not be posted in spite of all retries."""
     ReplayDeadLetters: _aio.UnaryUnaryMultiCallable[_feed_pb2.ReplayDeadLettersRequest, _feed_pb2.ReplayDeadLettersResponse]  # type: ignore[assignment]
-    """Posts dead letters again."""
+    """Posts dead letters again, each once, before the events that wait."""
 
 class FeedServiceServicer(metaclass=_abc_1.ABCMeta):
     """The feed of a unit, as pages, as a stream and as webhooks.
@@ -127,7 +141,14 @@ class FeedServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _feed_pb2.CreateWebhookRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_feed_pb2.Webhook, _abc.Awaitable[_feed_pb2.Webhook]]:
-        """Registers an address to which events are posted as CloudEvents, signed."""
+        """Registers an address to which events are posted as CloudEvents 1.0 (JSON,
+        structured), signed as Standard Webhooks 1.0.0 has it.
+
+        Events are posted one at a time, in the feed's order, from the next one on.
+        One that is not answered with 2xx is tried again for some 16 hours, while
+        the others wait; then it becomes a dead letter. After a crash of the node
+        an event may be posted again: it is known by its id.
+        """
 
     @_abc_1.abstractmethod
     def GetWebhook(
@@ -167,6 +188,6 @@ class FeedServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _feed_pb2.ReplayDeadLettersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_feed_pb2.ReplayDeadLettersResponse, _abc.Awaitable[_feed_pb2.ReplayDeadLettersResponse]]:
-        """Posts dead letters again."""
+        """Posts dead letters again, each once, before the events that wait."""
 
 def add_FeedServiceServicer_to_server(servicer: FeedServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
