@@ -21,6 +21,7 @@ from nats.aio.client import Client
 from solmu.authorisations.v1 import tokens_pb2, tokens_pb2_grpc
 
 from services.runtime import consumer, jetstream, tls
+from services.runtime.allowances import Allowances
 from services.runtime.chain import Chain
 from services.runtime.client import Peer
 from services.runtime.config import Address, ServiceSettings
@@ -99,7 +100,13 @@ async def lay(
     tasks.start(_follow_certificate(settings.tls, database))
     verifier = TokenVerifier(issuer=settings.issuer, fetch=fetch_keys(telemetry))
     authenticator = Authenticator(verifier=verifier, revoked=revocations.revoked)
-    chain = Chain(service=service, node=settings.node, authenticator=authenticator, telemetry=telemetry)
+    chain = Chain(
+        service=service,
+        node=settings.node,
+        authenticator=authenticator,
+        telemetry=telemetry,
+        allowances=Allowances(rate=settings.client_rate, burst=settings.client_burst),
+    )
     server = Server(chain=chain, files=settings.tls, listen=settings.listen, ready=database.ready)
     return Foundation(telemetry, database, client, outbox, revocations, server, tasks)
 
