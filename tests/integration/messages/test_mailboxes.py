@@ -13,7 +13,7 @@ from solmu.types.v1.types_pb2 import NationalIdentifier
 from services.messages.mailboxes import MAX_OPT_OUT
 from services.runtime.errors import Aborted, FailedPrecondition, InvalidArgument, NotFound
 from tests.integration.messages.conftest import Service, person
-from tests.integration.messages.test_attachments import reserve, upload
+from tests.integration.messages.test_attachments import CONTENT, download, reserve, upload
 from tests.integration.messages.test_sending import request
 
 Mailbox = mailboxes_pb2.Mailbox
@@ -214,8 +214,8 @@ async def test_erasing_takes_the_attachments_that_nobody_else_has(service: Servi
             erased = sent
     await service.mailboxes.EraseMailbox(mailboxes_pb2.EraseMailboxRequest(name=mailbox, justification="asked for"))
 
-    assert service.blobs.size(uuid.UUID(own.name.split("/")[1])) == 0
-    assert service.blobs.size(uuid.UUID(shared.name.split("/")[1])) > 0
+    assert not service.blobs._path(uuid.UUID(own.name.split("/")[1])).exists()
+    assert await download(service, shared.name) == CONTENT
     with pytest.raises(NotFound):
         await service.attachments.GetAttachment(attachments_pb2.GetAttachmentRequest(name=own.name))
     seen = await service.messages.GetMessage(messages_pb2.GetMessageRequest(name=erased.name))
