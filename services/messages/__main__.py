@@ -21,6 +21,7 @@ from solmu.messages.v1 import (
 from services.messages import clock, housekeeping
 from services.messages.blobs import Blobs
 from services.messages.clamd import Clamd, place
+from services.messages.exporting import Exporting
 from services.messages.feed import Feed
 from services.messages.posting import Posting
 from services.messages.scanning import Scanning
@@ -95,6 +96,8 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
         database=database, feed=feed, vault=vault, origin=settings.issuer, private=settings.private_webhooks
     )
     base.tasks.start(posting.run())
+
+    base.tasks.start(Exporting(database=database, blobs=blobs, vault=vault).run())
 
     scanning = None
     if settings.clamd is not None:

@@ -10,12 +10,12 @@ from uuid import UUID
 from solmu.messages.v1 import mailboxes_pb2
 from solmu.types.v1 import types_pb2
 
-from services.messages import mailbox_store, mailboxes, store
+from services.messages import export_store, mailbox_store, mailboxes, store
 from services.messages.blobs import Blobs
 from services.messages.servicers import names
 from services.runtime import identity, pages
 from services.runtime.database import Connection, Database, Row
-from services.runtime.errors import Aborted, FailedPrecondition, InvalidArgument, not_found
+from services.runtime.errors import Aborted, FailedPrecondition, InvalidArgument, Unimplemented, not_found
 from services.runtime.ids import new_id
 from services.runtime.parties import PartyNames
 from services.runtime.sealing import Vault
@@ -131,6 +131,29 @@ class Mailboxes:
             ]
         )
 
+    async def ExportMailbox(self, request: mailboxes_pb2.ExportMailboxRequest) -> mailboxes_pb2.MailboxExport:
+        """Has an archive made of all that is in a mailbox, for its owner."""
+        if request.format == mailboxes_pb2.ExportMailboxRequest.FORMAT_SIARD:
+            raise Unimplemented("FEATURE_NOT_AVAILABLE", "this release does not make SIARD archives", field="format")
+        mailbox_id, now = names.uid(request.name, 1), names.now()
+        async with self._database.transaction() as transaction:
+            await self._lock_own(transaction, mailbox_id)
+            row = await export_store.insert(
+                transaction, export_id=new_id(), mailbox_id=mailbox_id, attachment_id=new_id(), now=now
+            )
+            assert row is not None
+            await self._record(transaction, mailbox_id, "ExportMailbox", now=now)
+        return _export(row)
+
+    async def GetMailboxExport(self, request: mailboxes_pb2.GetMailboxExportRequest) -> mailboxes_pb2.MailboxExport:
+        """An archive, for the mailbox's owner."""
+        mailbox_id = names.uid(request.name, 1)
+        await names.own_mailbox(self._database, mailbox_id)
+        row = await export_store.export(self._database, mailbox_id, names.uid(request.name, 3))
+        if row is None:
+            raise not_found(request.name)
+        return _export(row)
+
     async def EraseMailbox(self, request: mailboxes_pb2.EraseMailboxRequest) -> Mailbox:
         """Destroys the key of a mailbox, and the attachments that nobody else has. Erased once, it stays so."""
         mailbox_id = names.uid(request.name, 1)
@@ -220,6 +243,17 @@ def mailbox(row: Row, *, unread: int) -> Mailbox:
         create_time=names.timestamp(row["create_time"]),
         unread_count=unread,
         etag=str(row["version"]),
+    )
+
+
+def _export(row: Row) -> mailboxes_pb2.MailboxExport:
+    ready = row["state"] == mailboxes_pb2.MailboxExport.STATE_READY
+    return mailboxes_pb2.MailboxExport(
+        name=f"mailboxes/{row['mailbox_id']}/exports/{row['export_id']}",
+        state=row["state"],
+        attachment=f"attachments/{row['attachment_id']}" if ready else "",
+        create_time=names.timestamp(row["create_time"]),
+        expire_time=names.timestamp(row["expire_time"]),
     )
 
 
