@@ -4,6 +4,7 @@
     solmu clients ...                           information systems and their certificates
     solmu messages ...                          send, list, show
     solmu events follow                         what happens to a unit's messages
+    solmu connect                               a way to the edge without a certificate of one's own
     solmu call GET /v1/units                    any REST call, with certificate and token
     solmu token                                 an access token
     solmu completion bash                       completion for a shell
@@ -24,7 +25,7 @@ import sys
 from collections.abc import Sequence
 
 from gateway.client.client import Client
-from gateway.client.command import clients, completion, messages, node, rest
+from gateway.client.command import clients, completion, connect, messages, node, rest
 from gateway.client.command.output import Output, UsageError
 from gateway.client.profile import Profile, ProfileError
 from services.runtime.errors import Fault, Unavailable
@@ -76,7 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--profile", default=default, metavar="FOLDER", help=f"the profile to use (default: {default})")
     parser.add_argument("--json", action="store_true", help="print JSON, one object a line")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for group in (node, clients, messages, rest):
+    for group in (node, clients, messages, connect, rest):
         group.add(commands)
     completion.add(commands, parser)
     return parser
