@@ -19,6 +19,7 @@ from playwright.async_api import Error, Page, async_playwright, expect
 from deploy.local.node import Node
 from gateway import openapi
 from gateway.client import Profile
+from gateway.client.connector import Connector
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
@@ -127,3 +128,18 @@ async def test_a_browser_without_a_certificate_sees_nothing(node: Node, monkeypa
     async with _browser(node, monkeypatch, certificate=False) as page:
         with pytest.raises(Error, match="ERR_"):
             await page.goto(f"{node.edge}/docs")
+
+
+@pytest.mark.filterwarnings("default::UserWarning")
+async def test_a_browser_without_a_certificate_reads_and_tries_through_the_connector(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+):
+    async with (
+        _browser(node, monkeypatch, certificate=False) as page,
+        Connector(_profile(node)) as connector,
+    ):
+        await page.goto(f"{connector.address}/docs#messages.GetUnit")
+        await page.get_by_label("Client id").fill("permits")
+        await page.get_by_label("unit").fill("permits")
+        await page.get_by_role("button", name="Send").click()
+        await expect(page.locator("#answer")).to_contain_text('"name": "units/permits"')
