@@ -117,7 +117,7 @@ images: $(VENV)/.dev ## Build the image of the services and its parts list (need
 
 .PHONY: test-containers
 test-containers: $(VENV)/.dev ## Run tests of single services on engines in containers, and a whole node in compose
-	$(BIN)/python -m pytest -q tests/integration/messages tests/integration/runtime tests/integration/authorisations
+	$(BIN)/python -m pytest -q tests/integration/messages tests/integration/runtime
 	$(BIN)/python -m pytest -q -m long tests/journeys/test_compose.py
 
 .PHONY: locks
