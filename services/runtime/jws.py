@@ -24,6 +24,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import jwt
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicNumbers
 
 ES256 = "ES256"
 PS256 = "PS256"
@@ -32,6 +33,9 @@ RS256 = "RS256"
 
 MIN_RSA_BITS = 2048
 """RFC 7518, section 3.3."""
+
+MIN_RSA_EXPONENT = 65537
+"""FIPS 186-5, section 5.1; with 1 everybody can sign."""
 
 LAST_INSTANT = 2**36
 """Seconds since 1970, some two thousand years on: times in claims from there on overflow the calendar."""
@@ -43,6 +47,12 @@ _ALGORITHMS: Mapping[tuple[object, object], tuple[str, ...]] = {
     ("RSA", None): (RS256, PS256),
 }
 """What a key of each kind can do; the first where the key does not say (`alg` is optional in a JWK)."""
+
+_ROCA = {
+    prime: frozenset(pow(65537, exponent, prime) for exponent in range(prime))
+    for prime in (11, 13, 17, 19, 37, 53, 61, 71, 73, 79, 97, 103, 107, 109, 127, 151, 157)
+}
+"""A weak modulus is a power of 65537 by each of these primes; one in some hundred million others is too."""
 
 _PRIVATE = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 _JWS = jwt.PyJWS(algorithms=[ES256, PS256, EDDSA, RS256])
@@ -128,16 +138,25 @@ def key(jwk: object, algorithms: Collection[str]) -> tuple[str, jwt.PyJWK]:
         read = jwt.PyJWK(jwk, algorithm)
     except (jwt.PyJWTError, ValueError, TypeError, KeyError):
         raise JwkError("it is malformed") from None
-    if kind[0] == "RSA" and read.key.key_size < MIN_RSA_BITS:
-        raise JwkError(f"it has fewer than {MIN_RSA_BITS} bits")
+    if kind[0] == "RSA":
+        _check_rsa(read.key.public_numbers())
     return jwk["kid"], read
+
+
+def _check_rsa(numbers: RSAPublicNumbers) -> None:
+    if numbers.n.bit_length() < MIN_RSA_BITS:
+        raise JwkError(f"it has fewer than {MIN_RSA_BITS} bits")
+    if numbers.e < MIN_RSA_EXPONENT:
+        raise JwkError("its public exponent is too small")
+    if all(numbers.n % prime in powers for prime, powers in _ROCA.items()):
+        raise JwkError("it was made by a generator whose keys can be factored (CVE-2017-15361)")
 
 
 def keys_of(jwks: str | bytes, algorithms: Collection[str]) -> dict[str, jwt.PyJWK]:
     """The keys of a JSON Web Key Set that may verify by these algorithms.
 
-    The others are left out (RFC 7517, section 5). Raises ValueError
-    where it is no key set.
+    The others are left out (RFC 7517, section 5). Raises ValueError where it is
+    no key set, or two of its keys have one id.
     """
     listed = strict_object(jwks).get("keys")
     if not isinstance(listed, list):
@@ -148,6 +167,8 @@ def keys_of(jwks: str | bytes, algorithms: Collection[str]) -> dict[str, jwt.PyJ
             key_id, read = key(each, algorithms)
         except JwkError:
             continue
+        if key_id in found:
+            raise ValueError("two keys have one kid")
         found[key_id] = read
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import jwt
@@ -74,6 +75,18 @@ def test_a_key_of_one_algorithm_is_none_of_another(kid: str, algorithm: str) -> 
         jws.payload(jwt.encode({}, RSA, algorithm, headers={"kid": kid}), SET)
 
 
+def number(value: int) -> str:
+    return part(value.to_bytes((value.bit_length() + 7) // 8))
+
+
+def weak_modulus() -> int:
+    """A number of 2048 bits of the form that the generator of CVE-2017-15361 gave its keys."""
+    product = math.prod(jws._ROCA)
+    value = pow(65537, 12_345, product)
+    value += product * ((1 << 2047) // product + 1)
+    return value if value % 2 else value + product
+
+
 SMALL = rsa.generate_private_key(65537, 1024)  # noqa: S505 - to be refused
 P384 = ec.generate_private_key(ec.SECP384R1())
 
@@ -106,6 +119,9 @@ P384 = ec.generate_private_key(ec.SECP384R1())
         KEYS["ec"] | {"d": "AA"},
         KEYS["rs"] | {"p": "AA"},
         {name: value for name, value in KEYS["rs"].items() if name != "e"},
+        KEYS["rs"] | {"e": number(1)},
+        KEYS["rs"] | {"e": number(3)},
+        KEYS["rs"] | {"n": number(weak_modulus())},
         jwk(SMALL, "small", "RS256"),
         jwk(P384, "p384", "ES384"),
         {"kty": "oct", "k": "AAAA", "kid": "secret", "alg": "HS256"},
@@ -127,6 +143,11 @@ def test_a_key_is_taken_for_the_algorithms_asked_for_only() -> None:
 def test_a_key_that_names_no_algorithm_has_the_usual_one_of_its_kind() -> None:
     bare = {name: value for name, value in KEYS["ps"].items() if name != "alg"}
     assert jws.key(bare, ALL)[1].algorithm_name == "RS256"
+
+
+def test_two_keys_of_one_id_make_no_key_set() -> None:
+    with pytest.raises(ValueError, match="kid"):
+        jws.keys_of(json.dumps({"keys": [KEYS["ec"], KEYS["ed"] | {"kid": "ec"}]}), ALL)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"keys": {}}', '{"keys": [], "keys": []}', "null"])
