@@ -10,9 +10,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import jwt
 from solmu.authorisations.v1 import tokens_pb2
 from solmu.authorisations.v1.tokens_pb2_grpc import TokenServiceStub
 
+from services.authorisations.exchange import ID_TOKEN, TOKEN_EXCHANGE
 from services.runtime import mesh
 from services.runtime.client import Peer
 from services.runtime.config import Address
@@ -20,6 +22,8 @@ from services.runtime.database import Database
 from services.runtime.telemetry import Telemetry
 from tests.engines import Engines
 from tests.integration.authorisations.service import new_id
+from tests.integration.authorisations.test_exchanging import id_token
+from tests.unit.authorisations import test_identity_providers as provider
 from tests.unit.authorisations.builders import CERTIFICATE, ISSUER, OWNER
 
 
@@ -87,6 +91,41 @@ async def test_a_declared_client_gets_a_token_from_the_process(
         process.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(process.wait(), 15) == os.EX_OK
     assert await authorisations_database.fetchval("select true from client where client_id = $1", client_id)
+
+
+async def test_a_log_in_at_a_trusted_provider_counts_in_the_process(
+    engines: Engines, authorisations_database: Database, tmp_path: Path
+) -> None:
+    client_id = new_id()
+    providers = provider.file(tmp_path, provider.entry(clients={"portal-there": client_id}))
+    trusting = {"SOLMU_IDENTITY_PROVIDERS": str(providers), "SOLMU_TEST_MODE": "yes"}
+    async with started(environment(engines, declare(tmp_path / "clients.json", client_id)) | trusting) as process:
+        address = Address("127.0.0.1", await port_of(process))
+        identity = engines.identity(mesh.GATEWAY)
+        gateway = Peer(name="authorisations", address=address, files=identity, telemetry=Telemetry())
+        certificate = tokens_pb2.ClientCertificate(sha256=CERTIFICATE, uri_sans=[f"spiffe://solmu/client/{client_id}"])
+        request = tokens_pb2.IssueTokenRequest(
+            grant_type=TOKEN_EXCHANGE,
+            client_id=client_id,
+            subject_token=id_token(),
+            subject_token_type=ID_TOKEN,
+            certificate=certificate,
+        )
+        response = await gateway.stub(TokenServiceStub).IssueToken(request, timeout=10)
+        await gateway.close()
+    claims = jwt.decode(response.access_token, options={"verify_signature": False})
+    assert claims["sub"].startswith("persons/")
+
+
+async def test_a_fault_in_the_identity_providers_ends_the_start_and_says_where(
+    engines: Engines, tmp_path: Path
+) -> None:
+    providers = provider.file(tmp_path, provider.entry(algorithms=["none"]))
+    values = environment(engines, declare(tmp_path / "clients.json", new_id()))
+    async with started(values | {"SOLMU_IDENTITY_PROVIDERS": str(providers)}) as process:
+        _, logged = await asyncio.wait_for(process.communicate(), 30)
+    assert process.returncode == os.EX_CONFIG
+    assert b"identity_providers[0]" in logged
 
 
 async def test_a_fault_in_the_declared_clients_ends_the_start_and_says_where(engines: Engines, tmp_path: Path) -> None:
