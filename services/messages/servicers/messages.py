@@ -77,8 +77,9 @@ class Messages:
 
     async def GetMessage(self, request: messages_pb2.GetMessageRequest) -> Message:
         """A message, for the unit that sent or received it; who looks at what a resident wrote is on record."""
-        unit_id, message_id = names.part(request.name, 1), names.uid(request.name, 3)
+        unit_id = names.part(request.name, 1)
         await names.own_unit(self._database, unit_id)
+        message_id = names.uid(request.name, 3)
         await store.record_reading(
             self._database,
             access_id=new_id(),
@@ -117,8 +118,9 @@ class Messages:
 
     async def WithdrawMessage(self, request: messages_pb2.WithdrawMessageRequest) -> Message:
         """Withdraws a message of the unit; withdrawing again changes nothing."""
-        unit_id, message_id, now = names.part(request.name, 1), names.uid(request.name, 3), names.now()
+        unit_id, now = names.part(request.name, 1), names.now()
         await names.own_unit(self._database, unit_id)
+        message_id = names.uid(request.name, 3)
         async with self._database.transaction() as transaction:
             row = await store.hold(transaction, message_id)
             if row is None or row["unit_id"] != unit_id or row["direction"] != Message.DIRECTION_OUTBOUND:
