@@ -63,8 +63,10 @@ class Caller:
                 return Refusal(fault.code, fault.reason)
         raise AssertionError("it was not refused")
 
-    async def rest(self, verb: str, path: str, body: Any = None, *, raw: bytes | None = None) -> tuple[int, Any]:
-        """Status and document of a REST call."""
+    async def rest(
+        self, verb: str, path: str, body: Any = None, *, raw: bytes | None = None, stream: bool = False
+    ) -> tuple[int, Any]:
+        """Status and document of a REST call; of a `stream` its first object."""
         context = ssl.create_default_context(cafile=str(self.files.authorities))
         context.load_cert_chain(str(self.files.certificate), str(self.files.key))
         headers = dict(self.metadata()) | {"content-type": "application/json"}
@@ -73,7 +75,8 @@ class Caller:
             aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as session,
             session.request(verb, self.edge + path, data=data, headers=headers) as answer,
         ):
-            text = await answer.text()
+            endless = stream and answer.status == 200
+            text = (await answer.content.readline()).decode() if endless else await answer.text()
             return answer.status, json.loads(text) if text else None
 
 

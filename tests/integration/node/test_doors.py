@@ -55,7 +55,7 @@ async def test_a_method_is_reached_by_grpc_and_rest(node: Node, route: Route):
         )
         path = re.sub(r"\{[^}]*\}", "x", path)
         raw = (b"[{}]" if method.client_streaming else b"{}") if binding.body else None
-        http, document = await knocking.rest(binding.verb, path, raw=raw)
+        http, document = await knocking.rest(binding.verb, path, raw=raw, stream=method.server_streaming)
         assert http == 200 or document["reason"] in ANSWERS, (http, document)
 
 
