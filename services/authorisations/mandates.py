@@ -279,7 +279,8 @@ def withdrawn(mandate: Mandate, *, actor: Actor, etag: str, now: datetime) -> St
 def revoked(mandate: Mandate, *, actor: Actor, entitled: frozenset[str], etag: str, now: datetime) -> Step:
     """The mandate, ended from the principal's side by any one of `entitled` or the principal.
 
-    Who only acts for the principal, by a mandate in some theme, is neither. Ending it twice changes nothing. Raises as `confirmed`.
+    Who only acts for the principal, by a mandate in some theme, is neither.
+    Ending it twice changes nothing. Raises as `confirmed`.
     """
     if actor.person != mandate.principal and actor.person not in entitled:
         raise _wrong_side("only the principal's side revokes a mandate")
