@@ -8,7 +8,7 @@ import platform
 import tempfile
 from pathlib import Path
 
-from tests.bench import look_up, sending, start
+from tests.bench import checks, look_up, sending, start
 
 
 async def main() -> None:
@@ -18,6 +18,7 @@ async def main() -> None:
         state = Path(folder) / "state"
         await start.measure(state)
         await sending.measure(state)
+        await checks.measure(state)
         await look_up.measure(state)
 
 
