@@ -38,7 +38,11 @@ DRAIN_NOTICE = 0.2
 HEALTH_INTERVAL = 1.0
 """Seconds between two looks at what the service stands on."""
 
+MAX_HEADER_BYTES = 64 << 10
+"""Of one call: what the edge lets through (32 KiB) and what it adds. gRPC would refuse some of 8 KiB, at random."""
+
 OPTIONS = [
+    ("grpc.max_metadata_size", MAX_HEADER_BYTES),
     ("grpc.so_reuseport", 1),  # several processes of one service may share the port
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
