@@ -120,6 +120,10 @@ test-containers: $(VENV)/.dev ## Run tests of single services on engines in cont
 	$(BIN)/python -m pytest -q tests/integration/messages tests/integration/runtime
 	$(BIN)/python -m pytest -q -m long tests/journeys/test_compose.py
 
+.PHONY: attack
+attack: $(VENV)/.dev ## Attack a node's edge, and say what was tried and what was observed
+	@$(BIN)/python -m pytest -q tests/attack -m 'long or not long' -s
+
 .PHONY: locks
 locks: ## Resolve the dependencies anew into requirements*.lock (needs uv)
 	uv pip compile pyproject.toml --extra node --group build --universal --python-version 3.11 --generate-hashes \

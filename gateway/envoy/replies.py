@@ -157,7 +157,8 @@ REFUSALS = (
         code="INTERNAL",
         status=400,
         text="the request line or headers are malformed",
-        when="response.code == 400",
+        # 426 is for HTTP before 1.1, 403 for an upgrade that nobody offered.
+        when="response.code in [400, 403, 426]",
     ),
     Refusal(
         reason="RATE_LIMITED",

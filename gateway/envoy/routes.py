@@ -89,7 +89,12 @@ def _endpoint(endpoint: Endpoint) -> Json:
     return {
         "name": f"adapter {endpoint.path}",
         "match": {"path": endpoint.path},
-        "route": {"cluster": ADAPTERS, "timeout": xds.seconds(ADAPTER_SECONDS), "retry_policy": _RETRY},
+        "route": {
+            "cluster": ADAPTERS,
+            # From the first byte on; `timeout` would begin with the last one of the body, which need never come.
+            "max_stream_duration": {"max_stream_duration": xds.seconds(ADAPTER_SECONDS)},
+            "retry_policy": _RETRY,
+        },
         "typed_per_filter_config": {
             filters.BODY_LIMIT: filters.body_limit(endpoint.max_request_bytes),
             filters.AUTHENTICATION: filters.switched(on=False),
