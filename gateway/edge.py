@@ -55,9 +55,11 @@ def _now() -> datetime:
 
 @dataclass(frozen=True)
 class Source:
-    """A secret of Envoy's that is made of files of the node."""
+    """A file of Envoy's that is made of files of the node."""
 
     name: str
+    file: str
+    """Its name in the folder that Envoy reads."""
     paths: tuple[Path, ...]
     make: Callable[[list[str], datetime], tuple[Json, datetime]]
     """Checks the texts of the files; returns Envoy's file and until when it is good. Raises MaterialError."""
@@ -72,23 +74,35 @@ def sources(settings: GatewaySettings) -> tuple[Source, ...]:
             until = material.check_certificate(chain, key, now=now)
             return secrets.certificate(name, chain=chain, key=key), until
 
-        return Source(name, paths, make)
+        return Source(name, xds.secret_file(name), paths, make)
 
     def client_authorities(texts: list[str], now: datetime) -> tuple[Json, datetime]:
         trusted, crl = texts
         until = material.check_revocations(trusted, crl, now=now)
         return secrets.authorities(secrets.CLIENT_AUTHORITIES, trusted=trusted, crl=crl), until
 
+    def revoked_certificates(texts: list[str], now: datetime) -> tuple[Json, datetime]:
+        trusted, crl = texts
+        until = material.check_revocations(trusted, crl, now=now)
+        return filters.revocation(material.revoked_serials(crl)), until
+
     def service_authorities(texts: list[str], now: datetime) -> tuple[Json, datetime]:
         [trusted] = texts
         until = material.check_authorities(trusted, now=now)
         return secrets.authorities(secrets.SERVICE_AUTHORITIES, trusted=trusted), until
 
+    of_clients = (settings.client_authorities, settings.client_crl)
     return (
         certificate(secrets.EDGE_CERTIFICATE, settings.edge_certificate, settings.edge_key),
         certificate(secrets.UPSTREAM_CERTIFICATE, settings.upstream_certificate, settings.upstream_key),
-        Source(secrets.CLIENT_AUTHORITIES, (settings.client_authorities, settings.client_crl), client_authorities),
-        Source(secrets.SERVICE_AUTHORITIES, (settings.authorities,), service_authorities),
+        Source(secrets.CLIENT_AUTHORITIES, xds.secret_file(secrets.CLIENT_AUTHORITIES), of_clients, client_authorities),
+        Source("revoked_certificates", xds.REVOCATION, of_clients, revoked_certificates),
+        Source(
+            secrets.SERVICE_AUTHORITIES,
+            xds.secret_file(secrets.SERVICE_AUTHORITIES),
+            (settings.authorities,),
+            service_authorities,
+        ),
     )
 
 
@@ -108,8 +122,8 @@ class Follower:
         stamp = self._look()
         texts = [path.read_text(encoding="utf-8", errors="replace") for path in self._source.paths]
         content, self._good_until = self._source.make(texts, self._clock())
-        if self._folder.write(xds.secret_file(self._source.name), content):
-            logger.info("secret changed", extra={"secret": self._source.name, "good_until": self._good_until})
+        if self._folder.write(self._source.file, content):
+            logger.info("file changed", extra={"source": self._source.name, "good_until": self._good_until})
         self._stamp, self._complaint = stamp, ""
 
     def follow(self) -> None:
@@ -211,7 +225,8 @@ class Edge:
             except (MaterialError, OSError) as error:
                 faults.append(str(error))
         if faults:
-            raise ConfigError(faults)
+            # Two files are made of the revocation list; its fault is one.
+            raise ConfigError(list(dict.fromkeys(faults)))
 
     async def _first_keys(self) -> None:
         attempt = 0

@@ -75,6 +75,12 @@ def check_revocations(trusted: str, crl: str, *, now: datetime) -> datetime:
     return until
 
 
+def revoked_serials(crl: str) -> list[int]:
+    """The serial numbers on revocation lists that `check_revocations` has taken, sorted."""
+    lists = [_crl(block) for block in crl.split(_CRL_BEGIN)[1:]]
+    return sorted({revoked.serial_number for each in lists for revoked in each})
+
+
 def check_keys(jwks: str) -> str:
     """A JSON Web Key Set (RFC 7517). Returns those keys that may verify access tokens, in one spelling."""
     try:

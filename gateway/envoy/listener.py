@@ -29,7 +29,7 @@ def render(plan: Plan) -> Json:
         access_log=logs.refused_handshakes(),
         filter_chains=[
             {
-                "filters": [manager],
+                "filters": [filters.certificate_serial(), manager],
                 "transport_socket": secrets.downstream_tls(plan.folder),
                 "transport_socket_connect_timeout": xds.seconds(plan.limits.handshake_seconds),
             }

@@ -14,7 +14,7 @@ from google.protobuf.any_pb2 import Any
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from gateway.envoy import xds
-from gateway.envoy.filters import CLAIMS, HEADER, JWT_METADATA, JWT_TYPE
+from gateway.envoy.filters import CLAIMS, HEADER, JWT_METADATA, JWT_TYPE, REVOKED
 from gateway.envoy.plan import Json
 from gateway.envoy.routes import ROUTE_METADATA
 from gateway.problems import MEDIA_TYPE, NODE_DOMAIN, problem
@@ -97,6 +97,13 @@ REFUSALS = (
         text="the access token is not one of this node's",
         when=_JWT_REFUSED,
         challenge=_INVALID,
+    ),
+    Refusal(
+        reason="CLIENT_REVOKED",
+        code="UNAUTHENTICATED",
+        status=401,
+        text="the client certificate of this connection has been revoked",
+        when=f"{_ACCESS_REFUSED} && response.code_details.contains('[{REVOKED}]')",
     ),
     # The access filter says no and not why; its conditions are looked at once more.
     Refusal(

@@ -18,6 +18,7 @@ LISTENERS = "listeners/listeners.json"
 CLUSTERS = "clusters/clusters.json"
 ROUTES = "routes/edge.json"
 AUTHENTICATION = "filters/authentication.json"
+REVOCATION = "revocations/revocation.json"
 
 GRPC_REQUEST: Json = {
     "name": "content-type",

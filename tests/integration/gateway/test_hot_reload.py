@@ -38,6 +38,38 @@ async def test_a_revoked_certificate_is_refused_within_three_seconds(rig: Rig) -
     assert not await rig.connects("revoked")
 
 
+async def test_a_certificate_is_revoked_on_the_connection_that_is_open(rig: Rig) -> None:
+    get = contract.messages.GetParcelRequest
+    async with rig.channel("bob") as bobs, rig.channel("alice") as alices:
+        bob, alice = (contract.services.ParcelServiceStub(channel) for channel in (bobs, alices))
+        stream = alice.WatchParcels(get(name="parcels/many"), metadata=rig.bearer(rig.token()))
+        await stream.read()
+
+        async def refusal() -> str:
+            try:
+                await bob.GetParcel(get(), metadata=rig.bearer(rig.token("bob")))
+            except grpc.aio.AioRpcError as error:
+                return refused(error).reason
+            return ""
+
+        async def is_refused() -> bool:
+            return await refusal() == "CLIENT_REVOKED"
+
+        assert await refusal() == ""
+        rig.write_crl(rig.clients["revoked"], rig.clients["bob"])
+        await until(is_refused)
+        await alice.GetParcel(get(), metadata=rig.bearer(rig.token()))
+        assert (await stream.read()).name
+
+        rig.write_crl(rig.clients["revoked"])
+
+        async def is_served() -> bool:
+            return await refusal() == ""
+
+        await until(is_served)
+        stream.cancel()
+
+
 async def negated(rig: Rig, client: str) -> bool:
     return not await rig.connects(client)
 

@@ -15,13 +15,17 @@ def bootstrap(plan: Plan, *, jwks: str) -> Json:
     files = envoy.render(plan)
     [listener] = files[xds.LISTENERS]["resources"]
     [table] = files[xds.ROUTES]["resources"]
-    [authentication] = filters.authentication(plan, jwks)["resources"]
-    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    followed = {
+        resource["name"]: resource["typed_config"]
+        for file in (filters.authentication(plan, jwks), filters.revocation([0xABC, 1]))
+        for resource in file["resources"]
+    }
+    manager = listener["filter_chains"][0]["filters"][-1]["typed_config"]
     del manager["rds"]
     manager["route_config"] = table
     for each in manager["http_filters"]:
         if each.pop("config_discovery", None):
-            each["typed_config"] = authentication["typed_config"]
+            each["typed_config"] = followed[each["name"]]
     clusters = files[xds.CLUSTERS]["resources"]
     static = {"listeners": [listener], "clusters": clusters, "secrets": _secrets()}
     rendered = files[xds.BOOTSTRAP]

@@ -87,6 +87,7 @@ async def test_everything_is_there_when_it_has_started(house: House) -> None:
         xds.CLUSTERS,
         xds.ROUTES,
         xds.AUTHENTICATION,
+        xds.REVOCATION,
         started.plan.descriptors,
         *(
             xds.secret_file(name)

@@ -30,6 +30,7 @@ def rendered(plan: Plan) -> dict[str, Json]:
         if each["name"] == filters.PROBLEM:
             each["typed_config"]["default_source_code"] = "<problem.lua>"
     files[xds.AUTHENTICATION] = filters.authentication(plan, "<keys>")
+    files[xds.REVOCATION] = filters.revocation([0xABC, 1])
     for name in (secrets.EDGE_CERTIFICATE, secrets.UPSTREAM_CERTIFICATE):
         files[xds.secret_file(name)] = secrets.certificate(name, chain="<certificates>", key="<key>")
     for name, crl in ((secrets.CLIENT_AUTHORITIES, "<revocation list>"), (secrets.SERVICE_AUTHORITIES, None)):
@@ -39,7 +40,7 @@ def rendered(plan: Plan) -> dict[str, Json]:
 
 def manager(files: dict[str, Json]) -> Json:
     [listener] = files[xds.LISTENERS]["resources"]
-    found: Json = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    found: Json = listener["filter_chains"][0]["filters"][-1]["typed_config"]
     return found
 
 
