@@ -105,7 +105,9 @@ async def test_exit_statuses_are_what_scripts_branch_on(node: Node, tmp_path: Pa
     assert (await solmu("--profile", tmp_path, "token")).status == 2
     assert (await solmu("nonsense")).status == 2
     assert (await solmu("--profile", permits, "call", "GET", "/v1/units", "{")).status == 2
-    refused = await solmu("--profile", permits, "messages", "show", "units/nobody/messages/" + "0" * 36)
+    refused = await solmu(
+        "--profile", permits, "messages", "show", "units/nobody/messages/00000000-0000-4000-8000-000000000000"
+    )
     assert (refused.status, refused.error.partition(":")[0]) == (1, "RESOURCE_NOT_FOUND")
     away = tmp_path / "away"
     shutil.copytree(permits, away)
