@@ -41,6 +41,9 @@ HEAD_SECONDS = 10.0
 CONNECT_SECONDS = 10.0
 """Time for a connection to the edge, TLS included."""
 
+LINGER_SECONDS = 1.0
+"""Time in which a client that is refused may still send what it was sending."""
+
 PIECE = 64 * 1024
 """Bytes that are read at a time; so much of each direction is in memory, and what the sockets hold."""
 
@@ -121,8 +124,7 @@ class Connector:
             edge_reader, edge_writer = await self._connect(protocol)
         except RefusedError as refusal:
             if protocol == "http/1.1":
-                writer.write(refusal.answer())
-                await writer.drain()
+                await _say_and_leave(reader, writer, refusal.answer())
             return
         try:
             edge_writer.write(first)
@@ -176,6 +178,16 @@ def checked(head: bytes) -> bytes:
         return head
     kept = [line for line, (name, _) in zip(lines, fields, strict=True) if name != b"connection"]
     return b"\r\n".join([request, *kept, b"connection: close"]) + b"\r\n\r\n"
+
+
+async def _say_and_leave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answer: bytes) -> None:
+    """Answers, and reads on for a moment: closing on unread bytes would take the answer with it."""
+    writer.write(answer)
+    writer.write_eof()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LINGER_SECONDS):
+            while await reader.read(PIECE):
+                pass
 
 
 async def _both_ways(
