@@ -6,11 +6,20 @@ import os
 import time
 import uuid
 
+_last = 0
+
 
 def new_id() -> uuid.UUID:
-    """A UUIDv7: milliseconds since 1970, then 74 random bits. New rows land at the end of an index."""
+    """A UUIDv7: milliseconds since 1970, then 74 random bits. New rows land at the end of an index.
+
+    Within a process each is greater than the one before, also in the same
+    millisecond or where the clock goes back: then it is the next number
+    (RFC 9562, section 6.2, method 2).
+    """
+    global _last  # noqa: PLW0603  # the one before
     milliseconds = time.time_ns() // 1_000_000
     value = (milliseconds << 80) | int.from_bytes(os.urandom(10), "big")
     value = value & ~(0xF << 76) | (0x7 << 76)
     value = value & ~(0x3 << 62) | (0x2 << 62)
-    return uuid.UUID(int=value)
+    _last = max(value, _last + 1)
+    return uuid.UUID(int=_last)

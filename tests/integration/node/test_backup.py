@@ -1,5 +1,6 @@
 """The drill: a node is saved, lost, and restored elsewhere; and what is refused on the way."""
 
+import gzip
 import hashlib
 import shutil
 import tarfile
@@ -68,9 +69,9 @@ def test_a_backup_that_was_cut_short_is_refused_and_leaves_nothing(saved: Path, 
 
 
 def test_a_changed_backup_is_refused(saved: Path, tmp_path: Path) -> None:
-    content = bytearray(saved.read_bytes())
-    content[len(content) // 2] ^= 1
-    saved.write_bytes(content)
+    content = bytearray(gzip.decompress(saved.read_bytes()))
+    content[content.index((tmp_path / "state" / "secrets" / "root.key").read_bytes())] ^= 1
+    saved.write_bytes(gzip.compress(content))
     with pytest.raises(NodeProblem, match="is no whole backup"):
         backup.restore(saved, State(tmp_path / "restored"))
 
