@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 
 import nats.errors
@@ -32,6 +33,12 @@ BATCH = 500
 
 PULL_SECONDS = 20
 """How long one pull request waits at the server; then the next is sent."""
+
+LOOK_SECONDS = 1.0
+"""How often a consumer that hears nothing looks whether NATS has been away: a pull request does not survive that."""
+
+SETTLE_SECONDS = jetstream.ACK_WAIT + 0.5
+"""How long what was delivered and not acknowledged stays away before JetStream delivers it again, ahead of the rest."""
 
 SILENCE = PULL_SECONDS + 3.0
 """Seconds without a word from the server, after which a pull request counts as lost."""
@@ -77,6 +84,7 @@ class Consumer:
         self._committed = committed
         prefix = mesh.api_prefix(consumer=service, publisher=publisher)
         self._next = f"{prefix}.CONSUMER.MSG.NEXT.{mesh.stream(publisher)}.{service}"
+        self._info = f"{prefix}.CONSUMER.INFO.{mesh.stream(publisher)}.{service}"
 
     async def run(self) -> None:
         """Handles events for as long as the process runs."""
@@ -94,24 +102,38 @@ class Consumer:
         inbox = self._nats.new_inbox()
         subscription = await self._nats.subscribe(inbox)
         try:
+            reconnects = -1
             while not lead.is_closed():
+                if self._nats.stats["reconnects"] != reconnects:
+                    reconnects = self._nats.stats["reconnects"]
+                    await self._settle()
                 await self._pull(inbox)
                 await self._until_pull_is_spent(subscription, lead)
         finally:
             if self._nats.is_connected:
                 await subscription.unsubscribe()
 
+    async def _settle(self) -> None:
+        """Waits for what a process or a server that died had in its hands: newer events would overtake it."""
+        info = json.loads((await self._nats.request(self._info, b"", timeout=2)).data)
+        if info.get("num_ack_pending"):
+            logger.info("waits for what was under way", extra={"publisher": self._publisher})
+            await asyncio.sleep(SETTLE_SECONDS)
+
     async def _pull(self, inbox: str) -> None:
         request = {"batch": BATCH, "expires": PULL_SECONDS * 1_000_000_000}
         await self._nats.publish(self._next, json.dumps(request).encode(), reply=inbox)
 
     async def _until_pull_is_spent(self, subscription: Subscription, lead: Connection) -> None:
-        left = BATCH
-        while left > 0 and not lead.is_closed():
+        left, connection, heard = BATCH, self._nats.stats["reconnects"], time.monotonic()
+        while left > 0 and not lead.is_closed() and time.monotonic() - heard < SILENCE:
             try:
-                first = await subscription.next_msg(SILENCE)
+                first = await subscription.next_msg(LOOK_SECONDS)
             except nats.errors.TimeoutError:
-                return
+                if self._nats.stats["reconnects"] != connection:
+                    return
+                continue
+            heard = time.monotonic()
             batch, spent = _split([first, *await _waiting(subscription)])
             if batch:
                 left -= len(batch)
