@@ -47,7 +47,7 @@ RETRY_INTERVAL = 0.5
 """Seconds to wait while PostgreSQL or NATS is away."""
 
 MAX_DELIVERIES = 6
-"""Tries before an event becomes a dead letter: with ACK_WAIT between them, a minute and a half."""
+"""Tries before an event becomes a dead letter: with ACK_WAIT between them, half a minute."""
 
 KEPT_DAYS = 30
 """How long the inbox remembers ids: longer than any stream holds events."""

@@ -19,7 +19,7 @@ from solmu.authorisations.v1.events_pb2 import ClientRevoked, TokenRevoked
 
 from services.runtime import consumer as consumer_module
 from services.runtime import jetstream, mesh, outbox
-from services.runtime.consumer import Consumer
+from services.runtime.consumer import Consumer, Handler
 from services.runtime.database import Connection, Database
 from services.runtime.jetstream import Received
 from services.runtime.outbox import Outbox
@@ -79,6 +79,18 @@ def taken_back(token_id: str, *, seconds: int) -> TokenRevoked:
     return TokenRevoked(token_id=token_id, expire_time=expires)
 
 
+def reader(database: Database, client: Client, handle: Handler) -> Consumer:
+    """What messages reads the events of authorisations with."""
+    return Consumer(
+        service="messages",
+        publisher="authorisations",
+        database=database,
+        nats=client,
+        handle=handle,
+        telemetry=Telemetry(),
+    )
+
+
 async def tell(box: Outbox, database: Database, *payloads: Message) -> list[uuid.UUID]:
     events = [outbox.event(payload) for payload in payloads]
     async with database.transaction() as transaction:
@@ -125,14 +137,7 @@ async def test_an_event_delivered_again_has_no_second_effect(
         seen.extend(event.event_id for event in events)
 
     async with publishing(engines, authorisations_database) as box, nats_of(engines, "messages") as client:
-        consumer = Consumer(
-            service="messages",
-            publisher="authorisations",
-            database=messages_database,
-            nats=client,
-            handle=handle,
-            telemetry=Telemetry(),
-        )
+        consumer = reader(messages_database, client, handle)
         async with at_work(consumer.run()):
             ids = await tell(box, authorisations_database, *(revoked(f"again-{n}") for n in range(20)))
 
@@ -191,14 +196,7 @@ async def test_one_event_that_cannot_be_handled_does_not_hold_up_the_others(
         seen.extend(clients)
 
     async with publishing(engines, authorisations_database) as box, nats_of(engines, "messages") as client:
-        consumer = Consumer(
-            service="messages",
-            publisher="authorisations",
-            database=messages_database,
-            nats=client,
-            handle=handle,
-            telemetry=Telemetry(),
-        )
+        consumer = reader(messages_database, client, handle)
         async with at_work(consumer.run()):
             _, poison, _ = await tell(
                 box, authorisations_database, revoked("before"), revoked("poison"), revoked("after")
