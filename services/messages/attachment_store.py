@@ -1,13 +1,82 @@
-"""SQL of attachments on their way from uploaded to judged, and of the messages that wait for them."""
+"""SQL of attachments: uploaded, judged, attached, deleted; and of the messages that wait for them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
-from services.messages.store import ATTACHMENT_COLUMNS, HELD_COLUMNS
+from services.messages.message_store import HELD_COLUMNS
 from services.runtime.database import Connection, Database, Row
+
+ATTACHMENT_COLUMNS = (
+    "attachment_id, owner, state, file_name, media_type, size_bytes, sha256, data_key, create_time, expire_time"
+)
+
+
+async def insert_attachment(database: Database, values: Mapping[str, object]) -> Row | None:
+    """The new attachment, or None where the owner's request id was used before."""
+    return await database.fetchrow(
+        "insert into attachment (attachment_id, owner, request_id, state, file_name, media_type, size_bytes, sha256,"
+        " data_key, create_time, expire_time) values ($1, $2, $3, 1, $4, $5, $6, $7, $8, $9, $10)"
+        f" on conflict (owner, request_id) do nothing returning {ATTACHMENT_COLUMNS}",
+        values["attachment_id"],
+        values["owner"],
+        values["request_id"],
+        values["file_name"],
+        values["media_type"],
+        values["size_bytes"],
+        values["sha256"],
+        values["data_key"],
+        values["create_time"],
+        values["expire_time"],
+    )
+
+
+async def attachment_by_request(database: Database, owner: str, request_id: UUID) -> Row | None:
+    """The attachment that an owner's request made before."""
+    return await database.fetchrow(
+        f"select {ATTACHMENT_COLUMNS} from attachment where owner = $1 and request_id = $2", owner, request_id
+    )
+
+
+async def attachment(database: Database, attachment_id: UUID) -> Row | None:
+    """An attachment."""
+    return await database.fetchrow(
+        f"select {ATTACHMENT_COLUMNS} from attachment where attachment_id = $1", attachment_id
+    )
+
+
+async def attachments_of(database: Database | Connection, message_ids: Sequence[UUID]) -> list[Row]:
+    """The attachments of messages, in their order."""
+    return await database.fetch(
+        f"select a.message_id, a.role, a.off_paper, a.language, {ATTACHMENT_COLUMNS}"
+        " from message_attachment a join attachment using (attachment_id)"
+        " where a.message_id = any($1::uuid[]) order by a.message_id, a.position",
+        message_ids,
+    )
+
+
+async def delete_attachment(database: Database, attachment_id: UUID) -> Row | None:
+    """The attachment, marked as deleted; None where a message uses it."""
+    return await database.fetchrow(
+        "update attachment set state = 7, expire_time = null where attachment_id = $1 and state <> 7 and not exists"
+        " (select from message_attachment u where u.attachment_id = $1)"
+        f" returning {ATTACHMENT_COLUMNS}",
+        attachment_id,
+    )
+
+
+async def expired_attachments(database: Database, *, now: datetime, limit: int) -> list[UUID]:
+    """Marks attachments that no message has used in time as deleted, and returns them."""
+    rows = await database.fetch(
+        "update attachment set state = 7, expire_time = null where attachment_id in"
+        " (select attachment_id from attachment where expire_time < $1 limit $2 for update skip locked)"
+        " returning attachment_id",
+        now,
+        limit,
+    )
+    return [row["attachment_id"] for row in rows]
 
 
 async def set_uploaded(database: Database, attachment_id: UUID, *, scanned: bool, now: datetime) -> Row | None:
@@ -82,7 +151,7 @@ async def attach(
 
 
 async def hold_waiting(transaction: Connection, attachment_id: UUID) -> list[Row]:
-    """The messages that wait for an attachment, as by `store.hold`, with the states of all that they wait for."""
+    """The messages that wait for an attachment, as by `message_store.hold`, with the states of all they wait for."""
     return await transaction.fetch(
         f"select {HELD_COLUMNS}, array(select a.state from message_attachment o"
         " join attachment a using (attachment_id) where o.message_id = m.message_id) as attachment_states"

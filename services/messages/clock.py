@@ -13,7 +13,7 @@ import asyncio
 import logging
 from datetime import UTC, datetime
 
-from services.messages import course, store
+from services.messages import course, message_store
 from services.messages.servicers import courses
 from services.messages.servicers.courses import Move
 from services.runtime.database import PASSING, Database
@@ -42,7 +42,7 @@ async def run(*, database: Database, outbox: Outbox) -> None:
 async def once(*, database: Database, outbox: Outbox, now: datetime) -> int:
     """Moves a batch of the messages that are due by `now`; returns how many."""
     async with database.transaction() as transaction:
-        rows = await store.hold_due(transaction, now=now, limit=BATCH)
+        rows = await message_store.hold_due(transaction, now=now, limit=BATCH)
         if not rows:
             return 0
         moves = [

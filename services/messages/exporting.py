@@ -20,7 +20,7 @@ from uuid import UUID
 from google.protobuf import json_format
 from solmu.messages.v1 import mailboxes_pb2, messages_pb2
 
-from services.messages import export_store, mailbox_store, store
+from services.messages import attachment_store, export_store, mailbox_store
 from services.messages.blobs import Blobs, Writer
 from services.runtime.database import PASSING, Database, Row
 from services.runtime.errors import Aborted, Fault
@@ -119,7 +119,7 @@ class Exporting:
         with zipfile.ZipFile(cast("BinaryIO", sink), "w", zipfile.ZIP_DEFLATED) as archive:
             after = UUID(int=0)
             while rows := await export_store.messages(self._database, export["mailbox_id"], after=after, limit=PAGE):
-                attached = await store.attachments_of(self._database, [row["message_id"] for row in rows])
+                attached = await attachment_store.attachments_of(self._database, [row["message_id"] for row in rows])
                 for row in rows:
                     own = [one for one in attached if one["message_id"] == row["message_id"]]
                     archive.writestr(f"messages/{row['message_id']}.json", _json(row, mailbox))

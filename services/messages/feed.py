@@ -19,7 +19,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from solmu.messages.v1 import events_pb2, feed_pb2, messages_pb2
 
-from services.messages import store
+from services.messages import feed_store
 from services.runtime.database import Connection, Database
 from services.runtime.errors import FailedPrecondition, Fault, InvalidArgument
 from services.runtime.jetstream import Received
@@ -127,7 +127,7 @@ class Feed:
     async def handle(self, transaction: Connection, events: Sequence[Received]) -> None:
         """Puts events of this service into the feeds they belong to."""
         entries = [found for event in events if (found := entry(event)) is not None]
-        await store.append_to_feeds(transaction, entries)
+        await feed_store.append(transaction, entries)
 
     async def written(self) -> None:
         """Wakes the streams, here and in the other processes, after a commit of `handle`."""
@@ -151,7 +151,7 @@ class Feed:
         Raises FailedPrecondition, CURSOR_EXPIRED, where events in between are
         no longer kept.
         """
-        rows, oldest = await store.feed_page(self._database, unit, after=after, size=size)
+        rows, oldest = await feed_store.page(self._database, unit, after=after, size=size)
         if after and oldest is not None and after + 1 < oldest:
             raise FailedPrecondition(
                 "CURSOR_EXPIRED", "the events after this cursor are no longer kept", oldest=cursor(unit, oldest - 1)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from datetime import UTC, datetime, timedelta
 
-from services.messages import store, webhook_store
+from services.messages import attachment_store, feed_store, webhook_store
 from services.messages.blobs import Blobs
 from services.messages.feed import KEPT_DAYS
 from services.runtime.database import PASSING, Database
@@ -32,9 +32,9 @@ async def run(*, database: Database, blobs: Blobs) -> None:
 
 async def once(*, database: Database, blobs: Blobs, now: datetime) -> None:
     """One round."""
-    while expired := await store.expired_attachments(database, now=now, limit=BATCH):
+    while expired := await attachment_store.expired_attachments(database, now=now, limit=BATCH):
         for attachment_id in expired:
             await blobs.delete(attachment_id)
         logger.info("unused attachments deleted", extra={"count": len(expired)})
-    await store.sweep_feeds(database, older_than=now - timedelta(days=KEPT_DAYS))
+    await feed_store.sweep(database, older_than=now - timedelta(days=KEPT_DAYS))
     await webhook_store.sweep_dead_letters(database, older_than=now - timedelta(days=KEPT_DAYS))

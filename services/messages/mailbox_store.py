@@ -1,4 +1,4 @@
-"""SQL of mailboxes beyond opening and reading: what closes, stops, finds and erases them."""
+"""SQL of mailboxes: what opens, reads, closes, stops, finds and erases them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,55 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from services.messages.store import MAILBOX_COLUMNS
 from services.runtime.database import Connection, Database, Row
+
+MAILBOX_COLUMNS = (
+    "mailbox_id, party, kind, state, legal_basis, legal_basis_reference, opt_out_end_time, create_time, data_key,"
+    " version"
+)
+
+
+async def open_mailbox(
+    database: Database,
+    *,
+    mailbox_id: UUID,
+    party: str,
+    kind: int,
+    legal_basis: int,
+    legal_basis_reference: str,
+    data_key: bytes,
+    now: datetime,
+) -> Row | None:
+    """The party's mailbox, made or opened again; the one that is open stays as it is."""
+    return await database.fetchrow(
+        f"""
+        insert into mailbox as b
+            (mailbox_id, party, kind, state, legal_basis, legal_basis_reference, create_time, data_key)
+        values ($1, $2, $3, 1, $4, $5, $6, $7)
+        on conflict (party) do update set
+            state = case when b.state = 4 then 4 else 1 end,
+            opt_out_end_time = null,
+            version = b.version + (b.state <> 1)::int
+        returning {MAILBOX_COLUMNS}
+        """,
+        mailbox_id,
+        party,
+        kind,
+        legal_basis,
+        legal_basis_reference,
+        now,
+        data_key,
+    )
+
+
+async def mailbox(database: Database | Connection, mailbox_id: UUID) -> Row | None:
+    """A mailbox."""
+    return await database.fetchrow(f"select {MAILBOX_COLUMNS} from mailbox where mailbox_id = $1", mailbox_id)
+
+
+async def mailbox_of(database: Database, party: str) -> Row | None:
+    """A party's own mailbox."""
+    return await database.fetchrow(f"select {MAILBOX_COLUMNS} from mailbox where party = $1", party)
 
 
 async def lock_mailbox(transaction: Connection, mailbox_id: UUID) -> Row | None:

@@ -10,7 +10,7 @@ from uuid import UUID
 from google.api import httpbody_pb2
 from solmu.messages.v1 import attachments_pb2
 
-from services.messages import attachment_store, files, formats, store
+from services.messages import access_store, attachment_store, files, formats, message_store
 from services.messages.blobs import Blobs, Writer
 from services.messages.scanning import Scanning
 from services.messages.servicers import names, views
@@ -60,7 +60,7 @@ class Attachments:
         data_key = self._vault.new_key(owner=f"attachments/{attachment_id}")
         sealer = self._vault.sealer(data_key, owner=f"attachments/{attachment_id}")
         request_id = UUID(request.request_id) if request.request_id else None
-        row = await store.insert_attachment(
+        row = await attachment_store.insert_attachment(
             self._database,
             {
                 "attachment_id": attachment_id,
@@ -76,7 +76,7 @@ class Attachments:
             },
         )
         if row is None and request_id is not None:
-            row = await store.attachment_by_request(self._database, owner, request_id)
+            row = await attachment_store.attachment_by_request(self._database, owner, request_id)
         if row is None:
             raise not_found(f"attachments/{attachment_id}")
         return self._view(row)
@@ -129,14 +129,14 @@ class Attachments:
         """Deletes an attachment that no message uses."""
         attachment_id = names.uid(request.name, 1)
         await self._own(attachment_id)
-        row = await store.delete_attachment(self._database, attachment_id)
+        row = await attachment_store.delete_attachment(self._database, attachment_id)
         if row is None:
             raise FailedPrecondition("ATTACHMENT_IN_USE", "the attachment goes with a message and stays")
         await self._blobs.delete(attachment_id)
         return self._view(row)
 
     async def _own(self, attachment_id: UUID) -> Row:
-        row = await store.attachment(self._database, attachment_id)
+        row = await attachment_store.attachment(self._database, attachment_id)
         if row is None or row["owner"] != identity.caller().party or row["state"] == Attachment.STATE_PURGED:
             raise not_found(f"attachments/{attachment_id}")
         return row
@@ -150,7 +150,7 @@ class Attachments:
         async with self._database.transaction() as transaction:
             await names.own_mailbox(transaction, mailbox_id)
             await self._inbox.open(transaction, mailbox_id, message_id, method="DownloadAttachment")
-            attached = await store.attachments_of(transaction, [message_id])
+            attached = await attachment_store.attachments_of(transaction, [message_id])
         self._outbox.wake()
         for row in attached:
             if row["attachment_id"] == attachment_id:
@@ -161,10 +161,10 @@ class Attachments:
         """An attachment of a message that a unit has; who looks at what a resident sent is on record."""
         unit_id, message_id, attachment_id = names.part(name, 1), names.uid(name, 3), names.uid(name, 5)
         await names.own_unit(self._database, unit_id)
-        if await store.message_of_unit(self._database, unit_id, message_id) is not None:
-            for row in await store.attachments_of(self._database, [message_id]):
+        if await message_store.message_of_unit(self._database, unit_id, message_id) is not None:
+            for row in await attachment_store.attachments_of(self._database, [message_id]):
                 if row["attachment_id"] == attachment_id:
-                    await store.record_reading(
+                    await access_store.record_reading(
                         self._database,
                         access_id=new_id(),
                         message_id=message_id,

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from solmu.messages.v1 import messages_pb2, templates_pb2
 
-from services.messages import markdown, store, templates
+from services.messages import markdown, template_store, templates
 from services.messages.servicers import names
 from services.runtime.database import Database
 from services.runtime.errors import InvalidArgument
@@ -53,7 +53,11 @@ async def _from_template(database: Database, message: Message, *, unit_id: str) 
     if message.title or message.bodies:
         raise _invalid("message.template", "is given, and title or bodies too")
     template_id = names.part(message.template, 3)
-    row = await store.template(database, unit_id, template_id) if names.part(message.template, 1) == unit_id else None
+    row = (
+        await template_store.template(database, unit_id, template_id)
+        if names.part(message.template, 1) == unit_id
+        else None
+    )
     if row is None:
         raise InvalidArgument("TEMPLATE_INCOMPLETE", "the unit has no template of this name", variable="")
     result = Message()

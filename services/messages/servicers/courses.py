@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from solmu.messages.v1 import events_pb2, messages_pb2
 from solmu.types.v1 import types_pb2
 
-from services.messages import deliveries, legal, lifecycle, mailboxes, store
+from services.messages import deliveries, legal, lifecycle, mailboxes, message_store
 from services.messages.course import Course
 from services.messages.deliveries import Channel, Delivery
 from services.messages.profiles import PROFILES
@@ -32,18 +32,18 @@ class Move:
 
 
 async def of(database: Database | Connection, rows: Sequence[Row]) -> list[Course]:
-    """The courses of messages; with `store.hold` before, they stay as they are until the transaction ends."""
+    """The courses of messages; with `message_store.hold` before, they stay as they are until the transaction ends."""
     found: dict[UUID, list[Row]] = defaultdict(list)
-    for row in await store.deliveries_of(database, [row["message_id"] for row in rows]):
+    for row in await message_store.deliveries_of(database, [row["message_id"] for row in rows]):
         found[row["message_id"]].append(row)
     return [course_of(row, found[row["message_id"]]) for row in rows]
 
 
 async def keep(transaction: Connection, outbox: Outbox, moves: Sequence[Move], *, now: datetime) -> None:
     """Keeps where messages are now, and tells of what changed."""
-    await store.write_courses(transaction, [(move.row["message_id"], move.after) for move in moves])
+    await message_store.write_courses(transaction, [(move.row["message_id"], move.after) for move in moves])
     if moved := [delivery for move in moves for delivery in _changed(move.before, move.after)]:
-        await store.write_deliveries(transaction, moved)
+        await message_store.write_deliveries(transaction, moved)
     if told := [event for move in moves for event in events(reference(move.row), move.before, move.after, now=now)]:
         await outbox.append(transaction, told)
 
@@ -68,7 +68,7 @@ def course_of(row: Row, delivery_rows: Sequence[Row]) -> Course:
 
 
 def reachable(row: Row, *, now: datetime) -> bool:
-    """Whether the mailbox of a message that `store.hold` has found takes messages now."""
+    """Whether the mailbox of a message that `message_store.hold` has found takes messages now."""
     if row["data_key"] is None:
         return False
     state = mailboxes.State(row["mailbox_state"])

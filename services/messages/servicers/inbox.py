@@ -8,7 +8,7 @@ from uuid import UUID
 
 from solmu.messages.v1 import inbox_pb2, messages_pb2
 
-from services.messages import course, store
+from services.messages import access_store, attachment_store, course, message_store
 from services.messages.course import Course
 from services.messages.servicers import courses, names, views
 from services.messages.servicers.courses import Move
@@ -47,7 +47,7 @@ class Inbox:
         question = f"{request.parent} {request.unread_only} {request.thread}"
         key = pages.key(request.page_token, question=question)
         size = pages.size(request.page_size)
-        rows = await store.messages_in_mailbox(
+        rows = await message_store.messages_in_mailbox(
             self._database,
             mailbox_id,
             before=_place(key),
@@ -89,7 +89,7 @@ class Inbox:
         async with self._database.transaction() as transaction:
             mailbox = await names.own_mailbox(transaction, mailbox_id)
             row, after = await self._move(transaction, mailbox_id, message_id, method=method, move=move)
-            attachments = await store.attachments_of(transaction, [message_id])
+            attachments = await attachment_store.attachments_of(transaction, [message_id])
         self._outbox.wake()
         return views.inbox_message(row, after, attachments, sealer=self._sealer(mailbox), vault=self._vault, whole=True)
 
@@ -97,13 +97,13 @@ class Inbox:
         self, transaction: Connection, mailbox_id: UUID, message_id: UUID, *, method: str, move: Seeing
     ) -> tuple[Row, Course]:
         """Moves a message of the mailbox and records the access, every time. Returns it as it is then."""
-        row = await store.message_in_mailbox(transaction, mailbox_id, message_id)
+        row = await message_store.message_in_mailbox(transaction, mailbox_id, message_id)
         if row is None:
             raise not_found(f"mailboxes/{mailbox_id}/messages/{message_id}")
         now, actor = names.now(), names.actor().SerializeToString()
         (before,) = await courses.of(transaction, [row])
         after = before if row["direction"] == Message.DIRECTION_INBOUND else move(before, actor=actor, now=now)
-        await store.record_access(
+        await access_store.record_access(
             transaction,
             access_id=new_id(),
             mailbox_id=mailbox_id,

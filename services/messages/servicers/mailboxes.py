@@ -10,7 +10,7 @@ from uuid import UUID
 from solmu.messages.v1 import mailboxes_pb2
 from solmu.types.v1 import types_pb2
 
-from services.messages import export_store, mailbox_store, mailboxes, store
+from services.messages import access_store, export_store, mailbox_store, mailboxes, message_store
 from services.messages.blobs import Blobs
 from services.messages.servicers import names
 from services.runtime import identity, pages
@@ -51,14 +51,14 @@ class Mailboxes:
         """A mailbox, for its owner."""
         mailbox_id = names.uid(request.name, 1)
         row = await names.own_mailbox(self._database, mailbox_id)
-        return mailbox(row, unread=await store.unread(self._database, mailbox_id))
+        return mailbox(row, unread=await message_store.unread(self._database, mailbox_id))
 
     async def ListMailboxes(self, _: mailboxes_pb2.ListMailboxesRequest) -> mailboxes_pb2.ListMailboxesResponse:
         """The caller's own mailbox, if it has one."""
-        row = await store.mailbox_of(self._database, identity.caller().party)
+        row = await mailbox_store.mailbox_of(self._database, identity.caller().party)
         if row is None or row["data_key"] is None:
             return mailboxes_pb2.ListMailboxesResponse()
-        unread = await store.unread(self._database, row["mailbox_id"])
+        unread = await message_store.unread(self._database, row["mailbox_id"])
         return mailboxes_pb2.ListMailboxesResponse(mailboxes=[mailbox(row, unread=unread)])
 
     async def ListAccesses(self, request: mailboxes_pb2.ListAccessesRequest) -> mailboxes_pb2.ListAccessesResponse:
@@ -67,7 +67,9 @@ class Mailboxes:
         await names.own_mailbox(self._database, mailbox_id)
         size = pages.size(request.page_size)
         key = pages.key(request.page_token, question=request.parent)
-        rows = await store.accesses_of(self._database, mailbox_id, before=UUID(key) if key else None, limit=size + 1)
+        rows = await access_store.of_mailbox(
+            self._database, mailbox_id, before=UUID(key) if key else None, limit=size + 1
+        )
         response = mailboxes_pb2.ListAccessesResponse(accesses=[_access(request.parent, row) for row in rows[:size]])
         if len(rows) > size:
             response.next_page_token = pages.token(str(rows[size - 1]["access_id"]), question=request.parent)
@@ -86,7 +88,7 @@ class Mailboxes:
                 assert changed is not None
                 row = changed
                 await self._record(transaction, mailbox_id, "CloseMailbox", now=now)
-        return mailbox(row, unread=await store.unread(self._database, mailbox_id))
+        return mailbox(row, unread=await message_store.unread(self._database, mailbox_id))
 
     async def OptOut(self, request: mailboxes_pb2.OptOutRequest) -> Mailbox:
         """Stops electronic delivery for a time, for the owner; asked again, for the time asked last."""
@@ -100,7 +102,7 @@ class Mailboxes:
             changed = await mailbox_store.set_state(transaction, mailbox_id, state=state, opt_out_end_time=end_time)
             assert changed is not None
             await self._record(transaction, mailbox_id, "OptOut", now=now)
-        return mailbox(changed, unread=await store.unread(self._database, mailbox_id))
+        return mailbox(changed, unread=await message_store.unread(self._database, mailbox_id))
 
     async def LookUpMailboxes(
         self, request: mailboxes_pb2.LookUpMailboxesRequest
@@ -187,7 +189,7 @@ class Mailboxes:
         return row
 
     async def _record(self, transaction: Connection, mailbox_id: UUID, method: str, *, now: datetime) -> None:
-        await store.record_access(
+        await access_store.record_access(
             transaction,
             access_id=new_id(),
             mailbox_id=mailbox_id,
@@ -213,7 +215,7 @@ class Mailboxes:
 
     async def _open(self, party: str, kind: int, basis: int, reference: str) -> Mailbox:
         mailbox_id = new_id()
-        row = await store.open_mailbox(
+        row = await mailbox_store.open_mailbox(
             self._database,
             mailbox_id=mailbox_id,
             party=party,
@@ -227,7 +229,7 @@ class Mailboxes:
             raise not_found("mailbox")
         if row["data_key"] is None:
             raise FailedPrecondition("MAILBOX_CLOSED", "the mailbox has been erased")
-        return mailbox(row, unread=await store.unread(self._database, row["mailbox_id"]))
+        return mailbox(row, unread=await message_store.unread(self._database, row["mailbox_id"]))
 
 
 def mailbox(row: Row, *, unread: int) -> Mailbox:

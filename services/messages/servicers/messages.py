@@ -10,7 +10,16 @@ from uuid import UUID
 
 from solmu.messages.v1 import messages_pb2
 
-from services.messages import course, deliveries, legal, lifecycle, mailboxes, store
+from services.messages import (
+    access_store,
+    attachment_store,
+    course,
+    deliveries,
+    legal,
+    lifecycle,
+    mailboxes,
+    message_store,
+)
 from services.messages.course import Course
 from services.messages.profiles import PROFILES
 from services.messages.servicers import contents, courses, names, views
@@ -46,7 +55,12 @@ class Messages:
         unit_id, key = names.part(request.parent, 1), request.idempotency_key
         party, mailbox_id = self._recipient(request.message.recipient)
         look_up = partial(
-            store.route, self._database, unit_id=unit_id, party=party, mailbox_id=mailbox_id, idempotency_key=key
+            message_store.route,
+            self._database,
+            unit_id=unit_id,
+            party=party,
+            mailbox_id=mailbox_id,
+            idempotency_key=key,
         )
         route = await look_up()
         if route.organisation != identity.caller().party:
@@ -80,7 +94,7 @@ class Messages:
         unit_id = names.part(request.name, 1)
         await names.own_unit(self._database, unit_id)
         message_id = names.uid(request.name, 3)
-        await store.record_reading(
+        await access_store.record_reading(
             self._database,
             access_id=new_id(),
             message_id=message_id,
@@ -98,7 +112,7 @@ class Messages:
         question = f"{request.parent} {request.idempotency_key} {request.case_id} {request.direction}"
         key = pages.key(request.page_token, question=question)
         size = pages.size(request.page_size)
-        rows = await store.messages_of_unit(
+        rows = await message_store.messages_of_unit(
             self._database,
             unit_id,
             before=UUID(key) if key else None,
@@ -122,7 +136,7 @@ class Messages:
         await names.own_unit(self._database, unit_id)
         message_id = names.uid(request.name, 3)
         async with self._database.transaction() as transaction:
-            row = await store.hold(transaction, message_id)
+            row = await message_store.hold(transaction, message_id)
             if row is None or row["unit_id"] != unit_id or row["direction"] != Message.DIRECTION_OUTBOUND:
                 raise not_found(request.name)
             (before,) = await courses.of(transaction, [row])
@@ -133,12 +147,12 @@ class Messages:
                     sealer = self._vault.sealer(row["data_key"], owner=f"mailboxes/{row['mailbox_id']}")
                     explained = messages_pb2.WithdrawMessageRequest(explanations=request.explanations)
                     sealed = sealer.seal(explained.SerializeToString(), context=f"messages/{message_id}/withdrawal")
-                    await store.write_withdrawal(transaction, message_id, withdrawal=sealed)
+                    await message_store.write_withdrawal(transaction, message_id, withdrawal=sealed)
         self._outbox.wake()
         return await self._shown(unit_id, message_id)
 
     async def _new(
-        self, request: messages_pb2.SendMessageRequest, unit_id: str, route: store.Route, digest: bytes
+        self, request: messages_pb2.SendMessageRequest, unit_id: str, route: message_store.Route, digest: bytes
     ) -> NewMessage:
         """What is to be kept. Raises where the rules forbid it."""
         assert route.legal_profile is not None
@@ -180,7 +194,9 @@ class Messages:
     async def _answered(self, name: str, unit_id: str, mailbox_id: UUID) -> Row:
         """The message that a reply of the unit answers: of the same unit, to or from the same mailbox."""
         if names.part(name, 1) == unit_id:
-            row = await store.message_of_unit(self._database, unit_id, names.uid(name, 3, field="message.in_reply_to"))
+            row = await message_store.message_of_unit(
+                self._database, unit_id, names.uid(name, 3, field="message.in_reply_to")
+            )
             if row is not None and row["mailbox_id"] == mailbox_id:
                 return row
         raise not_found(name)
@@ -190,7 +206,7 @@ class Messages:
             return self._parties.name_of(recipient.identifier, field="message.recipient.identifier"), None
         return None, names.uid(recipient.mailbox, 1, field="message.recipient.mailbox")
 
-    async def _repeated(self, unit_id: str, route: store.Route, digest: bytes) -> Message:
+    async def _repeated(self, unit_id: str, route: message_store.Route, digest: bytes) -> Message:
         """The first message that was sent with this key. Raises AlreadyExists where its content differs."""
         assert route.first_id is not None
         if route.first_digest != digest:
@@ -202,18 +218,18 @@ class Messages:
         return await self._shown(unit_id, route.first_id)
 
     async def _shown(self, unit_id: str, message_id: UUID) -> Message:
-        row = await store.message_of_unit(self._database, unit_id, message_id)
+        row = await message_store.message_of_unit(self._database, unit_id, message_id)
         if row is None:
             raise not_found(f"units/{unit_id}/messages/{message_id}")
         (known,) = await courses.of(self._database, [row])
-        return self._view(row, known, await store.attachments_of(self._database, [message_id]))
+        return self._view(row, known, await attachment_store.attachments_of(self._database, [message_id]))
 
     def _view(self, row: Row, known: Course, attachments: list[Row]) -> Message:
         content = views.opened(row, vault=self._vault)
         return views.message(row, known, attachments, content=content, vault=self._vault)
 
 
-def _mailbox(route: store.Route) -> mailboxes.Mailbox | None:
+def _mailbox(route: message_store.Route) -> mailboxes.Mailbox | None:
     """The mailbox at the end of a route; None where there is none, or it has been erased."""
     if route.mailbox_id is None or route.mailbox_state is None or route.data_key is None:
         return None

@@ -8,7 +8,7 @@ from uuid import UUID
 from google.protobuf.timestamp_pb2 import Timestamp
 from solmu.types.v1 import types_pb2
 
-from services.messages import store
+from services.messages import mailbox_store, unit_store
 from services.runtime import identity
 from services.runtime.database import Connection, Database, Row
 from services.runtime.errors import InvalidArgument, not_found
@@ -29,7 +29,7 @@ def uid(name: str, position: int, *, field: str = "name") -> UUID:
 
 async def own_unit(database: Database, unit_id: str) -> Row:
     """The unit, where the caller's organisation owns it. Raises NotFound, alike where there is none."""
-    unit = await store.unit(database, unit_id)
+    unit = await unit_store.unit(database, unit_id)
     if unit is None or unit["organisation"] != identity.caller().party:
         raise not_found(f"units/{unit_id}")
     return unit
@@ -37,7 +37,7 @@ async def own_unit(database: Database, unit_id: str) -> Row:
 
 async def own_mailbox(database: Database | Connection, mailbox_id: UUID) -> Row:
     """The mailbox, where the caller is its owner. Raises NotFound, alike where there is none."""
-    mailbox = await store.mailbox(database, mailbox_id)
+    mailbox = await mailbox_store.mailbox(database, mailbox_id)
     if mailbox is None or mailbox["party"] != identity.caller().party or mailbox["data_key"] is None:
         raise not_found(f"mailboxes/{mailbox_id}")
     return mailbox

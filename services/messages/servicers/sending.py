@@ -10,7 +10,7 @@ from uuid import UUID
 
 from solmu.messages.v1 import events_pb2, messages_pb2
 
-from services.messages import attachment_store, course, holding, store
+from services.messages import attachment_store, course, holding, message_store
 from services.messages.course import Course, wake_time
 from services.messages.mailboxes import Mailbox
 from services.messages.servicers import courses, names, views
@@ -81,7 +81,7 @@ class Sending:
                 row = await self._send(transaction, new, new.course)
                 if row is not None:
                     await attachment_store.attach(transaction, message_id=new.message_id, attachments=uses)
-                    attachments = await store.attachments_of(transaction, [new.message_id])
+                    attachments = await attachment_store.attachments_of(transaction, [new.message_id])
         if row is None:
             return None
         self._outbox.wake()
@@ -90,7 +90,7 @@ class Sending:
     async def _send(self, database: Database | Connection, new: NewMessage, kept: Course) -> Mapping[str, Any] | None:
         assert kept.electronic is not None
         row = self._row(new, kept)
-        sent = await store.send(database, row, kept.electronic, _events(new, kept), trace=self._outbox.trace())
+        sent = await message_store.send(database, row, kept.electronic, _events(new, kept), trace=self._outbox.trace())
         return row if sent else None
 
     def _row(self, new: NewMessage, kept: Course) -> dict[str, Any]:

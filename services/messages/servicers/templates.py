@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from solmu.messages.v1 import templates_pb2
 
-from services.messages import store, templates
+from services.messages import template_store, templates
 from services.messages.servicers import contents, names
 from services.runtime import pages
 from services.runtime.database import Database, Row
@@ -30,10 +30,10 @@ class Templates:
             raise InvalidArgument("FIELD_INVALID", "the first text has no title", violations=violations)
         packed = Template(bodies=bodies).SerializeToString(deterministic=True)
         async with self._database.transaction() as transaction:
-            newest = await store.hold_template(transaction, unit_id, request.template_id)
+            newest = await template_store.hold_template(transaction, unit_id, request.template_id)
             if newest is not None and newest["bodies"] == packed:
                 return _template(newest)
-            row = await store.insert_template(
+            row = await template_store.insert_template(
                 transaction,
                 unit_id=unit_id,
                 template_id=request.template_id,
@@ -47,7 +47,7 @@ class Templates:
         """The newest version of a template of the caller's organisation."""
         unit_id = names.part(request.name, 1)
         await names.own_unit(self._database, unit_id)
-        row = await store.template(self._database, unit_id, names.part(request.name, 3))
+        row = await template_store.template(self._database, unit_id, names.part(request.name, 3))
         if row is None:
             raise not_found(request.name)
         return _template(row)
@@ -58,7 +58,7 @@ class Templates:
         await names.own_unit(self._database, unit_id)
         size = pages.size(request.page_size)
         after = pages.key(request.page_token, question=request.parent)
-        rows = await store.templates_of(self._database, unit_id, after=after, limit=size + 1)
+        rows = await template_store.templates_of(self._database, unit_id, after=after, limit=size + 1)
         response = templates_pb2.ListTemplatesResponse(templates=[_template(row) for row in rows[:size]])
         if len(rows) > size:
             response.next_page_token = pages.token(rows[size - 1]["template_id"], question=request.parent)

@@ -7,7 +7,7 @@ from datetime import timedelta
 from google.protobuf.duration_pb2 import Duration
 from solmu.messages.v1 import units_pb2
 
-from services.messages import profiles, store
+from services.messages import profiles, unit_store
 from services.messages.servicers import names
 from services.runtime import identity, pages
 from services.runtime.database import Database, Row
@@ -34,7 +34,7 @@ class Units:
             raise InvalidArgument(
                 "FIELD_INVALID", "a unit belongs to an organisation", violations=[("unit.owner", "is a person")]
             )
-        row = await store.insert_unit(
+        row = await unit_store.insert_unit(
             self._database,
             {
                 "unit_id": request.unit_id,
@@ -59,7 +59,7 @@ class Units:
         organisation = identity.caller().party
         size = pages.size(request.page_size)
         after = pages.key(request.page_token, question=organisation)
-        rows = await store.units_of(self._database, organisation, after=after, limit=size + 1)
+        rows = await unit_store.units_of(self._database, organisation, after=after, limit=size + 1)
         response = units_pb2.ListUnitsResponse(units=[_unit(row) for row in rows[:size]])
         if len(rows) > size:
             response.next_page_token = pages.token(rows[size - 1]["unit_id"], question=organisation)
@@ -87,7 +87,7 @@ class Units:
             elif path in ("accepts_new_messages", "legal_profile"):
                 setattr(change, path, getattr(request.unit, path))
         unit.MergeFrom(change)
-        updated = await store.update_unit(
+        updated = await unit_store.update_unit(
             self._database,
             unit_id,
             version=row["version"],

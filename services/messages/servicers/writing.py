@@ -8,7 +8,7 @@ from uuid import UUID
 
 from solmu.messages.v1 import inbox_pb2, messages_pb2
 
-from services.messages import course, deliveries, mailboxes, replies, store
+from services.messages import attachment_store, course, deliveries, mailboxes, message_store, replies
 from services.messages.profiles import PROFILES
 from services.messages.servicers import contents, courses, names, views
 from services.messages.servicers.sending import NewMessage, Sending
@@ -53,7 +53,7 @@ class Writing:
             raise FailedPrecondition("MAILBOX_CLOSED", "the mailbox is closed")
         to = await self._destination(request, owned)
         key = f"~{request.request_id}"  # a sign that no sender's key has
-        route = await store.route(
+        route = await message_store.route(
             self._database, unit_id=to.unit_id, party=None, mailbox_id=mailbox_id, idempotency_key=key
         )
         if route.legal_profile is None:
@@ -81,7 +81,7 @@ class Writing:
             )
             if await self._sending.keep(new) is not None:
                 return await self._shown(owned, message_id)
-            route = await store.route(
+            route = await message_store.route(
                 self._database, unit_id=to.unit_id, party=None, mailbox_id=mailbox_id, idempotency_key=key
             )
         assert route.first_id is not None
@@ -102,7 +102,7 @@ class Writing:
         if names.uid(request.in_reply_to, 1, field="in_reply_to") == mailbox_id:
             message_id = names.uid(request.in_reply_to, 3, field="in_reply_to")
             async with self._database.transaction() as transaction:
-                answered = await store.message_in_mailbox(transaction, mailbox_id, message_id)
+                answered = await message_store.message_in_mailbox(transaction, mailbox_id, message_id)
         if answered is None:
             raise not_found(request.in_reply_to)
         sealer = self._vault.sealer(owned["data_key"], owner=f"mailboxes/{mailbox_id}")
@@ -122,10 +122,10 @@ class Writing:
 
     async def _shown(self, owned: Row, message_id: UUID) -> inbox_pb2.InboxMessage:
         async with self._database.transaction() as transaction:
-            row = await store.message_in_mailbox(transaction, owned["mailbox_id"], message_id)
+            row = await message_store.message_in_mailbox(transaction, owned["mailbox_id"], message_id)
             assert row is not None
             (known,) = await courses.of(transaction, [row])
-            attachments = await store.attachments_of(transaction, [message_id])
+            attachments = await attachment_store.attachments_of(transaction, [message_id])
         sealer = self._vault.sealer(owned["data_key"], owner=f"mailboxes/{owned['mailbox_id']}")
         return views.inbox_message(row, known, attachments, sealer=sealer, vault=self._vault, whole=True)
 

@@ -1,0 +1,314 @@
+"""SQL of messages and their deliveries: sending, what becomes of them, and reading them from either end.
+
+Every function takes what it runs on: a database for one statement, or a transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from services.messages.course import Course, wake_time
+from services.messages.deliveries import Delivery
+from services.runtime.database import Connection, Database, Row
+from services.runtime.outbox import COLUMNS as OUTBOX_COLUMNS
+from services.runtime.outbox import Event
+
+MESSAGE_FIELDS = (
+    "message_id",
+    "unit_id",
+    "mailbox_id",
+    "direction",
+    "kind",
+    "state",
+    "idempotency_key",
+    "content_digest",
+    "content",
+    "correlation_id",
+    "case_id",
+    "thread",
+    "in_reply_to",
+    "sender_party",
+    "sender_client",
+    "create_time",
+    "release_time",
+    "publish_time",
+    "due_time",
+    "due_passed",
+    "withdraw_time",
+    "withdrawal",
+    "rejection",
+    "legal_profile",
+    "legal_state",
+    "legal_time",
+    "legal_basis",
+    "wake_time",
+)
+"""Columns of a message, in the order in which SEND takes their values."""
+
+DELIVERY_FIELDS = (
+    "delivery_id",
+    "channel",
+    "state",
+    "update_time",
+    "available_time",
+    "open_time",
+    "receipt_time",
+    "post_time",
+    "return_time",
+    "actor",
+)
+"""Columns of a delivery."""
+
+MESSAGE_COLUMNS = (
+    ", ".join(f"m.{field}" for field in MESSAGE_FIELDS)
+    + ", (select a.unit_id from message a where a.message_id = m.in_reply_to) as answered_unit"
+)
+"""Columns of a message as it is read; its deliveries are read by `deliveries_of`."""
+
+
+@dataclass(frozen=True)
+class Route:
+    """From which unit to which mailbox a message would go."""
+
+    organisation: str | None
+    """Owner of the unit; None where there is no such unit."""
+    legal_profile: str | None
+    accepts_new_messages: bool | None
+    mailbox_id: UUID | None
+    mailbox_state: int | None
+    opt_out_end_time: datetime | None
+    data_key: bytes | None
+    first_id: UUID | None
+    """The message that used the idempotency key first; None where none did."""
+    first_digest: bytes | None
+    """The digest of its content."""
+
+
+async def route(
+    database: Database, *, unit_id: str, party: str | None, mailbox_id: UUID | None, idempotency_key: str
+) -> Route:
+    """Looks up both ends of a message, and whether it was sent before, in one statement."""
+    row = await database.fetchrow(
+        "select u.organisation, u.legal_profile, u.accepts_new_messages,"
+        " b.mailbox_id, b.state as mailbox_state, b.opt_out_end_time, b.data_key,"
+        " m.message_id as first_id, m.content_digest as first_digest"
+        " from (values (1)) as one left join unit u on u.unit_id = $1"
+        " left join mailbox b on b.party = $2 or b.mailbox_id = $3"
+        " left join message m on m.unit_id = $1 and m.mailbox_id = b.mailbox_id and m.idempotency_key = $4",
+        unit_id,
+        party,
+        mailbox_id,
+        idempotency_key,
+    )
+    assert row is not None
+    return Route(**row)
+
+
+SEND = f"""
+with sent as (
+    insert into message ({", ".join(MESSAGE_FIELDS)})
+    values ({", ".join(f"${number}" for number in range(1, len(MESSAGE_FIELDS) + 1))})
+    on conflict (unit_id, mailbox_id, idempotency_key) do nothing
+    returning message_id
+), delivered as (
+    insert into delivery (message_id, delivery_id, channel, state, update_time, available_time)
+    select message_id, ${len(MESSAGE_FIELDS) + 1}, ${len(MESSAGE_FIELDS) + 2}, ${len(MESSAGE_FIELDS) + 3},
+           ${len(MESSAGE_FIELDS) + 4}, ${len(MESSAGE_FIELDS) + 5} from sent
+), told as (
+    insert into outbox ({OUTBOX_COLUMNS})
+    select * from unnest(${len(MESSAGE_FIELDS) + 6}::uuid[], ${len(MESSAGE_FIELDS) + 7}::text[],
+                         ${len(MESSAGE_FIELDS) + 8}::bytea[], ${len(MESSAGE_FIELDS) + 9}::text[],
+                         ${len(MESSAGE_FIELDS) + 10}::timestamptz[])
+    where exists (select from sent)
+)
+select message_id from sent
+"""
+
+
+async def send(
+    database: Database | Connection,
+    message: Mapping[str, object],
+    delivery: Delivery,
+    events: Sequence[Event],
+    *,
+    trace: str,
+) -> bool:
+    """Keeps a message with its delivery and events, in one statement. False: its idempotency key was used before."""
+    rows = [event.row(trace) for event in events]
+    sent = await database.fetchrow(
+        SEND,
+        *(message[field] for field in MESSAGE_FIELDS),
+        delivery.delivery_id,
+        delivery.channel,
+        delivery.state,
+        delivery.update_time,
+        delivery.available_time,
+        *(list(column) for column in zip(*rows, strict=True)),
+    )
+    return sent is not None
+
+
+HELD_COLUMNS = f"{MESSAGE_COLUMNS}, b.data_key, b.state as mailbox_state, b.opt_out_end_time"
+"""Columns of a message with its mailbox."""
+
+HELD = f"select {HELD_COLUMNS} from message m join mailbox b using (mailbox_id)"
+
+
+async def hold(transaction: Connection, message_id: UUID) -> Row | None:
+    """A message with its mailbox, locked against another's change. Its deliveries change under this lock only."""
+    return await transaction.fetchrow(f"{HELD} where m.message_id = $1 for update of m", message_id)
+
+
+async def hold_due(transaction: Connection, *, now: datetime, limit: int) -> list[Row]:
+    """Messages that move by themselves by now, those that another process holds left out; locked as by `hold`."""
+    return await transaction.fetch(
+        f"{HELD} where m.wake_time <= $1 order by m.wake_time limit $2 for update of m skip locked", now, limit
+    )
+
+
+async def write_courses(transaction: Connection, courses: Sequence[tuple[UUID, Course]]) -> None:
+    """Keeps where messages are now. Deliveries are written by `write_deliveries`."""
+    await transaction.executemany(
+        "update message set state = $2, release_time = $3, withdraw_time = $4, due_passed = $5, legal_state = $6,"
+        " legal_time = $7, legal_basis = $8, wake_time = $9, rejection = $10 where message_id = $1",
+        [
+            (
+                message_id,
+                course.state,
+                course.release_time,
+                course.withdraw_time,
+                course.due_passed,
+                course.effect.state,
+                course.effect.time,
+                course.effect.basis,
+                wake_time(course),
+                course.rejection,
+            )
+            for message_id, course in courses
+        ],
+    )
+
+
+async def write_deliveries(transaction: Connection, deliveries: Sequence[Delivery]) -> None:
+    """Keeps where deliveries are now."""
+    await transaction.executemany(
+        "update delivery set state = $2, update_time = $3, available_time = $4, open_time = $5, receipt_time = $6,"
+        " post_time = $7, return_time = $8, actor = $9 where delivery_id = $1",
+        [
+            (
+                delivery.delivery_id,
+                delivery.state,
+                delivery.update_time,
+                delivery.available_time,
+                delivery.open_time,
+                delivery.receipt_time,
+                delivery.post_time,
+                delivery.return_time,
+                delivery.actor,
+            )
+            for delivery in deliveries
+        ],
+    )
+
+
+async def write_withdrawal(transaction: Connection, message_id: UUID, *, withdrawal: bytes) -> None:
+    """Keeps the sender's explanation, sealed."""
+    await transaction.execute("update message set withdrawal = $2 where message_id = $1", message_id, withdrawal)
+
+
+async def deliveries_of(database: Database | Connection, message_ids: Sequence[UUID]) -> list[Row]:
+    """The deliveries of messages, the electronic one first."""
+    return await database.fetch(
+        f"select message_id, {', '.join(DELIVERY_FIELDS)} from delivery"
+        " where message_id = any($1::uuid[]) order by message_id, channel",
+        message_ids,
+    )
+
+
+async def message_of_unit(database: Database | Connection, unit_id: str, message_id: UUID) -> Row | None:
+    """A message with the key of its mailbox, for the unit that sent or received it."""
+    return await database.fetchrow(
+        f"select {MESSAGE_COLUMNS}, b.data_key from message m join mailbox b using (mailbox_id)"
+        " where m.unit_id = $1 and m.message_id = $2",
+        unit_id,
+        message_id,
+    )
+
+
+async def messages_of_unit(
+    database: Database,
+    unit_id: str,
+    *,
+    before: UUID | None,
+    idempotency_key: str,
+    case_id: str,
+    direction: int,
+    limit: int,
+) -> list[Row]:
+    """Messages of a unit, latest first; direction 0 is both."""
+    return await database.fetch(
+        f"select {MESSAGE_COLUMNS}, b.data_key from message m join mailbox b using (mailbox_id)"
+        " where m.unit_id = $1 and ($2::uuid is null or m.message_id < $2)"
+        " and ($3 = '' or m.idempotency_key = $3) and ($4 = '' or m.case_id = $4)"
+        " and ($5::smallint = 0 or m.direction = $5) order by m.message_id desc limit $6",
+        unit_id,
+        before,
+        idempotency_key,
+        case_id,
+        direction,
+        limit,
+    )
+
+
+UNREAD = (
+    "m.direction = 1 and m.release_time is not null and d.channel = 1 and d.state in (2, 6) and d.open_time is null"
+)
+"""Of a message and its delivery: it lies in the mailbox and has not been opened."""
+
+
+async def unread(database: Database, mailbox_id: UUID) -> int:
+    """How many messages in a mailbox have not been opened."""
+    count: int = await database.fetchval(
+        f"select count(*) from message m join delivery d using (message_id) where m.mailbox_id = $1 and {UNREAD}",
+        mailbox_id,
+    )
+    return count
+
+
+async def messages_in_mailbox(
+    database: Database,
+    mailbox_id: UUID,
+    *,
+    before: tuple[datetime, UUID] | None,
+    unread_only: bool,
+    thread: UUID | None,
+    limit: int,
+) -> list[Row]:
+    """Messages in a mailbox, latest release first, with their unit's display names."""
+    release_time, message_id = before or (None, None)
+    return await database.fetch(
+        f"select {MESSAGE_COLUMNS}, u.display_names from message m join unit u using (unit_id)"
+        " where m.mailbox_id = $1 and m.release_time is not null"
+        " and ($2::timestamptz is null or (m.release_time, m.message_id) < ($2, $3::uuid))"
+        f" and (not $4 or exists (select from delivery d where d.message_id = m.message_id and {UNREAD}))"
+        " and ($5::uuid is null or m.thread = $5) order by m.release_time desc, m.message_id desc limit $6",
+        mailbox_id,
+        release_time,
+        message_id,
+        unread_only,
+        thread,
+        limit,
+    )
+
+
+async def message_in_mailbox(transaction: Connection, mailbox_id: UUID, message_id: UUID) -> Row | None:
+    """A message in a mailbox that has been released, with its unit's display names; locked as by `hold`."""
+    return await transaction.fetchrow(
+        f"select {MESSAGE_COLUMNS}, u.display_names from message m join unit u using (unit_id)"
+        " where m.mailbox_id = $1 and m.message_id = $2 and m.release_time is not null for update of m",
+        mailbox_id,
+        message_id,
+    )
