@@ -16,37 +16,37 @@ from services.runtime.database import Connection, Database, Row
 from services.runtime.outbox import COLUMNS as OUTBOX_COLUMNS
 from services.runtime.outbox import Event
 
-MESSAGE_FIELDS = (
-    "message_id",
-    "unit_id",
-    "mailbox_id",
-    "direction",
-    "kind",
-    "state",
-    "idempotency_key",
-    "content_digest",
-    "content",
-    "correlation_id",
-    "case_id",
-    "thread",
-    "in_reply_to",
-    "sender_party",
-    "sender_client",
-    "create_time",
-    "release_time",
-    "publish_time",
-    "due_time",
-    "due_passed",
-    "withdraw_time",
-    "withdrawal",
-    "rejection",
-    "legal_profile",
-    "legal_state",
-    "legal_time",
-    "legal_basis",
-    "wake_time",
-)
-"""Columns of a message, in the order in which SEND takes their values."""
+MESSAGE_FIELDS = {
+    "message_id": "uuid",
+    "unit_id": "text",
+    "mailbox_id": "uuid",
+    "direction": "smallint",
+    "kind": "smallint",
+    "state": "smallint",
+    "idempotency_key": "text",
+    "content_digest": "bytea",
+    "content": "bytea",
+    "correlation_id": "text",
+    "case_id": "text",
+    "thread": "uuid",
+    "in_reply_to": "uuid",
+    "sender_party": "text",
+    "sender_client": "text",
+    "create_time": "timestamptz",
+    "release_time": "timestamptz",
+    "publish_time": "timestamptz",
+    "due_time": "timestamptz",
+    "due_passed": "boolean",
+    "withdraw_time": "timestamptz",
+    "withdrawal": "bytea",
+    "rejection": "text",
+    "legal_profile": "text",
+    "legal_state": "smallint",
+    "legal_time": "timestamptz",
+    "legal_basis": "smallint",
+    "wake_time": "timestamptz",
+}
+"""Columns of a message and their types, in the order in which SEND takes their values."""
 
 DELIVERY_FIELDS = (
     "delivery_id",
@@ -87,68 +87,101 @@ class Route:
     """The digest of its content."""
 
 
-async def route(
-    database: Database, *, unit_id: str, party: str | None, mailbox_id: UUID | None, idempotency_key: str
-) -> Route:
-    """Looks up both ends of a message, and whether it was sent before, in one statement."""
-    row = await database.fetchrow(
-        "select u.organisation, u.legal_profile, u.accepts_new_messages,"
-        " b.mailbox_id, b.state as mailbox_state, b.opt_out_end_time, b.data_key,"
-        " m.message_id as first_id, m.content_digest as first_digest"
-        " from (values (1)) as one left join unit u on u.unit_id = $1"
-        " left join mailbox b on b.party = $2 or b.mailbox_id = $3"
-        " left join message m on m.unit_id = $1 and m.mailbox_id = b.mailbox_id and m.idempotency_key = $4",
-        unit_id,
-        party,
-        mailbox_id,
-        idempotency_key,
-    )
-    assert row is not None
-    return Route(**row)
+@dataclass(frozen=True, kw_only=True)
+class Address:
+    """Where a message would go, and under which key: to a party's mailbox, or to the one named."""
 
+    unit_id: str
+    idempotency_key: str
+    party: str | None = None
+    mailbox_id: UUID | None = None
+
+
+async def routes(database: Database, addresses: Sequence[Address]) -> list[Route]:
+    """Looks up both ends of messages, and whether each was sent before, in one statement."""
+    rows = await database.fetch(
+        """
+        select u.organisation, u.legal_profile, u.accepts_new_messages,
+               b.mailbox_id, b.state as mailbox_state, b.opt_out_end_time, b.data_key,
+               m.message_id as first_id, m.content_digest as first_digest
+        from unnest($1::text[], $2::text[], $3::uuid[], $4::text[]) with ordinality
+             as a (unit_id, party, mailbox_id, key, position)
+        left join unit u on u.unit_id = a.unit_id
+        left join lateral (
+            select * from mailbox b where b.party = a.party or b.mailbox_id = a.mailbox_id limit 1
+        ) b on true
+        left join lateral (
+            select message_id, content_digest from message m
+            where m.unit_id = a.unit_id and m.mailbox_id = b.mailbox_id and m.idempotency_key = a.key limit 1
+        ) m on true
+        order by a.position
+        """,
+        [address.unit_id for address in addresses],
+        [address.party for address in addresses],
+        [address.mailbox_id for address in addresses],
+        [address.idempotency_key for address in addresses],
+    )
+    return [Route(**row) for row in rows]
+
+
+@dataclass(frozen=True)
+class NewRows:
+    """A new message with all that is kept together with it."""
+
+    message: Mapping[str, object]
+    """MESSAGE_FIELDS."""
+    deliveries: Sequence[Delivery]
+    events: Sequence[Event]
+    trace: str
+
+
+_TYPES = list(MESSAGE_FIELDS.values())
+_NEXT = len(_TYPES) + 1
 
 SEND = f"""
 with sent as (
     insert into message ({", ".join(MESSAGE_FIELDS)})
-    values ({", ".join(f"${number}" for number in range(1, len(MESSAGE_FIELDS) + 1))})
+    select * from unnest({", ".join(f"${number}::{kind}[]" for number, kind in enumerate(_TYPES, start=1))})
+        as n ({", ".join(MESSAGE_FIELDS)})
+    order by unit_id, mailbox_id, idempotency_key -- the same for all, lest two of them wait for each other
     on conflict (unit_id, mailbox_id, idempotency_key) do nothing
     returning message_id
 ), delivered as (
     insert into delivery (message_id, delivery_id, channel, state, update_time, available_time)
-    select message_id, ${len(MESSAGE_FIELDS) + 1}, ${len(MESSAGE_FIELDS) + 2}, ${len(MESSAGE_FIELDS) + 3},
-           ${len(MESSAGE_FIELDS) + 4}, ${len(MESSAGE_FIELDS) + 5} from sent
+    select d.* from unnest(${_NEXT}::uuid[], ${_NEXT + 1}::uuid[], ${_NEXT + 2}::smallint[], ${_NEXT + 3}::smallint[],
+        ${_NEXT + 4}::timestamptz[], ${_NEXT + 5}::timestamptz[])
+        as d (message_id, delivery_id, channel, state, update_time, available_time)
+    join sent using (message_id)
 ), told as (
     insert into outbox ({OUTBOX_COLUMNS})
-    select * from unnest(${len(MESSAGE_FIELDS) + 6}::uuid[], ${len(MESSAGE_FIELDS) + 7}::text[],
-                         ${len(MESSAGE_FIELDS) + 8}::bytea[], ${len(MESSAGE_FIELDS) + 9}::text[],
-                         ${len(MESSAGE_FIELDS) + 10}::timestamptz[])
-    where exists (select from sent)
+    select {OUTBOX_COLUMNS} from unnest(${_NEXT + 6}::uuid[], ${_NEXT + 7}::uuid[], ${_NEXT + 8}::text[],
+        ${_NEXT + 9}::bytea[], ${_NEXT + 10}::text[], ${_NEXT + 11}::timestamptz[]) with ordinality
+        as e (message_id, {OUTBOX_COLUMNS}, position)
+    join sent using (message_id) order by position
 )
 select message_id from sent
 """
 
 
-async def send(
-    database: Database | Connection,
-    message: Mapping[str, object],
-    delivery: Delivery,
-    events: Sequence[Event],
-    *,
-    trace: str,
-) -> bool:
-    """Keeps a message with its delivery and events, in one statement. False: its idempotency key was used before."""
-    rows = [event.row(trace) for event in events]
-    sent = await database.fetchrow(
-        SEND,
-        *(message[field] for field in MESSAGE_FIELDS),
-        delivery.delivery_id,
-        delivery.channel,
-        delivery.state,
-        delivery.update_time,
-        delivery.available_time,
-        *(list(column) for column in zip(*rows, strict=True)),
-    )
-    return sent is not None
+async def send(database: Database | Connection, new: Sequence[NewRows]) -> set[UUID]:
+    """Keeps messages with their deliveries and events, in one statement.
+
+    Returns the ids of those that were kept; the idempotency keys of the others
+    were used before.
+    """
+    messages = [[one.message[field] for one in new] for field in MESSAGE_FIELDS]
+    ways = [
+        (one.message["message_id"], way.delivery_id, way.channel, way.state, way.update_time, way.available_time)
+        for one in new
+        for way in one.deliveries
+    ]
+    told = [(one.message["message_id"], *event.row(one.trace)) for one in new for event in one.events]
+    rows = await database.fetch(SEND, *messages, *_columns(ways, 6), *_columns(told, 6))
+    return {row["message_id"] for row in rows}
+
+
+def _columns(rows: Sequence[Sequence[object]], count: int) -> list[list[object]]:
+    return [[row[column] for row in rows] for column in range(count)]
 
 
 HELD_COLUMNS = f"{MESSAGE_COLUMNS}, b.data_key, b.state as mailbox_state, b.opt_out_end_time"

@@ -47,6 +47,9 @@ POST_SECONDS = 10.0
 CLAIM = timedelta(seconds=60)
 """How long a process may be silent about a webhook that it has claimed: several posts."""
 
+PAUSE = 0.02
+"""Seconds after news in which more may come: events arrive in crowds."""
+
 ACTIVE, SUSPENDED = 1, 2
 
 
@@ -100,32 +103,35 @@ class Posting:
             ) as session,
             asyncio.TaskGroup() as group,
         ):
-            for _ in range(AT_ONCE):
-                group.create_task(self._work(session))
-
-    async def _work(self, session: aiohttp.ClientSession) -> None:
-        while True:
-            news = self._feed.news()
-            try:
-                while await self.next(session, now=datetime.now(UTC)):
-                    pass
-            except PASSING as error:
-                logger.warning("posting waits", extra={"error": type(error).__qualname__})
-            try:
-                await asyncio.wait_for(news.wait(), POLL_INTERVAL)
-            except TimeoutError:
-                pass
+            turns: set[asyncio.Task[None]] = set()
+            while True:
+                news = self._feed.news()
+                turn = await self._turn(session) if len(turns) < AT_ONCE else None
+                if turn is not None:
+                    turns.add(group.create_task(turn.take()))
+                    continue
+                woken = group.create_task(news.wait())
+                await asyncio.wait({woken, *turns}, timeout=POLL_INTERVAL, return_when=asyncio.FIRST_COMPLETED)
+                woken.cancel()
+                turns = {turn for turn in turns if not turn.done()}
+                await asyncio.sleep(PAUSE)
 
     async def next(self, session: aiohttp.ClientSession, *, now: datetime) -> bool:
         """Posts what waits for one webhook. False: nothing waits."""
         claim = uuid4()
         webhook = await webhook_store.claim(self._database, claim=claim, now=now, until=now + CLAIM)
-        if webhook is None:
-            return False
-        post = _Post(self, session, webhook, claim)
-        if await post.replay() and await post.go_on():
-            await webhook_store.free(self._database, webhook["webhook_id"], claim=claim, now=datetime.now(UTC))
-        return True
+        if webhook is not None:
+            await _Turn(self, session, webhook, claim).all()
+        return webhook is not None
+
+    async def _turn(self, session: aiohttp.ClientSession) -> _Turn | None:
+        claim, now = uuid4(), datetime.now(UTC)
+        try:
+            webhook = await webhook_store.claim(self._database, claim=claim, now=now, until=now + CLAIM)
+        except PASSING as error:
+            _waits(error)
+            return None
+        return _Turn(self, session, webhook, claim) if webhook is not None else None
 
     async def send(self, session: aiohttp.ClientSession, webhook: Row, event: feed_pb2.Event) -> int:
         """Posts one event; the HTTP status, or 0 where none came. It was taken if that is 200 to 299."""
@@ -165,7 +171,7 @@ class Posting:
         return self._feed
 
 
-class _Post:
+class _Turn:
     """One turn of one webhook."""
 
     def __init__(self, posting: Posting, session: aiohttp.ClientSession, webhook: Row, claim: UUID) -> None:
@@ -175,6 +181,18 @@ class _Post:
         self._webhook = webhook
         self._webhook_id: UUID = webhook["webhook_id"]
         self._claim = claim
+
+    async def take(self) -> None:
+        """Posts what waits; where the database is away the turn ends, and the claim runs out."""
+        try:
+            await self.all()
+        except PASSING as error:
+            _waits(error)
+
+    async def all(self) -> None:
+        """Posts what waits, and frees the webhook where there is no reason to hold it."""
+        if await self.replay() and await self.go_on():
+            await webhook_store.free(self._database, self._webhook_id, claim=self._claim, now=datetime.now(UTC))
 
     async def replay(self) -> bool:
         """Posts the dead letters that were asked for again, each once. True: go on with the feed."""
@@ -247,6 +265,10 @@ class _Post:
             extra={"webhook": str(self._webhook_id), "host": host, "status": status},
         )
         return buried
+
+
+def _waits(error: BaseException) -> None:
+    logger.warning("posting waits", extra={"error": type(error).__qualname__})
 
 
 def _taken(status: int) -> bool:

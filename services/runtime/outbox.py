@@ -37,6 +37,9 @@ BATCH = 500
 POLL_INTERVAL = 0.25
 """Seconds between two looks where nothing wakes the relay."""
 
+PAUSE = 0.01
+"""Seconds after a wake in which more may come: a batch costs four fsyncs, whether of one event or of hundreds."""
+
 RETRY_INTERVAL = 0.2
 """Seconds between two tries while NATS or PostgreSQL is away."""
 
@@ -122,6 +125,7 @@ class Outbox:
                 )
             if published < BATCH:
                 await self._pause(POLL_INTERVAL)
+                await asyncio.sleep(PAUSE)
 
     async def _publish_waiting(self, connection: Connection) -> int:
         rows = await connection.fetch(

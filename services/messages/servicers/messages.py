@@ -21,6 +21,7 @@ from services.messages import (
     message_store,
 )
 from services.messages.course import Course
+from services.messages.message_store import Address
 from services.messages.profiles import PROFILES
 from services.messages.servicers import contents, courses, names, views
 from services.messages.servicers.courses import Move
@@ -28,6 +29,7 @@ from services.messages.servicers.sending import NewMessage, Sending
 from services.runtime import identity, pages, status
 from services.runtime.database import Database, Row
 from services.runtime.errors import AlreadyExists, Fault, Unimplemented, not_found
+from services.runtime.gathering import Gathering, in_order
 from services.runtime.ids import new_id
 from services.runtime.outbox import Outbox
 from services.runtime.parties import PartyNames
@@ -48,21 +50,15 @@ class Messages:
         self._parties = parties
         self._vault = vault
         self._sending = Sending(database=database, outbox=outbox, vault=vault)
+        self._routing = Gathering(partial(message_store.routes, database))
 
     async def SendMessage(self, request: messages_pb2.SendMessageRequest) -> Message:
         """Accepts a message and delivers it; a repeat returns the first result. Two round trips to the database."""
         _available(request.message)
         unit_id, key = names.part(request.parent, 1), request.idempotency_key
         party, mailbox_id = self._recipient(request.message.recipient)
-        look_up = partial(
-            message_store.route,
-            self._database,
-            unit_id=unit_id,
-            party=party,
-            mailbox_id=mailbox_id,
-            idempotency_key=key,
-        )
-        route = await look_up()
+        address = Address(unit_id=unit_id, idempotency_key=key, party=party, mailbox_id=mailbox_id)
+        route = await self._routing.ask(address)
         if route.organisation != identity.caller().party:
             raise not_found(request.parent)
         digest = self._vault.digest(_canonical(request))
@@ -71,23 +67,27 @@ class Messages:
         new = await self._new(request, unit_id, route, digest)
         kept = await self._sending.keep(new)
         if kept is None:
-            return await self._repeated(unit_id, await look_up(), digest)
+            return await self._repeated(unit_id, await self._routing.ask(address), digest)
         content = views.content(new.asked)
         return views.message(kept.row, kept.course, kept.attachments, content=content, vault=self._vault)
 
     async def SendMessages(
         self, requests: AsyncIterator[messages_pb2.SendMessagesRequest]
     ) -> AsyncIterator[messages_pb2.SendMessagesResponse]:
-        """Sends each message of a stream, with a result of its own."""
+        """Sends each message of a stream, with a result of its own, in the stream's order."""
         index = 0
-        async for request in requests:
-            response = messages_pb2.SendMessagesResponse(index=index, idempotency_key=request.message.idempotency_key)
-            try:
-                response.message.CopyFrom(await self.SendMessage(request.message))
-            except Fault as fault:
-                response.refusal.CopyFrom(status.to_status(fault, service="messages"))
+        async for response in in_order(self._sent, requests):
+            response.index = index
             yield response
             index += 1
+
+    async def _sent(self, request: messages_pb2.SendMessagesRequest) -> messages_pb2.SendMessagesResponse:
+        response = messages_pb2.SendMessagesResponse(idempotency_key=request.message.idempotency_key)
+        try:
+            response.message.CopyFrom(await self.SendMessage(request.message))
+        except Fault as fault:
+            response.refusal.CopyFrom(status.to_status(fault, service="messages"))
+        return response
 
     async def GetMessage(self, request: messages_pb2.GetMessageRequest) -> Message:
         """A message, for the unit that sent or received it; who looks at what a resident wrote is on record."""

@@ -13,10 +13,12 @@ from solmu.messages.v1 import events_pb2, messages_pb2
 from services.messages import attachment_store, course, holding, message_store
 from services.messages.course import Course, wake_time
 from services.messages.mailboxes import Mailbox
+from services.messages.message_store import NewRows
 from services.messages.servicers import courses, names, views
 from services.runtime import identity, outbox
 from services.runtime.database import Connection, Database, Row
 from services.runtime.errors import FailedPrecondition, InvalidArgument
+from services.runtime.gathering import Gathering
 from services.runtime.outbox import Event, Outbox
 from services.runtime.sealing import Vault
 
@@ -62,39 +64,44 @@ class Sending:
         self._database = database
         self._outbox = outbox
         self._vault = vault
+        self._keeping = Gathering(self._keep_all)
 
     async def keep(self, new: NewMessage) -> Kept | None:
         """Keeps a message with its delivery, attachments and events. None: its idempotency key is used by now.
 
-        One round trip to the database where there are no attachments. Raises
+        Where there are no attachments it shares one statement with what others
+        keep at the same time. Raises
         FailedPrecondition: ATTACHMENT_NOT_READY, ATTACHMENT_INFECTED,
         ATTACHMENT_SCAN_FAILED.
         """
         attachments: list[Row] = []
         if not (uses := _uses(new.asked)):
-            row = await self._send(self._database, new, new.course)
+            rows = self._rows(new)
+            kept = await self._keeping.ask(rows)
         else:
             async with self._database.transaction() as transaction:
                 inbound = new.direction == Message.DIRECTION_INBOUND
                 waits = await _waits(transaction, uses, inbound=inbound)
                 new = replace(new, course=course.waiting(new.before)) if waits else new
-                row = await self._send(transaction, new, new.course)
-                if row is not None:
+                rows = self._rows(new)
+                kept = bool(await message_store.send(transaction, [rows]))
+                if kept:
                     await attachment_store.attach(transaction, message_id=new.message_id, attachments=uses)
                     attachments = await attachment_store.attachments_of(transaction, [new.message_id])
-        if row is None:
+        if not kept:
             return None
         self._outbox.wake()
-        return Kept(row, new.course, attachments)
+        return Kept(rows.message, new.course, attachments)
 
-    async def _send(self, database: Database | Connection, new: NewMessage, kept: Course) -> Mapping[str, Any] | None:
-        assert kept.electronic is not None
-        row = self._row(new, kept)
-        sent = await message_store.send(database, row, kept.electronic, _events(new, kept), trace=self._outbox.trace())
-        return row if sent else None
+    async def _keep_all(self, new: Sequence[NewRows]) -> list[bool]:
+        kept = await message_store.send(self._database, new)
+        return [rows.message["message_id"] in kept for rows in new]
 
-    def _row(self, new: NewMessage, kept: Course) -> dict[str, Any]:
-        caller, asked = identity.caller(), new.asked
+    def _rows(self, new: NewMessage) -> NewRows:
+        return NewRows(self._row(new), new.course.deliveries, _events(new), trace=self._outbox.trace())
+
+    def _row(self, new: NewMessage) -> dict[str, Any]:
+        caller, asked, kept = identity.caller(), new.asked, new.course
         sealer = self._vault.sealer(new.mailbox.data_key, owner=f"mailboxes/{new.mailbox.mailbox_id}")
         return {
             "message_id": new.message_id,
@@ -129,7 +136,7 @@ class Sending:
         }
 
 
-def _events(new: NewMessage, kept: Course) -> list[Event]:
+def _events(new: NewMessage) -> list[Event]:
     inbound = new.direction == Message.DIRECTION_INBOUND
     about = events_pb2.MessageReference(
         message=f"units/{new.unit_id}/messages/{new.message_id}",
@@ -139,7 +146,7 @@ def _events(new: NewMessage, kept: Course) -> list[Event]:
     if inbound:
         return [outbox.event(events_pb2.InboundReceived(reference=about, author=names.actor()), now=new.now)]
     accepted = outbox.event(events_pb2.MessageAccepted(reference=about), now=new.now)
-    return [accepted, *courses.events(about, new.before, kept, now=new.now)]
+    return [accepted, *courses.events(about, new.before, new.course, now=new.now)]
 
 
 async def _waits(transaction: Connection, uses: Sequence[Use], *, inbound: bool) -> bool:

@@ -9,6 +9,7 @@ from uuid import UUID
 from solmu.messages.v1 import inbox_pb2, messages_pb2
 
 from services.messages import attachment_store, course, deliveries, mailboxes, message_store, replies
+from services.messages.message_store import Address
 from services.messages.profiles import PROFILES
 from services.messages.servicers import contents, courses, names, views
 from services.messages.servicers.sending import NewMessage, Sending
@@ -53,9 +54,8 @@ class Writing:
             raise FailedPrecondition("MAILBOX_CLOSED", "the mailbox is closed")
         to = await self._destination(request, owned)
         key = f"~{request.request_id}"  # a sign that no sender's key has
-        route = await message_store.route(
-            self._database, unit_id=to.unit_id, party=None, mailbox_id=mailbox_id, idempotency_key=key
-        )
+        address = Address(unit_id=to.unit_id, idempotency_key=key, mailbox_id=mailbox_id)
+        (route,) = await message_store.routes(self._database, [address])
         if route.legal_profile is None:
             raise not_found(request.unit)
         digest = self._vault.digest(request.SerializeToString(deterministic=True))
@@ -81,9 +81,7 @@ class Writing:
             )
             if await self._sending.keep(new) is not None:
                 return await self._shown(owned, message_id)
-            route = await message_store.route(
-                self._database, unit_id=to.unit_id, party=None, mailbox_id=mailbox_id, idempotency_key=key
-            )
+            (route,) = await message_store.routes(self._database, [address])
         assert route.first_id is not None
         if route.first_digest != digest:
             raise AlreadyExists(

@@ -194,22 +194,55 @@ async def test_content_lies_sealed_in_the_database(service: Service):
     assert identifier.value.encode() not in stored
 
 
-async def test_sending_takes_two_round_trips_to_the_database(service: Service, monkeypatch: pytest.MonkeyPatch):
-    unit = await service.unit()
-    identifier, _ = await service.resident()
-    service.act_as(service.city)
+def counted(service: Service, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The statements that sending carries out from now on."""
     statements: list[str] = []
-    fetchrow = service.database.fetchrow
+    fetch = service.database.fetch
 
-    async def counted(statement: str, *values: object):
+    async def counting(statement: str, *values: object):
         statements.append(statement)
-        return await fetchrow(statement, *values)
+        return await fetch(statement, *values)
 
     def forbidden(*_: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(service.database, "fetchrow", counted)
-    for other in ("fetch", "fetchval", "execute", "transaction"):
+    monkeypatch.setattr(service.database, "fetch", counting)
+    for other in ("fetchrow", "fetchval", "execute", "transaction"):
         monkeypatch.setattr(service.database, other, forbidden)
+    return statements
+
+
+async def test_sending_takes_two_round_trips_to_the_database(service: Service, monkeypatch: pytest.MonkeyPatch):
+    unit = await service.unit()
+    identifier, _ = await service.resident()
+    service.act_as(service.city)
+    statements = counted(service, monkeypatch)
     await service.messages.SendMessage(request(unit, identifier))
     assert len(statements) == 2
+
+
+async def test_what_is_sent_at_the_same_time_shares_them(service: Service, monkeypatch: pytest.MonkeyPatch):
+    unit = await service.unit()
+    identifier, _ = await service.resident()
+    service.act_as(service.city)
+    statements = counted(service, monkeypatch)
+    keys = [f"k{number}" for number in range(100)]
+    asked = [request(unit, identifier, key=key) for key in keys]
+    sent = await asyncio.gather(*(service.messages.SendMessage(one) for one in asked))
+    assert len(statements) <= 6
+    assert len({message.name for message in sent}) == 100
+    assert [message.idempotency_key for message in sent] == keys
+
+
+async def test_one_key_many_times_at_once_is_one_message(service: Service):
+    unit = await service.unit()
+    identifier, _ = await service.resident()
+    service.act_as(service.city)
+    sent = await asyncio.gather(*(service.messages.SendMessage(request(unit, identifier)) for _ in range(20)))
+    assert len({message.name for message in sent}) == 1
+    assert (
+        await service.database.fetchval(
+            "select count(*) from delivery d join message m using (message_id) where m.unit_id = $1", unit.split("/")[1]
+        )
+        == 1
+    )

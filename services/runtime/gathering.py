@@ -1,0 +1,120 @@
+"""Many callers, one statement: what is asked while a batch is under way goes with the next.
+
+A lone question goes at once. Under load batches form by themselves, and the
+round trip, the statement and the commit are shared by all that wait for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+from services.runtime.database import AWAY
+
+Q = TypeVar("Q")
+A = TypeVar("A")
+
+MOST = 250
+"""Questions in a batch."""
+
+AT_ONCE = 2
+"""Batches under way at a time: while PostgreSQL carries one out, the next is on its way."""
+
+
+class Gathering(Generic[Q, A]):
+    """Has questions answered in batches. `answer` returns one answer for each question, in their order.
+
+    It runs in the context of the first of those who ask: it must not look at
+    who calls. A batch that fails is asked again one by one, so that nobody
+    pays for another's fault; not where the database is away.
+    """
+
+    def __init__(
+        self, answer: Callable[[Sequence[Q]], Awaitable[Sequence[A]]], *, most: int = MOST, at_once: int = AT_ONCE
+    ) -> None:
+        self._answer = answer
+        self._most = most
+        self._at_once = at_once
+        self._waiting: deque[tuple[Q, asyncio.Future[A]]] = deque()
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._starting = False
+
+    async def ask(self, question: Q) -> A:
+        """The answer; raises what `answer` raises for it."""
+        future: asyncio.Future[A] = asyncio.get_running_loop().create_future()
+        self._waiting.append((question, future))
+        self._start()
+        return await future
+
+    def _start(self) -> None:
+        if self._waiting and not self._starting and len(self._under_way) < self._at_once:
+            self._starting = True
+            task = asyncio.create_task(self._run())
+            self._under_way.add(task)
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._under_way.discard(task)
+        self._start()
+
+    async def _run(self) -> None:
+        self._starting = False
+        batch = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
+        self._start()
+        try:
+            await self._settle(batch)
+        except AWAY as error:
+            _fail(batch, error)
+        except Exception as error:  # noqa: BLE001  # whatever the database says
+            if len(batch) == 1:
+                _fail(batch, error)
+            else:
+                await self._one_by_one(batch)
+
+    async def _one_by_one(self, batch: Sequence[tuple[Q, asyncio.Future[A]]]) -> None:
+        for one in batch:
+            try:
+                await self._settle([one])
+            except Exception as error:  # noqa: BLE001  # whatever the database says
+                _fail([one], error)
+
+    async def _settle(self, batch: Sequence[tuple[Q, asyncio.Future[A]]]) -> None:
+        answers = await self._answer([question for question, _ in batch])
+        for (_, future), answer in zip(batch, answers, strict=True):
+            if not future.done():  # else its caller has gone
+                future.set_result(answer)
+
+
+def _fail(batch: Sequence[tuple[Q, asyncio.Future[A]]], error: Exception) -> None:
+    for _, future in batch:
+        if not future.done():
+            future.set_exception(error)
+
+
+async def in_order(
+    function: Callable[[Q], Awaitable[A]], questions: AsyncIterator[Q], *, at_once: int = MOST
+) -> AsyncGenerator[A, None]:
+    """Asks each question of a stream as it comes, up to `at_once` beside one another; answers come in its order."""
+    answers: asyncio.Queue[asyncio.Future[A] | None] = asyncio.Queue(at_once)
+
+    async def read() -> None:
+        try:
+            async for question in questions:
+                await answers.put(asyncio.ensure_future(function(question)))
+        except Exception as error:  # noqa: BLE001  # raised below, after the answers before it
+            failed: asyncio.Future[A] = asyncio.get_running_loop().create_future()
+            failed.set_exception(error)
+            await answers.put(failed)
+        await answers.put(None)
+
+    reader = asyncio.create_task(read())
+    try:
+        while (answer := await answers.get()) is not None:
+            yield await answer
+    finally:
+        reader.cancel()
+        while not answers.empty():
+            if (left := answers.get_nowait()) is not None:
+                left.cancel()

@@ -1,0 +1,138 @@
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+
+from services.runtime.gathering import Gathering, in_order
+
+
+class Halver:
+    """Halves numbers; keeps its batches, and waits in each until it is let go."""
+
+    def __init__(self, error: type[Exception] = ValueError) -> None:
+        self.batches: list[list[int]] = []
+        self.go = asyncio.Event()
+        self.error = error
+
+    async def __call__(self, numbers: Sequence[int]) -> list[int]:
+        self.batches.append(list(numbers))
+        await self.go.wait()
+        if any(number % 2 for number in numbers):
+            raise self.error("odd")
+        return [number // 2 for number in numbers]
+
+
+async def turns() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_a_lone_question_goes_at_once():
+    halver = Halver()
+    halver.go.set()
+    assert await Gathering(halver).ask(8) == 4
+    assert halver.batches == [[8]]
+
+
+async def test_what_is_asked_meanwhile_goes_with_the_next_batch():
+    halver = Halver()
+    gathering = Gathering(halver, most=3, at_once=1)
+    asked = [asyncio.create_task(gathering.ask(0))]
+    await turns()
+    asked += [asyncio.create_task(gathering.ask(number)) for number in (2, 4, 6, 8)]
+    await turns()
+    assert halver.batches == [[0]]
+    halver.go.set()
+    assert await asyncio.gather(*asked) == [0, 1, 2, 3, 4]
+    assert halver.batches == [[0], [2, 4, 6], [8]]
+
+
+async def test_no_more_batches_than_allowed_are_under_way():
+    halver = Halver()
+    gathering = Gathering(halver, most=1, at_once=2)
+    asked = [asyncio.create_task(gathering.ask(number)) for number in (2, 4, 6)]
+    await turns()
+    assert halver.batches == [[2], [4]]
+    halver.go.set()
+    assert await asyncio.gather(*asked) == [1, 2, 3]
+
+
+async def test_nobody_pays_for_the_fault_of_another():
+    halver = Halver()
+    halver.go.set()
+    gathering = Gathering(halver)
+    two, three, four = await asyncio.gather(*(gathering.ask(n) for n in (2, 3, 4)), return_exceptions=True)
+    assert (two, four) == (1, 2)
+    assert isinstance(three, ValueError)
+    assert halver.batches == [[2, 3, 4], [2], [3], [4]]
+
+
+async def test_a_database_that_is_away_is_not_asked_again_for_each():
+    halver = Halver(ConnectionError)
+    halver.go.set()
+    gathering = Gathering(halver)
+    answers = await asyncio.gather(*(gathering.ask(n) for n in (2, 3)), return_exceptions=True)
+    assert [type(answer) for answer in answers] == [ConnectionError, ConnectionError]
+    assert halver.batches == [[2, 3]]
+
+
+async def test_a_caller_who_has_gone_does_not_keep_others_from_their_answers():
+    halver = Halver()
+    gathering = Gathering(halver)
+    gone, stays = (asyncio.create_task(gathering.ask(number)) for number in (2, 4))
+    await turns()
+    gone.cancel()
+    halver.go.set()
+    assert await stays == 2
+    assert await gathering.ask(6) == 3
+
+
+async def numbers(*values: int, then: Exception | None = None) -> AsyncIterator[int]:
+    for value in values:
+        yield value
+    if then:
+        raise then
+
+
+async def test_a_stream_is_asked_side_by_side_and_answered_in_its_order():
+    started: list[int] = []
+    last = asyncio.Event()
+
+    async def late_first(number: int) -> int:
+        started.append(number)
+        if number == 3:
+            last.set()
+        await last.wait()
+        return number * 10
+
+    assert [answer async for answer in in_order(late_first, numbers(1, 2, 3))] == [10, 20, 30]
+    assert started == [1, 2, 3]
+
+
+async def test_a_stream_that_breaks_gives_its_answers_first():
+    async def same(number: int) -> int:
+        return number
+
+    answers = in_order(same, numbers(1, 2, then=LookupError()))
+    assert [await anext(answers), await anext(answers)] == [1, 2]
+    with pytest.raises(LookupError):
+        await anext(answers)
+
+
+async def test_a_reader_that_leaves_ends_what_is_under_way():
+    ended = asyncio.Event()
+
+    async def hang(number: int) -> int:
+        if number == 1:
+            return number
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        return number
+
+    answers = in_order(hang, numbers(1, 2))
+    assert await anext(answers) == 1
+    await turns()
+    await answers.aclose()
+    await asyncio.wait_for(ended.wait(), 5)
