@@ -1,0 +1,173 @@
+"""The journal: every statement that this node has signed or accepted, and every exchange, written for good.
+
+Who appends waits until it is committed. Appends that come together are written
+in one transaction, so that a busy node pays for one commit what a quiet one
+pays for one exchange.
+
+What is done with statements later (log, time stamps, containers) reads the
+table `statement` in the order of `seq`, or takes part in the transaction by
+`Keep`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+from solmu.exchange.v1 import exchanges_pb2, statements_pb2
+
+from services.exchange import journal_store
+from services.exchange.evidence.statements import Statement
+from services.runtime.database import Connection, Database
+from services.runtime.errors import Fault, InvalidArgument
+
+BATCH = 256
+"""Appends in one transaction; more wait for the next."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Content:
+    """What a statement holds the digests of, as far as it went through this node."""
+
+    head: bytes = b""
+    body: bytes | None = None
+    """The body, where it was small enough to be in memory; None: it went by."""
+    trailers: bytes = b""
+    on_behalf_of: bytes = b""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A statement with what proves it."""
+
+    statement: Statement
+    signature: statements_pb2.Signature
+    own: bool
+    """Whether this node signed it."""
+    subsystem: str
+    """The subsystem of this node on whose behalf it is kept."""
+    policy: str
+    """By which policy of this node: id "/" revision."""
+    certificate_status: bytes = b""
+    time_stamp: bytes = b""
+    content: Content = field(default_factory=Content)
+
+    @property
+    def proof(self) -> statements_pb2.Proof:
+        """As it travels."""
+        return statements_pb2.Proof(
+            statement=self.statement.content,
+            signature=self.signature,
+            certificate_status=self.certificate_status,
+            time_stamp=self.time_stamp,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exchange:
+    """One call and its answer, as this node saw it. Identifiers are spelt with "/"."""
+
+    exchange_id: UUID
+    side: exchanges_pb2.Side
+    message_id: str
+    consumer: str
+    service: str
+    consumer_node: str
+    provider_node: str
+    method: str
+    status: int
+    outcome: exchanges_pb2.Exchange.Outcome
+    reason: str
+    refused_by: exchanges_pb2.Side
+    on_behalf: bool
+    request_sha256: bytes | None
+    response_sha256: bytes | None
+    measurement: exchanges_pb2.Exchange.Measurement
+    backend_share: float | None
+    start_time: datetime
+    end_time: datetime
+
+
+Keep = Callable[[Connection, Sequence[Entry]], Awaitable[None]]
+"""Does what else belongs into the transaction that writes these statements."""
+
+
+@dataclass
+class _Append:
+    entries: Sequence[Entry]
+    exchange: Exchange | None
+    done: asyncio.Future[None]
+
+
+class Journal:
+    """The journal of a process. `keep` takes part in its transactions."""
+
+    def __init__(self, database: Database, *, keep: Keep | None = None) -> None:
+        self._database = database
+        self._keep = keep
+        self._waiting: list[_Append] = []
+        self._writer: asyncio.Task[None] | None = None
+
+    async def append(self, *entries: Entry, exchange: Exchange | None = None) -> None:
+        """Writes statements, and what became of their exchange; returns once they are committed.
+
+        Raises InvalidArgument, STATEMENT_REPLAYED, where a statement of this
+        kind and id was accepted before: what came with it is not written then.
+        """
+        append = _Append(entries, exchange, asyncio.get_running_loop().create_future())
+        self._waiting.append(append)
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.create_task(self._write())
+        await append.done
+
+    async def refuse(self, *, exchange_id: str, node: str, reason: str, proof: statements_pb2.Proof) -> None:
+        """Keeps a proof that did not hold, with the reason."""
+        await journal_store.insert_refused(
+            self._database, exchange_id=_uuid(exchange_id), node=node, reason=reason, proof=proof
+        )
+
+    async def _write(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
+            try:
+                replayed = await self._write_batch(batch)
+            except Exception as error:  # noqa: BLE001  # whoever waits is told
+                for append in batch:
+                    if not append.done.done():
+                        append.done.set_exception(error)
+                continue
+            for append in batch:
+                if append.done.done():  # its caller is gone; it is written all the same
+                    continue
+                if any((entry.statement.sha256, entry.own) in replayed for entry in append.entries):
+                    append.done.set_exception(_replayed())
+                else:
+                    append.done.set_result(None)
+
+    async def _write_batch(self, batch: Sequence[_Append]) -> set[tuple[bytes, bool]]:
+        """Writes appends; returns the statements among them that were accepted before."""
+        async with self._database.transaction() as transaction:
+            entries = [entry for append in batch for entry in append.entries]
+            written = await journal_store.insert_statements(transaction, entries) if entries else set()
+            fresh = [entry for entry in entries if (entry.statement.sha256, entry.own) in written]
+            replayed = {(entry.statement.sha256, entry.own) for entry in entries} - written
+            exchanges = [append.exchange for append in batch if append.exchange is not None]
+            if exchanges:
+                await journal_store.insert_exchanges(transaction, exchanges)
+            if self._keep is not None and fresh:
+                await self._keep(transaction, fresh)
+        return replayed
+
+
+def _uuid(text: str) -> UUID | None:
+    with contextlib.suppress(ValueError):
+        return UUID(text)
+    return None
+
+
+def _replayed() -> Fault:
+    return InvalidArgument("STATEMENT_REPLAYED", "a statement with this id was accepted before")

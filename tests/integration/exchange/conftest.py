@@ -1,0 +1,24 @@
+"""The exchange service's parts on real engines."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+import services.exchange
+from services.runtime.database import Database
+from services.runtime.telemetry import Telemetry
+from tests.engines import Engines
+
+
+@pytest.fixture(scope="session")
+async def database(engines: Engines) -> AsyncIterator[Database]:
+    """The database of exchange, migrated."""
+    database = await Database.connect(
+        engines.database("exchange"), files=engines.identity("exchange"), size=8, telemetry=Telemetry()
+    )
+    await database.migrate(Path(services.exchange.__file__).parent / "migrations")
+    yield database
+    await database.close()
