@@ -183,9 +183,8 @@ class Edge:
         self._load_secrets()
         await self._first_keys()
         self._folder.write(self.plan.descriptors, self._descriptors)
-        rendered = envoy.render(self.plan)
-        for name in (xds.CLUSTERS, xds.ROUTES, xds.LISTENERS, xds.BOOTSTRAP):
-            self._folder.write(name, rendered[name])
+        for name, content in envoy.render(self.plan).items():
+            self._folder.write(name, content)
         self._folder.remove_others("descriptors-*.binpb", keep=self.plan.descriptors)
         logger.info("edge rendered", extra={"routes": len(self.plan.routes), "folder": str(self.plan.folder)})
 

@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 from google.api import annotations_pb2
@@ -91,12 +92,22 @@ class Route:
         return f"/{self.service}/{self.method}"
 
 
+class Door(Enum):
+    """A public port of the edge. The values are the names of its listener and of its routes."""
+
+    SYSTEMS = "edge"
+    """For information systems: client certificate required. Every method of the contracts is here, and only here."""
+    BROWSERS = "browsers"
+    """For people's browsers, which have no certificate: log-in, metadata and documentation."""
+
+
 @dataclass(frozen=True)
 class Endpoint:
-    """One path of a foreign protocol, served by the gateway process: client certificate required, no token."""
+    """One path of a foreign protocol, served by the gateway process. No token is asked for."""
 
     path: str
     max_request_bytes: int
+    doors: frozenset[Door] = frozenset({Door.SYSTEMS})
 
 
 def routes(descriptors: FileDescriptorSet) -> tuple[Route, ...]:

@@ -43,6 +43,9 @@ class GatewaySettings(ProcessSettings):
     issuer: str = setting("SOLMU_ISSUER", origin, doc="origin of the edge: issuer and audience of its tokens")
     folder: Path = setting("SOLMU_EDGE_STATE", new_folder, doc="folder for the files that Envoy reads")
     edge_listen: Address = setting("SOLMU_EDGE_LISTEN", address, doc="host:port of the public port")
+    browser_listen: Address | None = setting(
+        "SOLMU_BROWSER_LISTEN", address, default=None, doc="host:port of the public port for browsers; none without it"
+    )
     edge_certificate: Path = setting("SOLMU_EDGE_TLS_CERTIFICATE", file, doc="certificate chain of the edge, PEM")
     edge_key: Path = setting("SOLMU_EDGE_TLS_KEY", file, doc="private key of the edge, PEM")
     client_authorities: Path = setting(
@@ -83,6 +86,7 @@ def plan(settings: GatewaySettings, *, routes: tuple[Route, ...], descriptors: s
         node=settings.node,
         issuer=settings.issuer,
         listen=settings.edge_listen,
+        browser_listen=settings.browser_listen,
         folder=settings.folder,
         upstreams=settings.upstreams,
         routes=routes,

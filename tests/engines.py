@@ -94,7 +94,7 @@ async def _embedded(state: State) -> AsyncIterator[Engines]:
     postgres_engine, nats_engine, envoy_engine = await asyncio.gather(
         binaries.postgres(None), binaries.nats(None), binaries.envoy(None)
     )
-    chosen = ports.choose(state.ports_file, [plan.EDGE_PORT, *plan.port_names()])
+    chosen = ports.choose(state.ports_file, [*plan.PUBLIC_PORTS, *plan.port_names()])
     prepared = plan.Plan(
         state=state,
         node=NODE,

@@ -28,7 +28,7 @@ BASE = FOLDER / "base"
 SMALL = FOLDER / "overlays" / "small"
 HIGH_AVAILABILITY = FOLDER / "overlays" / "high-availability"
 
-SERVICE_PORT, METRICS_PORT, EDGE_PORT, ROUTES_PORT = 7443, 9464, 8443, 6222
+SERVICE_PORT, METRICS_PORT, EDGE_PORT, BROWSER_PORT, ROUTES_PORT = 7443, 9464, 8443, 8444, 6222
 PROVISION = "provision"
 CONFIGURATION = Path("/etc/solmu")
 SERVERS = 3
@@ -120,8 +120,8 @@ spec:
 """
 
 _FROM_CLIENTS = f"""\
-    # Clients, from anywhere: they show a certificate.
-    - ports: [{{port: {EDGE_PORT}}}]
+    # Clients, from anywhere: they show a certificate. Browsers need none, and reach no service.
+    - ports: [{{port: {EDGE_PORT}}}, {{port: {BROWSER_PORT}}}]
 """
 
 _FROM_PROMETHEUS = f"""\

@@ -65,7 +65,9 @@ class NodeSettings:
         "SOLMU_STATE", _state_folder, default=plan.SOURCE / ".solmu", doc="folder of all that the node keeps"
     )
     node: str = setting("SOLMU_NODE", text, default="solmu", doc="name of the node, its SPIFFE trust domain")
-    edge_port: int = setting("SOLMU_EDGE_PORT", _port, default=8443, doc="public port; 0 for any that is free")
+    edge_port: int = setting(
+        "SOLMU_EDGE_PORT", _port, default=8443, doc="public port, the next one being for browsers; 0 for any two"
+    )
     postgres_bin: Path | None = setting(
         "SOLMU_POSTGRES_BIN", folder, default=None, doc="folder of one's own PostgreSQL programs"
     )
@@ -96,6 +98,11 @@ class Node:
     def edge(self) -> str:
         """The edge's public origin, such as https://localhost:8443."""
         return self._planned.origin
+
+    @property
+    def browsers(self) -> str:
+        """Where people come with their browsers, such as https://localhost:8444."""
+        return self._planned.browser_origin
 
     @property
     def ports(self) -> Mapping[str, int]:
@@ -221,9 +228,11 @@ class Node:
     def _choose_ports(self) -> dict[str, int]:
         names = plan.port_names()
         if self.settings.edge_port == 0:
-            return ports.choose(self.state.ports_file, [plan.EDGE_PORT, *names])
-        ports.check_public(self.settings.edge_port)
-        return ports.choose(self.state.ports_file, names) | {plan.EDGE_PORT: self.settings.edge_port}
+            return ports.choose(self.state.ports_file, [*plan.PUBLIC_PORTS, *names])
+        public = {name: self.settings.edge_port + after for after, name in enumerate(plan.PUBLIC_PORTS)}
+        for port in public.values():
+            ports.check_public(port)
+        return ports.choose(self.state.ports_file, names) | public
 
     async def _account(self, engine: engines.Engine | None) -> privileges.Account:
         if engine is None:

@@ -34,7 +34,9 @@ ENVOY = "envoy"
 """The engines' names as processes; of the first two as identities, too."""
 
 EDGE_PORT = "edge"
-"""The name of the public port."""
+BROWSER_PORT = "browsers"
+PUBLIC_PORTS = (EDGE_PORT, BROWSER_PORT)
+"""The names of the public ports: for information systems, and for browsers without a certificate."""
 
 INTERNAL_IDENTITIES = (*mesh.SERVICES, mesh.GATEWAY, mesh.EDGE, mesh.OPERATOR, POSTGRES, NATS)
 """Who holds a certificate of the internal authority."""
@@ -71,9 +73,14 @@ class Plan:
         """The edge's public origin: where clients call, and issuer and audience of their tokens."""
         return f"https://localhost:{self.ports[EDGE_PORT]}"
 
+    @property
+    def browser_origin(self) -> str:
+        """Where people come with their browsers."""
+        return f"https://localhost:{self.ports[BROWSER_PORT]}"
+
 
 def port_names() -> list[str]:
-    """The ports on the loopback interface that a node needs, the edge's public one not counted."""
+    """The ports on the loopback interface that a node needs, the edge's public ones not counted."""
     served = (*mesh.SERVICES, mesh.GATEWAY)
     return [POSTGRES, NATS, *served, *(metrics(name) for name in served)]
 
@@ -215,6 +222,7 @@ def gateway_environment(plan: Plan) -> dict[str, str]:
     return _process_environment(plan, mesh.GATEWAY) | {
         "SOLMU_EDGE_STATE": str(state.edge),
         "SOLMU_EDGE_LISTEN": _local(plan, EDGE_PORT),
+        "SOLMU_BROWSER_LISTEN": _local(plan, BROWSER_PORT),
         "SOLMU_EDGE_TLS_CERTIFICATE": str(state.edge_identity / pki.CERTIFICATE),
         "SOLMU_EDGE_TLS_KEY": str(state.edge_identity / pki.KEY),
         "SOLMU_CLIENT_AUTHORITIES": str(state.public / pki.AUTHORITY),

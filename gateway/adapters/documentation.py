@@ -3,9 +3,9 @@
     GET /openapi.json       OpenAPI 3.1, as `gateway.openapi` made it
     GET /docs               the page; its script and its style beside it
 
-The page is for people whose browser has a client certificate, like everything
-at the edge. It needs nothing from elsewhere, and its policy keeps it from
-reaching for anything but this node.
+Everybody may read it, at the port for browsers. Trying calls takes a client
+certificate, and therefore the port for systems. The page needs nothing from
+elsewhere, and its policy keeps it from reaching for anything but this node.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from importlib import resources
 from aiohttp import hdrs, web
 
 from gateway import openapi
-from gateway.routes import Endpoint
+from gateway.routes import Door, Endpoint
 
 DOCUMENT_PATH = "/openapi.json"
 PAGE_PATH = "/docs"
@@ -35,7 +35,7 @@ _FILES = {
     f"{PAGE_PATH}/page.css": ("documentation.css", "text/css"),
 }
 
-ENDPOINTS = tuple(Endpoint(path, MAX_REQUEST_BYTES) for path in (DOCUMENT_PATH, *_FILES))
+ENDPOINTS = tuple(Endpoint(path, MAX_REQUEST_BYTES, frozenset(Door)) for path in (DOCUMENT_PATH, *_FILES))
 
 _HEADERS = {
     hdrs.CACHE_CONTROL: f"max-age={KEPT_SECONDS}",

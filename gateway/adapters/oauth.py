@@ -26,7 +26,7 @@ from aiohttp import hdrs, web
 from google.protobuf.message import Message
 from solmu.authorisations.v1 import tokens_pb2
 
-from gateway.routes import Endpoint
+from gateway.routes import Door, Endpoint
 from services.runtime import xfcc
 from services.runtime.errors import Fault
 
@@ -49,8 +49,8 @@ ENDPOINTS = (
     Endpoint(TOKEN_PATH, MAX_REQUEST_BYTES),
     Endpoint(INTROSPECTION_PATH, MAX_REQUEST_BYTES),
     Endpoint(REVOCATION_PATH, MAX_REQUEST_BYTES),
-    Endpoint(KEYS_PATH, MAX_REQUEST_BYTES),
-    Endpoint(METADATA_PATH, MAX_REQUEST_BYTES),
+    Endpoint(KEYS_PATH, MAX_REQUEST_BYTES, frozenset(Door)),
+    Endpoint(METADATA_PATH, MAX_REQUEST_BYTES, frozenset(Door)),
 )
 
 METHODS = ["tls_client_auth", "private_key_jwt"]

@@ -11,10 +11,10 @@ from gateway.envoy.plan import Json, Plan
 
 
 def render(plan: Plan) -> dict[str, Json]:
-    """The files that depend on the plan alone, by name."""
+    """The files that depend on the plan alone, by name: each after those that it refers to."""
     return {
-        xds.BOOTSTRAP: bootstrap.render(plan),
-        xds.LISTENERS: listener.render(plan),
         xds.CLUSTERS: clusters.render(plan),
-        xds.ROUTES: routes.render(plan),
+        **{xds.route_file(door.value): routes.render(plan, door) for door in plan.doors},
+        xds.LISTENERS: listener.render(plan),
+        xds.BOOTSTRAP: bootstrap.render(plan),
     }

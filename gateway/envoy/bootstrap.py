@@ -7,6 +7,7 @@ from gateway.envoy.plan import Json, Plan
 
 _STATISTICS = (
     "http.edge.",
+    "http.browsers.",
     "listener.",
     "cluster.",
     "server.",

@@ -16,6 +16,9 @@
    transcoder, so that one policy holds for both forms. Where a route has no
    policy it refuses everybody.
 9. `router`.
+
+Browsers, who bring neither certificate nor token, meet `flood`, `body_limit` and
+`router`; nothing but adapters is behind them.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ from typing import Any
 from gateway.envoy import xds
 from gateway.envoy.plan import Json, Plan
 from gateway.problems import TITLES
-from gateway.routes import Route
+from gateway.routes import Door, Route
 
 FLOOD = "flood"
 REVOCATION = "revocation"
@@ -68,10 +71,12 @@ SERIAL = "solmu.certificate.serial"
 """State of a connection: the serial number of the client's certificate, in hexadecimal."""
 
 
-def chain(plan: Plan) -> list[Json]:
-    """The filters of the public port."""
+def chain(plan: Plan, door: Door) -> list[Json]:
+    """The filters of a public port."""
+    if door is Door.BROWSERS:
+        return [_flood(plan.limits.browser_calls_per_second), _body_limit(), _router()]
     return [
-        _flood(plan),
+        _flood(plan.limits.calls_per_second),
         _followed(plan, REVOCATION, xds.REVOCATION, _RBAC),
         _followed(plan, AUTHENTICATION, xds.AUTHENTICATION, _JWT_AUTHN),
         _body_limit(),
@@ -173,12 +178,8 @@ def switched(*, on: bool) -> Json:
     return xds.typed("envoy.config.route.v3.FilterConfig", **setting)
 
 
-def _flood(plan: Plan) -> Json:
-    bucket = {
-        "max_tokens": plan.limits.calls_per_second,
-        "tokens_per_fill": plan.limits.calls_per_second,
-        "fill_interval": "1s",
-    }
+def _flood(calls_per_second: int) -> Json:
+    bucket = {"max_tokens": calls_per_second, "tokens_per_fill": calls_per_second, "fill_interval": "1s"}
     always = {"default_value": {"numerator": 100}}
     return xds.http_filter(
         FLOOD,

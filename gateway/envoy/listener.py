@@ -1,56 +1,65 @@
-"""The public port: TLS, HTTP and its limits."""
+"""The public ports: TLS, HTTP and its limits.
+
+One is for information systems, with their certificates. The other, where the
+node has it, is for people's browsers, which have none.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from gateway.envoy import filters, logs, replies, secrets, xds
 from gateway.envoy.clusters import TRACES
 from gateway.envoy.plan import Json, Plan
-from gateway.envoy.routes import VIRTUAL_HOST
-
-NAME = "edge"
+from gateway.routes import Door
+from services.runtime.config import Address
 
 _STRIPPED = ("x-edge-", "x-envoy-", "x-forwarded-", "x-real-", "x-client-")
 """Headers with which proxies speak to services. From a client they are forgeries."""
 
 
 def render(plan: Plan) -> Json:
-    """File of the listeners (LDS): one."""
+    """File of the listeners (LDS)."""
+    return xds.resources(*(_listener(plan, door, address) for door, address in plan.doors.items()))
+
+
+def _listener(plan: Plan, door: Door, address: Address) -> Json:
     manager = xds.extension(
         "http",
         "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
-        **_connection_manager(plan),
+        **_connection_manager(plan, door),
     )
-    listener = xds.typed(
+    return xds.typed(
         "envoy.config.listener.v3.Listener",
-        name=NAME,
-        address={"socket_address": {"address": plan.listen.host, "port_value": plan.listen.port}},
+        name=door.value,
+        address={"socket_address": {"address": address.host, "port_value": address.port}},
         per_connection_buffer_limit_bytes=plan.limits.buffer_bytes,
         tcp_keepalive=xds.TCP_KEEPALIVE,
         access_log=logs.refused_handshakes(),
         filter_chains=[
             {
-                "filters": [filters.certificate_serial(), manager],
-                "transport_socket": secrets.downstream_tls(plan.folder),
+                "filters": [filters.certificate_serial(), manager] if door is Door.SYSTEMS else [manager],
+                "transport_socket": secrets.downstream_tls(plan.folder, door),
                 "transport_socket_connect_timeout": xds.seconds(plan.limits.handshake_seconds),
             }
         ],
     )
-    return xds.resources(listener)
 
 
-def _connection_manager(plan: Plan) -> Json:
+def _connection_manager(plan: Plan, door: Door) -> Json:
     limits = plan.limits
     manager: Json = {
-        "stat_prefix": NAME,
+        "stat_prefix": door.value,
         "server_name": plan.node,
-        "http_filters": filters.chain(plan),
-        "rds": {"route_config_name": VIRTUAL_HOST, "config_source": xds.watched(plan.folder, xds.ROUTES)},
+        "http_filters": filters.chain(plan, door),
+        "rds": {
+            "route_config_name": door.value,
+            "config_source": xds.watched(plan.folder, xds.route_file(door.value)),
+        },
         "local_reply_config": replies.local_replies(),
         "access_log": logs.requests(),
         "early_header_mutation_extensions": [_strip_forged_headers()],
-        # The service learns who called from this header alone, which Envoy sets from the handshake.
-        "forward_client_cert_details": "SANITIZE_SET",
-        "set_current_client_cert_details": {"subject": True, "uri": True},
+        **_CLIENT_CERTIFICATE[door],
         "use_remote_address": True,
         "skip_xff_append": True,
         "always_set_request_id_in_response": True,
@@ -80,6 +89,16 @@ def _connection_manager(plan: Plan) -> Json:
     return manager
 
 
+_CLIENT_CERTIFICATE: Mapping[Door, Json] = {
+    # The service learns who called from this header alone, which Envoy sets from the handshake.
+    Door.SYSTEMS: {
+        "forward_client_cert_details": "SANITIZE_SET",
+        "set_current_client_cert_details": {"subject": True, "uri": True},
+    },
+    Door.BROWSERS: {"forward_client_cert_details": "SANITIZE"},
+}
+
+
 def _strip_forged_headers() -> Json:
     mutations: list[Json] = [{"remove_on_match": {"key_matcher": {"prefix": prefix}}} for prefix in _STRIPPED]
     mutations += [{"remove": "forwarded"}, {"remove": "x-request-id"}]
@@ -95,7 +114,7 @@ def _tracing(plan: Plan) -> Json:
     exporter = xds.extension(
         "envoy.tracers.opentelemetry",
         "envoy.config.trace.v3.OpenTelemetryConfig",
-        service_name=NAME,
+        service_name=Door.SYSTEMS.value,
         grpc_service={"envoy_grpc": {"cluster_name": TRACES}, "timeout": "1s"},
     )
     return {

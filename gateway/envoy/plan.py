@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gateway.routes import Endpoint, Route
+from gateway.routes import Door, Endpoint, Route
 from services.runtime.config import Address
 
 Json = dict[str, Any]
@@ -25,6 +25,8 @@ class Limits:
     """Open connections. At some 50 kB each with TLS this is half a gigabyte, the most a small node should lose."""
     calls_per_second: int = 20_000
     """Calls of all clients together; several times what one core of Envoy carries, so that it stops floods only."""
+    browser_calls_per_second: int = 500
+    """Calls of all browsers together, who are strangers: some 50 people who begin to log in each second."""
     connection_seconds: int = 300
     """Age at which a connection is asked to close, in seconds. A CRL is looked at in handshakes only, so a revoked
     certificate works at most this long; equal to the life of a token, whose binding it would otherwise outlive."""
@@ -72,7 +74,7 @@ class Plan:
     issuer: str
     """Issuer and audience of the tokens accepted: the origin of the edge."""
     listen: Address
-    """The public port."""
+    """The public port, for information systems."""
     folder: Path
     """Absolute path of the folder from which Envoy reads its files."""
     upstreams: Mapping[str, Address]
@@ -81,8 +83,16 @@ class Plan:
     endpoints: tuple[Endpoint, ...]
     descriptors: str
     """Name of the file in `folder` with the descriptor set of the routes."""
+    browser_listen: Address | None = None
+    """The public port for browsers; None where the node has none."""
     traces: Address | None = None
     """Where spans go by OTLP; None for nowhere."""
     trace_ratio: float = 0.01
     """Share of calls traced that did not come with a decision of their own, 0 to 1."""
     limits: Limits = field(default_factory=Limits)
+
+    @property
+    def doors(self) -> dict[Door, Address]:
+        """The public ports that there are."""
+        browsers = {Door.BROWSERS: self.browser_listen} if self.browser_listen else {}
+        return {Door.SYSTEMS: self.listen, **browsers}

@@ -3,16 +3,15 @@
 A gRPC method is found by its path. A REST path is found twice: first by a
 route that only switches the translation on and sets the body limit, then,
 when the transcoder has made a gRPC call of it, by the route of the method.
-What no route knows is answered here.
+What no route knows is answered here. Each listener has a table of its own; that
+of browsers leads to adapters only.
 """
 
 from __future__ import annotations
 
 from gateway.envoy import filters, xds
 from gateway.envoy.plan import ADAPTERS, Json, Plan
-from gateway.routes import Binding, Endpoint, Route
-
-VIRTUAL_HOST = "edge"
+from gateway.routes import Binding, Door, Endpoint, Route
 
 UNKNOWN = "unknown"
 """Name of the route for what has none."""
@@ -25,21 +24,37 @@ ADAPTER_SECONDS = 15
 
 _NOT_GRPC = {**xds.GRPC_REQUEST, "invert_match": True, "treat_missing_header_as_empty": True}
 
-_NO_ACCESS_CHECK = {filters.BINDING: filters.switched(on=False), filters.SCOPES: filters.switched(on=False)}
+_HTTPS_ONLY = {"key": "strict-transport-security", "value": "max-age=31536000"}
+"""RFC 6797."""
+
+_NO_ACCESS_CHECK = {
+    Door.SYSTEMS: {filters.BINDING: filters.switched(on=False), filters.SCOPES: filters.switched(on=False)},
+    Door.BROWSERS: {},
+}
+"""On routes that lead to no method. Where there are no methods, there are no such filters."""
+
+_NO_TOKEN = {
+    Door.SYSTEMS: {filters.AUTHENTICATION: filters.switched(on=False)} | _NO_ACCESS_CHECK[Door.SYSTEMS],
+    Door.BROWSERS: {},
+}
 
 
-def render(plan: Plan) -> Json:
-    """File of all routes (RDS)."""
-    table = [_endpoint(endpoint) for endpoint in plan.endpoints]
-    table += [_grpc(route) for route in plan.routes]
-    table += [_rest(route, binding) for route in plan.routes for binding in route.rest]
-    table.append(_unknown())
+def render(plan: Plan, door: Door) -> Json:
+    """File of all routes of a listener (RDS)."""
+    table = [_endpoint(endpoint, door) for endpoint in plan.endpoints if door in endpoint.doors]
+    if door is Door.SYSTEMS:
+        table += [_grpc(route) for route in plan.routes]
+        table += [_rest(route, binding) for route in plan.routes for binding in route.rest]
+    table.append(_unknown(door))
     configuration = xds.typed(
         "envoy.config.route.v3.RouteConfiguration",
-        name=VIRTUAL_HOST,
+        name=door.value,
         request_headers_to_remove=["x-envoy-external-address"],
-        virtual_hosts=[{"name": VIRTUAL_HOST, "domains": ["*"], "routes": table}],
+        virtual_hosts=[{"name": door.value, "domains": ["*"], "routes": table}],
     )
+    if door is Door.BROWSERS and not plan.issuer.startswith("https://localhost:"):
+        # Of a machine's own name it would bind every other program on that machine, too.
+        configuration["response_headers_to_add"] = [{"header": _HTTPS_ONLY}]
     return xds.resources(configuration)
 
 
@@ -85,7 +100,7 @@ def _rest(route: Route, binding: Binding) -> Json:
     }
 
 
-def _endpoint(endpoint: Endpoint) -> Json:
+def _endpoint(endpoint: Endpoint, door: Door) -> Json:
     return {
         "name": f"adapter {endpoint.path}",
         "match": {"path": endpoint.path},
@@ -97,19 +112,18 @@ def _endpoint(endpoint: Endpoint) -> Json:
         },
         "typed_per_filter_config": {
             filters.BODY_LIMIT: filters.body_limit(endpoint.max_request_bytes),
-            filters.AUTHENTICATION: filters.switched(on=False),
-            **_NO_ACCESS_CHECK,
+            **_NO_TOKEN[door],
         },
     }
 
 
-def _unknown() -> Json:
+def _unknown(door: Door) -> Json:
     return {
         "name": UNKNOWN,
         "match": {"prefix": "/"},
         "direct_response": {"status": 404},
         "typed_per_filter_config": {
             filters.BODY_LIMIT: filters.switched(on=False),
-            **_NO_ACCESS_CHECK,
+            **_NO_ACCESS_CHECK[door],
         },
     }

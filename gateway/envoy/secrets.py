@@ -12,6 +12,7 @@ from typing import Any
 
 from gateway.envoy import xds
 from gateway.envoy.plan import Json
+from gateway.routes import Door
 from services.runtime import mesh
 
 EDGE_CERTIFICATE = "edge_certificate"
@@ -39,21 +40,23 @@ def authorities(name: str, *, trusted: str, crl: str | None = None) -> Json:
     return _secret(name, validation_context=context)
 
 
-def downstream_tls(folder: Path) -> Json:
-    """TLS towards clients: 1.2 or newer, HTTP/2 or 1.1, and a client certificate or no connection.
+def downstream_tls(folder: Path, door: Door) -> Json:
+    """TLS towards clients: 1.2 or newer, HTTP/2 or 1.1, and for systems a client certificate or no connection.
 
     Envoy's own choice of cipher suites holds for TLS 1.2: AEAD with ECDHE.
     """
+    context: Json = {
+        "alpn_protocols": ["h2", "http/1.1"],
+        "tls_params": {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3"},
+        "tls_certificate_sds_secret_configs": [_reference(folder, EDGE_CERTIFICATE)],
+    }
+    if door is Door.SYSTEMS:
+        context["validation_context_sds_secret_config"] = _reference(folder, CLIENT_AUTHORITIES)
     return xds.extension(
         "envoy.transport_sockets.tls",
         f"{_TLS}.DownstreamTlsContext",
-        require_client_certificate=True,
-        common_tls_context={
-            "alpn_protocols": ["h2", "http/1.1"],
-            "tls_params": {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3"},
-            "tls_certificate_sds_secret_configs": [_reference(folder, EDGE_CERTIFICATE)],
-            "validation_context_sds_secret_config": _reference(folder, CLIENT_AUTHORITIES),
-        },
+        require_client_certificate=door is Door.SYSTEMS,
+        common_tls_context=context,
     )
 
 

@@ -16,7 +16,6 @@ BOOTSTRAP = "bootstrap.json"
 ADMIN_SOCKET = "admin.sock"
 LISTENERS = "listeners/listeners.json"
 CLUSTERS = "clusters/clusters.json"
-ROUTES = "routes/edge.json"
 AUTHENTICATION = "filters/authentication.json"
 REVOCATION = "revocations/revocation.json"
 
@@ -28,6 +27,11 @@ GRPC_REQUEST: Json = {
 
 TCP_KEEPALIVE: Json = {"keepalive_time": 60, "keepalive_interval": 10, "keepalive_probes": 3}
 """Finds out within 90 s that the other end of a quiet stream has vanished."""
+
+
+def route_file(name: str) -> str:
+    """Name of the file that holds the routes of a listener (RDS)."""
+    return f"routes/{name}.json"
 
 
 def secret_file(name: str) -> str:

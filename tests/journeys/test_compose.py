@@ -70,10 +70,11 @@ class Project:
 def project() -> Iterator[Project]:
     if shutil.which("docker") is None or subprocess.run(["docker", "compose", "version"], check=False).returncode:
         pytest.skip("no docker with compose on this machine")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    environment = {"SOLMU_EDGE_PORT": port, "SOLMU_EDGE_ADDRESS": "127.0.0.1", "SOLMU_TEST_MODE": "yes"}
+    environment = {"SOLMU_EDGE_ADDRESS": "127.0.0.1", "SOLMU_TEST_MODE": "yes"}
+    with socket.socket() as systems, socket.socket() as browsers:
+        for probe, name in ((systems, "SOLMU_EDGE_PORT"), (browsers, "SOLMU_BROWSER_PORT")):
+            probe.bind(("127.0.0.1", 0))
+            environment[name] = str(probe.getsockname()[1])
     started = Project(f"solmu-test-{os.getpid()}", environment)
     try:
         started.compose("up", "--detach", "--wait", "--wait-timeout", "300")

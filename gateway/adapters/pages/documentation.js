@@ -77,6 +77,8 @@ async function token(scopes) {
   if (known && known.until > Date.now()) return known.value;
   const form = new URLSearchParams({ grant_type: "client_credentials", client_id: client, scope: scopes.join(" ") });
   const answer = await fetch("/oauth2/token", { method: "POST", body: form });
+  // Here are no tokens, and no methods either: it is the port for browsers.
+  if (answer.status === 404) throw new Error("This address is for reading. Calls need a client certificate: run “solmu connect”, and open the address that it prints with /docs behind it.");
   const issued = await answer.json();
   if (!answer.ok) throw new Error(`No token: ${issued.error_description || issued.detail || issued.error}`);
   tokens.set(key, { value: issued.access_token, until: Date.now() + (issued.expires_in - 30) * 1000 });

@@ -59,12 +59,14 @@ async def test_the_page_needs_nothing_from_elsewhere(node: Node, path: str):
     assert "https://" not in text
 
 
-async def test_there_is_no_documentation_without_a_client_certificate(node: Node):
+async def test_a_stranger_reads_it_at_the_port_for_browsers_and_there_alone(node: Node):
     context = ssl.create_default_context(cafile=str(_profile(node).files.authorities))
-    async with aiohttp.ClientSession(node.edge, connector=aiohttp.TCPConnector(ssl=context)) as http:
-        for path in ("/docs", "/openapi.json"):
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as http:
+        for path in ("/docs", "/docs/page.js", "/docs/page.css", "/openapi.json"):
             with pytest.raises(aiohttp.ClientError):
-                await http.get(path)
+                await http.get(node.edge + path)
+            async with http.get(node.browsers + path) as answer:
+                assert answer.status == 200
 
 
 @asynccontextmanager
@@ -124,10 +126,25 @@ async def test_a_developer_reads_the_page_and_tries_a_call(node: Node, monkeypat
 
 
 @pytest.mark.filterwarnings("default::UserWarning")
-async def test_a_browser_without_a_certificate_sees_nothing(node: Node, monkeypatch: pytest.MonkeyPatch):
+async def test_a_browser_without_a_certificate_sees_nothing_at_the_port_for_systems(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+):
     async with _browser(node, monkeypatch, certificate=False) as page:
         with pytest.raises(Error, match="ERR_"):
             await page.goto(f"{node.edge}/docs")
+
+
+@pytest.mark.filterwarnings("default::UserWarning")
+async def test_a_browser_without_a_certificate_reads_the_page_and_is_told_what_trying_takes(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+):
+    async with _browser(node, monkeypatch, certificate=False) as page:
+        await page.goto(f"{node.browsers}/docs#messages.GetUnit")
+        await expect(page.get_by_role("heading", name="Returns a unit", exact=True)).to_be_visible()
+        await page.get_by_label("Client id").fill("permits")
+        await page.get_by_label("unit").fill("permits")
+        await page.get_by_role("button", name="Send").click()
+        await expect(page.locator("#status")).to_contain_text("solmu connect")
 
 
 @pytest.mark.filterwarnings("default::UserWarning")

@@ -150,7 +150,8 @@ def test_selectors_select(manifests: list[Manifest]) -> None:
         selector = manifest["spec"].get("selector")
         if selector is not None:
             wanted = selector.get("matchLabels", selector)
-            assert wanted.items() <= pods[name].items(), name
+            pod = wanted["app.kubernetes.io/name"] if manifest["kind"] == "Service" else name
+            assert wanted.items() <= pods[pod].items(), name
     for scaler in kinds(manifests, "HorizontalPodAutoscaler"):
         assert scaler["spec"]["scaleTargetRef"]["name"] in names(manifests, "Deployment")
 

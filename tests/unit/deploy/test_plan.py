@@ -19,7 +19,7 @@ def settled(tmp_path: Path) -> Plan:
     state.prepare()
     state.prepare_secrets()
     state.prepare_identities("kuopio", plan.INTERNAL_IDENTITIES)
-    chosen = ports.choose(state.ports_file, [plan.EDGE_PORT, *plan.port_names()])
+    chosen = ports.choose(state.ports_file, [*plan.PUBLIC_PORTS, *plan.port_names()])
     return Plan(
         state=state,
         node="kuopio",

@@ -26,6 +26,7 @@ CLUSTER = Plan(
     node="city",
     issuer="https://edge.city.example",
     listen=Address("0.0.0.0", 443),  # noqa: S104
+    browser_listen=Address("0.0.0.0", 444),  # noqa: S104
     folder=Path("/run/edge"),
     upstreams={"parcels": Address("parcels.city.svc", 7000), "gateway": Address("gateway.city.svc", 7000)},
     routes=routes(contract.DESCRIPTORS),
@@ -34,4 +35,4 @@ CLUSTER = Plan(
     traces=Address("collector.city.svc", 4317),
     trace_ratio=0.1,
 )
-"""Services found by name, calls traced."""
+"""Services found by name, calls traced, a port for browsers."""

@@ -13,21 +13,20 @@ from tests.unit.gateway import pki
 def bootstrap(plan: Plan, *, jwks: str) -> Json:
     """One static configuration that means the same."""
     files = envoy.render(plan)
-    [listener] = files[xds.LISTENERS]["resources"]
-    [table] = files[xds.ROUTES]["resources"]
     followed = {
         resource["name"]: resource["typed_config"]
         for file in (filters.authentication(plan, jwks), filters.revocation([0xABC, 1]))
         for resource in file["resources"]
     }
-    manager = listener["filter_chains"][0]["filters"][-1]["typed_config"]
-    del manager["rds"]
-    manager["route_config"] = table
-    for each in manager["http_filters"]:
-        if each.pop("config_discovery", None):
-            each["typed_config"] = followed[each["name"]]
+    listeners = files[xds.LISTENERS]["resources"]
+    for listener in listeners:
+        manager = listener["filter_chains"][0]["filters"][-1]["typed_config"]
+        [manager["route_config"]] = files[xds.route_file(manager.pop("rds")["route_config_name"])]["resources"]
+        for each in manager["http_filters"]:
+            if each.pop("config_discovery", None):
+                each["typed_config"] = followed[each["name"]]
     clusters = files[xds.CLUSTERS]["resources"]
-    static = {"listeners": [listener], "clusters": clusters, "secrets": _secrets()}
+    static = {"listeners": listeners, "clusters": clusters, "secrets": _secrets()}
     rendered = files[xds.BOOTSTRAP]
     del rendered["dynamic_resources"]
     return {**rendered, "static_resources": _without(static, "sds_config")}

@@ -85,7 +85,7 @@ async def test_everything_is_there_when_it_has_started(house: House) -> None:
         xds.BOOTSTRAP,
         xds.LISTENERS,
         xds.CLUSTERS,
-        xds.ROUTES,
+        xds.route_file("edge"),
         xds.AUTHENTICATION,
         xds.REVOCATION,
         started.plan.descriptors,

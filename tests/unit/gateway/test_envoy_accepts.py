@@ -26,6 +26,7 @@ def of_the_node() -> Plan:
     here = Address("127.0.0.1", 7000)
     return dataclasses.replace(
         plans.ONE_MACHINE,
+        browser_listen=Address("127.0.0.1", 8444),
         routes=routes(contracts.load(mesh.SERVICES)),
         upstreams=dict.fromkeys((*mesh.SERVICES, "gateway"), here),
     )

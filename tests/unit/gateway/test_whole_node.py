@@ -3,41 +3,67 @@
 from __future__ import annotations
 
 from gateway import envoy
+from gateway.adapters import documentation, oauth
 from gateway.envoy import filters, xds
+from gateway.envoy.plan import Json
 from gateway.envoy.routes import UNKNOWN
+from gateway.routes import Door
+from tests.unit.gateway import plans
 from tests.unit.gateway.test_envoy_accepts import of_the_node
-from tests.unit.gateway.test_rendering import http_filters, routes
+from tests.unit.gateway.test_rendering import http_filters, listener, manager, routes
 
 PLAN = of_the_node()
-ORDER = [
-    filters.FLOOD,
-    filters.REVOCATION,
-    filters.AUTHENTICATION,
-    filters.BODY_LIMIT,
-    filters.PROBLEM,
-    filters.TRANSCODER,
-    filters.BINDING,
-    filters.SCOPES,
-    "router",
-]
+FILES = envoy.render(PLAN)
+ORDER = {
+    Door.SYSTEMS: [
+        filters.FLOOD,
+        filters.REVOCATION,
+        filters.AUTHENTICATION,
+        filters.BODY_LIMIT,
+        filters.PROBLEM,
+        filters.TRANSCODER,
+        filters.BINDING,
+        filters.SCOPES,
+        "router",
+    ],
+    Door.BROWSERS: [filters.FLOOD, filters.BODY_LIMIT, "router"],
+}
+FOR_BROWSERS = {
+    *(endpoint.path for endpoint in documentation.ENDPOINTS),
+    oauth.KEYS_PATH,
+    oauth.METADATA_PATH,
+}
+"""All that strangers reach. What is added here is open to the world."""
 
 
-def test_every_listener_demands_a_client_certificate() -> None:
-    for listener in envoy.render(PLAN)[xds.LISTENERS]["resources"]:
-        assert "default_filter_chain" not in listener
-        for chain in listener["filter_chains"]:
-            tls = chain["transport_socket"]["typed_config"]
-            assert tls["require_client_certificate"] is True
-            assert tls["common_tls_context"]["validation_context_sds_secret_config"]["name"] == "client_authorities"
+def _tls(each: Json) -> Json:
+    assert "default_filter_chain" not in each
+    [chain] = each["filter_chains"]
+    found: Json = chain["transport_socket"]["typed_config"]
+    return found
+
+
+def test_every_listener_but_that_of_browsers_demands_a_client_certificate() -> None:
+    listeners = FILES[xds.LISTENERS]["resources"]
+    assert [each["name"] for each in listeners] == [Door.SYSTEMS.value, Door.BROWSERS.value]
+    tls = _tls(listener(FILES, Door.SYSTEMS))
+    assert tls["require_client_certificate"] is True
+    assert tls["common_tls_context"]["validation_context_sds_secret_config"]["name"] == "client_authorities"
+    assert _tls(listener(FILES, Door.BROWSERS))["require_client_certificate"] is False
+
+
+def test_a_node_without_a_port_for_browsers_has_one_listener() -> None:
+    assert [each["name"] for each in envoy.render(plans.ONE_MACHINE)[xds.LISTENERS]["resources"]] == ["edge"]
 
 
 def test_the_filters_stand_in_the_documented_order() -> None:
-    assert [each["name"] for each in http_filters(envoy.render(PLAN))] == ORDER
+    for door, order in ORDER.items():
+        assert [each["name"] for each in http_filters(FILES, door)] == order
 
 
 def test_no_route_leads_to_a_service_without_a_scope() -> None:
     open_paths = {endpoint.path for endpoint in PLAN.endpoints}
-    for route in routes(envoy.render(PLAN)):
+    for route in routes(FILES, Door.SYSTEMS):
         settings = route["typed_per_filter_config"]
         assert filters.FLOOD not in settings
         assert filters.REVOCATION not in settings
@@ -51,3 +77,31 @@ def test_no_route_leads_to_a_service_without_a_scope() -> None:
             assert policy["principals"][0]["and_ids"]["ids"]
             assert filters.BINDING not in settings
             assert filters.AUTHENTICATION not in settings
+
+
+def test_browsers_reach_log_in_metadata_and_documentation_and_nothing_else() -> None:
+    *reached, last = routes(FILES, Door.BROWSERS)
+    assert {route["match"]["path"] for route in reached} == FOR_BROWSERS
+    for route in reached:
+        assert route["match"].keys() == {"path"}
+        assert route["route"]["cluster"] == "gateway"
+        assert route["typed_per_filter_config"].keys() == {filters.BODY_LIMIT}
+    assert (last["name"], last["match"], last["direct_response"]) == (UNKNOWN, {"prefix": "/"}, {"status": 404})
+
+
+def test_nobody_is_a_client_by_what_a_browser_says() -> None:
+    of_browsers = manager(FILES, Door.BROWSERS)
+    assert of_browsers["forward_client_cert_details"] == "SANITIZE"
+    assert "set_current_client_cert_details" not in of_browsers
+    assert (
+        of_browsers["early_header_mutation_extensions"]
+        == manager(FILES, Door.SYSTEMS)["early_header_mutation_extensions"]
+    )
+
+
+def test_browsers_are_told_to_come_by_https_only_unless_the_name_is_every_machines_own() -> None:
+    [table] = envoy.render(plans.CLUSTER)[xds.route_file(Door.BROWSERS.value)]["resources"]
+    [header] = table["response_headers_to_add"]
+    assert header["header"]["key"] == "strict-transport-security"
+    [table] = FILES[xds.route_file(Door.BROWSERS.value)]["resources"]
+    assert "response_headers_to_add" not in table
