@@ -77,13 +77,8 @@ def _service_account(node: str, service: mesh.Service) -> Configuration:
     return {
         "users": [_user(node, service.name)],
         "jetstream": {"max_file": STREAM_BYTES, "max_memory": 0},
-        "exports": [export for reader in mesh.exports(service.name) for export in _exports(service.name, reader)],
-        "imports": [
-            imported
-            for publisher in service.consumes
-            if publisher != service.name
-            for imported in _imports(publisher, service.name)
-        ],
+        "exports": [export for reader in mesh.consumers(service.name) for export in _exports(service.name, reader)],
+        "imports": [imported for publisher in service.consumes for imported in _imports(publisher, service.name)],
     }
 
 
@@ -99,7 +94,7 @@ def _exports(publisher: str, reader: str) -> list[Configuration]:
 
 def _imports(publisher: str, reader: str) -> list[Configuration]:
     """The same three, in the reader's account; the API under a prefix that tells the publishers apart."""
-    prefix = mesh.api_prefix(consumer=reader, publisher=publisher)
+    prefix = mesh.api_prefix(publisher)
     account = _account(publisher)
     return [
         {

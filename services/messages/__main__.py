@@ -22,7 +22,7 @@ from services.messages import clock, housekeeping
 from services.messages.blobs import Blobs
 from services.messages.clamd import Clamd, place
 from services.messages.exporting import Exporting
-from services.messages.feed import Feed
+from services.messages.feed import Feed, enter
 from services.messages.posting import Posting
 from services.messages.scanning import Scanning
 from services.messages.servicers.attachments import Attachments
@@ -34,7 +34,6 @@ from services.messages.servicers.templates import Templates
 from services.messages.servicers.units import Units
 from services.runtime import config, foundation
 from services.runtime.config import Address, ServiceSettings, setting
-from services.runtime.consumer import Consumer
 from services.runtime.parties import PartyNames
 from services.runtime.sealing import Vault
 from services.runtime.server import run
@@ -69,6 +68,7 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
         stack=stack,
         migrations=Path(__file__).parent / "migrations",
         fetch_keys=foundation.keys_from(settings.authorisations, settings),
+        own=enter,
     )
     database, outbox = base.database, base.outbox
     parties = PartyNames(key=settings.party_key, test_mode=settings.test_mode)
@@ -77,18 +77,8 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
 
     feed = Feed(database=database, nats=base.nats)
     await feed.listen()
+    outbox.relayed.append(feed.written)
     base.consume(foundation.revocation_consumer(base, service="messages"))
-    base.consume(
-        Consumer(
-            service="messages",
-            publisher="messages",
-            database=database,
-            nats=base.nats,
-            handle=feed.handle,
-            committed=feed.written,
-            telemetry=base.telemetry,
-        )
-    )
     base.tasks.start(housekeeping.run(database=database, blobs=blobs))
     base.tasks.start(clock.run(database=database, outbox=outbox))
 

@@ -1,8 +1,9 @@
-"""The feed of each unit: from the event stream into an order that never changes.
+"""The feed of each unit: what happened, in an order that never changes.
 
-Events of this service come back from JetStream and get, in one transaction a
-batch, the next places in their units' feeds. Readers hold a cursor: the unit
-and a place in its feed, opaque to them.
+Events get the next places in their units' feeds in the transaction that marks
+them as published, in the relay's order: one process at a time does that, so
+nothing in a feed overtakes anything, whoever dies. Readers hold a cursor: the
+unit and a place in its feed, opaque to them.
 """
 
 from __future__ import annotations
@@ -76,6 +77,11 @@ def entry(event: Received) -> tuple[str, feed_pb2.Event] | None:
     return reference.message.split("/")[1], told
 
 
+async def enter(transaction: Connection, events: Sequence[Received]) -> None:
+    """Puts events of this service into the feeds they belong to."""
+    await feed_store.append(transaction, [found for event in events if (found := entry(event)) is not None])
+
+
 def _type(payload: Message) -> str | None:
     match payload:
         case events_pb2.DeliveryChanged():
@@ -124,13 +130,8 @@ class Feed:
 
         await self._nats.subscribe(WAKE, cb=woken)
 
-    async def handle(self, transaction: Connection, events: Sequence[Received]) -> None:
-        """Puts events of this service into the feeds they belong to."""
-        entries = [found for event in events if (found := entry(event)) is not None]
-        await feed_store.append(transaction, entries)
-
     async def written(self) -> None:
-        """Wakes the streams, here and in the other processes, after a commit of `handle`."""
+        """Wakes the streams, here and in the other processes, once events are in the feeds."""
         self._wake()
         try:
             await self._nats.publish(WAKE, b"")

@@ -82,7 +82,7 @@ class Consumer:
         self._handle = handle
         self._telemetry = telemetry
         self._committed = committed
-        prefix = mesh.api_prefix(consumer=service, publisher=publisher)
+        prefix = mesh.api_prefix(publisher)
         self._next = f"{prefix}.CONSUMER.MSG.NEXT.{mesh.stream(publisher)}.{service}"
         self._info = f"{prefix}.CONSUMER.INFO.{mesh.stream(publisher)}.{service}"
 
@@ -199,23 +199,23 @@ class Consumer:
                 if message.metadata.num_delivered < MAX_DELIVERIES:
                     await message.nak(delay=jetstream.ACK_WAIT)
                     continue
-                await self._bury(event, error)
+                await bury(self._database, event, error)
             await message.ack()
 
-    async def _bury(self, event: Received, error: Exception) -> None:
-        EVENTS_HANDLED.labels(self._publisher, "dead").inc()
-        logger.error(
-            "dead letter", exc_info=error, extra={"publisher": self._publisher, "event_id": str(event.event_id)}
-        )
-        await self._database.execute(
-            "insert into dead_letter (publisher, event_id, type, payload, error) values ($1, $2, $3, $4, $5)"
-            " on conflict do nothing",
-            self._publisher,
-            event.event_id,
-            event.type,
-            event.payload,
-            "\n".join(describe(error)),
-        )
+
+async def bury(database: Database | Connection, event: Received, error: Exception) -> None:
+    """Keeps an event that cannot have effect as a dead letter."""
+    EVENTS_HANDLED.labels(event.publisher, "dead").inc()
+    logger.error("dead letter", exc_info=error, extra={"publisher": event.publisher, "event_id": str(event.event_id)})
+    await database.execute(
+        "insert into dead_letter (publisher, event_id, type, payload, error) values ($1, $2, $3, $4, $5)"
+        " on conflict do nothing",
+        event.publisher,
+        event.event_id,
+        event.type,
+        event.payload,
+        "\n".join(describe(error)),
+    )
 
 
 async def sweep(store: Database, interval: float = 3600.0) -> None:

@@ -28,7 +28,7 @@ from services.runtime.config import Address, ServiceSettings
 from services.runtime.consumer import Consumer
 from services.runtime.database import AWAY, Database
 from services.runtime.identity import Authenticator, TokenVerifier
-from services.runtime.outbox import Outbox
+from services.runtime.outbox import Outbox, Own
 from services.runtime.revocations import Revocations
 from services.runtime.server import Server, Tasks
 from services.runtime.telemetry import Telemetry, start
@@ -72,11 +72,13 @@ async def lay(
     stack: AsyncExitStack,
     migrations: Path,
     fetch_keys: Callable[[Telemetry], Callable[[], Awaitable[str]]],
+    own: Own | None = None,
 ) -> Foundation:
     """Lays the foundation of a service; what must be closed goes on the stack.
 
     `fetch_keys` makes, from the process's telemetry, what returns the key set
-    that access tokens are verified with.
+    that access tokens are verified with. `own` is what follows from the
+    service's events within itself.
     """
     telemetry = start(service, settings, metrics=settings.metrics_listen)
     stack.callback(telemetry.stop)
@@ -90,7 +92,7 @@ async def lay(
     stack.push_async_callback(client.close)
     await _patiently("jetstream", lambda: jetstream.declare(client, service, replicas=settings.stream_replicas))
     tasks = await stack.enter_async_context(Tasks(stop))
-    outbox = Outbox(database=database, nats=client, node=settings.node, service=service, telemetry=telemetry)
+    outbox = Outbox(database=database, nats=client, node=settings.node, service=service, telemetry=telemetry, own=own)
     tasks.start(outbox.relay())
     tasks.start(consumer.sweep(database))
     revocations = Revocations(database=database)

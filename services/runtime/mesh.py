@@ -31,7 +31,7 @@ class Service:
     name: str
     """Folder, proto package, database, role and certificate name at once."""
     consumes: tuple[str, ...]
-    """The services whose events it consumes; itself among them where it feeds on its own."""
+    """The services whose events it consumes. What follows from its own it does in `outbox.Outbox`."""
 
 
 SERVICES: Mapping[str, Service] = {
@@ -39,8 +39,7 @@ SERVICES: Mapping[str, Service] = {
     for service in (
         # Clients revoked in authorisations are refused by every service that takes tokens.
         Service("authorisations", consumes=()),
-        # Its own events become the senders' feeds.
-        Service("messages", consumes=("authorisations", "messages")),
+        Service("messages", consumes=("authorisations",)),
         Service("exchange", consumes=("authorisations",)),
     )
 }
@@ -61,14 +60,9 @@ def consumers(service: str) -> tuple[str, ...]:
     return tuple(other.name for other in SERVICES.values() if service in other.consumes)
 
 
-def exports(service: str) -> tuple[str, ...]:
-    """The durables of this service's stream that another service's account may read."""
-    return tuple(name for name in consumers(service) if name != service)
-
-
-def api_prefix(*, consumer: str, publisher: str) -> str:
-    """Under which subject prefix a consumer reaches the JetStream API of a publisher's account."""
-    return "$JS.API" if consumer == publisher else f"JS.{publisher}.API"
+def api_prefix(publisher: str) -> str:
+    """Under which subject prefix the consumers of a publisher reach the JetStream API of its account."""
+    return f"JS.{publisher}.API"
 
 
 def service_uri(node: str, service: str) -> str:

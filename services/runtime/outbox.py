@@ -6,6 +6,9 @@ other processes left. One relay per service is active, by an advisory lock. It
 publishes in atomic batches (four fsyncs however many events), and marks rows as
 published afterwards: what a crash leaves in between is published again under
 the same id, which JetStream or the consumer's inbox drops.
+
+What follows from an event within its own service (`own`) is done in the
+transaction that marks it as published: once, and in the relay's order.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import contextlib
 import logging
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -25,8 +28,9 @@ from nats.aio.client import Client
 from nats.js.errors import APIError, Error
 from opentelemetry.trace import SpanKind
 
-from services.runtime import database, jetstream
+from services.runtime import consumer, database, jetstream
 from services.runtime.database import Connection, Database
+from services.runtime.jetstream import Received
 from services.runtime.telemetry import OUTBOX_LAG_SECONDS, OUTBOX_WAITING, Telemetry
 
 logger = logging.getLogger(__name__)
@@ -59,6 +63,10 @@ COLUMNS = "event_id, type, payload, trace, create_time"
 """For services that append with their own statement: outbox (COLUMNS) from `Event.row()`."""
 
 
+Own = Callable[[Connection, Sequence[Received]], Awaitable[None]]
+"""Does in a transaction what follows from events within the service that they come from."""
+
+
 @dataclass(frozen=True)
 class Event:
     """Something that happened: a message of the service's `events.proto`."""
@@ -80,13 +88,25 @@ def event(payload: Message, *, new_id: Callable[[], uuid.UUID] = uuid.uuid4, now
 class Outbox:
     """A service's outbox and its relay."""
 
-    def __init__(self, *, database: Database, nats: Client, node: str, service: str, telemetry: Telemetry) -> None:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        nats: Client,
+        node: str,
+        service: str,
+        telemetry: Telemetry,
+        own: Own | None = None,
+    ) -> None:
         self._database = database
         self._nats = nats
         self._node = node
         self._service = service
         self._telemetry = telemetry
+        self._own = own
         self._wake = asyncio.Event()
+        self.relayed: list[Callable[[], Awaitable[None]]] = []
+        """Is called after events were published, and have had their effect within the service."""
 
     def trace(self) -> str:
         """The current trace, to be kept with an event."""
@@ -140,14 +160,44 @@ class Outbox:
             logger.warning("events wait for nats", extra={"waiting": len(rows), "error": type(error).__qualname__})
             await asyncio.sleep(RETRY_INTERVAL)
             return BATCH  # look again at once
-        await connection.execute(
-            "update outbox set publish_time = clock_timestamp() where seq = any($1::bigint[])",
-            [row["seq"] for row in rows],
-        )
+        async with connection.transaction():
+            await connection.execute(
+                "update outbox set publish_time = clock_timestamp() where seq = any($1::bigint[])",
+                [row["seq"] for row in rows],
+            )
+            if self._own is not None:
+                await self._follow(connection, self._own, [self._received(row) for row in rows])
+        for listener in self.relayed:
+            await listener()
         now = time.time()
         for row in rows:
             OUTBOX_LAG_SECONDS.observe(max(0.0, now - row["create_time"].timestamp()))
         return len(rows)
+
+    async def _follow(self, connection: Connection, own: Own, events: Sequence[Received]) -> None:
+        """Does what follows from events; where one of them cannot have effect it becomes a dead letter."""
+        try:
+            async with connection.transaction():
+                await own(connection, events)
+        except database.AWAY:
+            raise
+        except Exception as error:  # whatever the service raises
+            if len(events) == 1:
+                await consumer.bury(connection, events[0], error)
+                return
+            logger.error("a batch failed; one by one", exc_info=error)
+            for event in events:
+                await self._follow(connection, own, [event])
+
+    def _received(self, row: database.Row) -> Received:
+        return Received(
+            publisher=self._service,
+            event_id=row["event_id"],
+            type=row["type"],
+            payload=row["payload"],
+            time=row["create_time"],
+            trace=row["trace"],
+        )
 
     async def _publish(self, rows: Sequence[database.Row]) -> None:
         context = self._nats.jetstream(timeout=5)

@@ -17,7 +17,7 @@ from solmu.types.v1.types_pb2 import LocalizedText, NationalIdentifier
 
 from services.messages import clock
 from services.messages.blobs import Blobs
-from services.messages.feed import Feed
+from services.messages.feed import Feed, enter
 from services.messages.servicers.attachments import Attachments
 from services.messages.servicers.feed import Feeds
 from services.messages.servicers.inbox import Inbox
@@ -26,7 +26,6 @@ from services.messages.servicers.messages import Messages
 from services.messages.servicers.templates import Templates
 from services.messages.servicers.units import Units
 from services.runtime import identity, jetstream
-from services.runtime.consumer import Consumer
 from services.runtime.database import Database
 from services.runtime.identity import Caller
 from services.runtime.outbox import Outbox
@@ -103,19 +102,13 @@ async def service(
     parties = PartyNames(key=secrets.token_bytes(32), test_mode=True)
     nats = await jetstream.connect(f"tls://{engines.nats}", service="messages", files=engines.identity("messages"))
     await jetstream.declare(nats, "messages", replicas=1)
-    outbox = Outbox(database=messages_database, nats=nats, node=NODE, service="messages", telemetry=telemetry)
+    outbox = Outbox(
+        database=messages_database, nats=nats, node=NODE, service="messages", telemetry=telemetry, own=enter
+    )
     feed = Feed(database=messages_database, nats=nats)
     await feed.listen()
-    consumer = Consumer(
-        service="messages",
-        publisher="messages",
-        database=messages_database,
-        nats=nats,
-        handle=feed.handle,
-        committed=feed.written,
-        telemetry=telemetry,
-    )
-    tasks = [asyncio.create_task(outbox.relay()), asyncio.create_task(consumer.run())]
+    outbox.relayed.append(feed.written)
+    relay = asyncio.create_task(outbox.relay())
     blobs = Blobs(Path(tmp_path_factory.mktemp("attachments")))
     inbox = Inbox(database=messages_database, outbox=outbox, vault=vault)
     yield Service(
@@ -133,10 +126,9 @@ async def service(
         feeds=Feeds(database=messages_database, feed=feed, revoked=lambda _: False, vault=vault, private_webhooks=True),
         templates=Templates(database=messages_database),
     )
-    for task in tasks:
-        task.cancel()
+    relay.cancel()
     with contextlib.suppress(asyncio.CancelledError):
-        await asyncio.gather(*tasks)
+        await relay
     await nats.close()
 
 

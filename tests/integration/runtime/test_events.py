@@ -63,11 +63,13 @@ def revoked(client: str) -> ClientRevoked:
 
 
 @contextlib.asynccontextmanager
-async def publishing(engines: Engines, database: Database) -> AsyncIterator[Outbox]:
+async def publishing(engines: Engines, database: Database, *, own: outbox.Own | None = None) -> AsyncIterator[Outbox]:
     """The relay of authorisations at work."""
     async with nats_of(engines, "authorisations") as client:
         await jetstream.declare(client, "authorisations", replicas=1)
-        relay = Outbox(database=database, nats=client, node=NODE, service="authorisations", telemetry=Telemetry())
+        relay = Outbox(
+            database=database, nats=client, node=NODE, service="authorisations", telemetry=Telemetry(), own=own
+        )
         async with at_work(relay.relay()):
             yield relay
 
@@ -217,6 +219,41 @@ async def test_one_event_that_cannot_be_handled_does_not_hold_up_the_others(
     assert row is not None
     assert "ValueError" in row["error"]
     assert "cannot be handled" not in row["error"]
+
+
+async def test_what_follows_within_the_service_commits_with_the_mark_in_the_order_told(
+    engines: Engines, authorisations_database: Database
+):
+    seen: list[uuid.UUID] = []
+
+    async def own(transaction: Connection, events: Sequence[Received]) -> None:
+        ids = [event.event_id for event in events]
+        if any(ClientRevoked.FromString(event.payload).client == "clients/poison" for event in events):
+            raise ValueError("cannot be handled")
+        marked = await transaction.fetch(
+            "select event_id from outbox where event_id = any($1::uuid[]) and publish_time is not null", ids
+        )
+        assert {row["event_id"] for row in marked} == set(ids)
+        seen.extend(ids)
+
+    relayed = asyncio.Event()
+
+    async def after() -> None:
+        relayed.set()
+
+    async with publishing(engines, authorisations_database, own=own) as box:
+        box.relayed.append(after)
+        told = await tell(box, authorisations_database, revoked("one"), revoked("poison"), revoked("three"))
+
+        async def all_seen() -> bool:
+            return seen[-1:] == told[-1:]
+
+        await until(all_seen)
+        await asyncio.wait_for(relayed.wait(), PATIENCE)
+    assert [event_id for event_id in seen if event_id in told] == [told[0], told[2]]
+    error = await authorisations_database.fetchval("select error from dead_letter where event_id = $1", told[1])
+    assert "ValueError" in error
+    assert "cannot be handled" not in error
 
 
 async def test_a_service_reaches_nothing_of_another_but_its_durable(engines: Engines):

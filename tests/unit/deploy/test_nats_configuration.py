@@ -15,7 +15,7 @@ SERVICES = {
     service.name: service
     for service in (
         mesh.Service("authorisations", consumes=()),
-        mesh.Service("messages", consumes=("authorisations", "messages")),
+        mesh.Service("messages", consumes=("authorisations",)),
         mesh.Service("exchange", consumes=("authorisations",)),
     )
 }
@@ -76,11 +76,6 @@ def test_every_import_has_its_export_and_every_export_its_import(configuration: 
     }
     assert exported == imported
     assert exported
-
-
-def test_a_service_that_feeds_on_itself_needs_no_export(configuration: dict[str, Any]) -> None:
-    subjects = [entry["service"] for entry in configuration["accounts"]["MESSAGES"]["exports"]]
-    assert not [subject for subject in subjects if "EVT_MESSAGES.messages" in subject]
 
 
 def test_each_account_has_one_user_who_comes_with_a_certificate(configuration: dict[str, Any]) -> None:
