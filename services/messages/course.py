@@ -7,14 +7,17 @@ and may be called at any moment and any number of times.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
+from decimal import Decimal
+from uuid import UUID
 
-from services.messages import deliveries, legal, lifecycle
+from services.messages import deliveries, legal, lifecycle, paper
 from services.messages.deliveries import Delivery
 from services.messages.legal import Effect, Fact, Kind, Profile
 from services.messages.lifecycle import State
+from services.messages.paper import Policy
 from services.runtime.errors import FailedPrecondition
 
 
@@ -22,10 +25,14 @@ from services.runtime.errors import FailedPrecondition
 class Course:
     """Where a message is, on all counts."""
 
+    message_id: UUID
+    """Of the letter too: there is one at most."""
     kind: Kind
     profile: Profile
     state: State
     electronic: Delivery | None
+    """None where only a postal address is known."""
+    paper: Policy = paper.NEVER
     letter: Delivery | None = None
     effect: Effect = legal.PENDING
     publish_time: datetime | None = None
@@ -46,6 +53,11 @@ class Course:
     def seen(self) -> bool:
         """Whether the recipient has done what the due time asks: confirmed a verifiable message, opened another."""
         return self.electronic is not None and self.electronic.open_time is not None
+
+    @property
+    def unreachable(self) -> bool:
+        """Whether the message could not get into a mailbox."""
+        return self.electronic is None or self.electronic.state is deliveries.State.UNREACHABLE
 
     @property
     def deliveries(self) -> tuple[Delivery, ...]:
@@ -88,11 +100,11 @@ def waiting(course: Course) -> Course:
     return replace(course, state=lifecycle.moved(course.state, State.AWAITING_ATTACHMENTS))
 
 
-def cleared(course: Course, *, now: datetime) -> Course:
+def cleared(course: Course, *, reachable: bool, now: datetime) -> Course:
     """A message that had waited, once all of its attachments have been found clean."""
     if course.publish_time is not None and course.publish_time > now:
         return replace(course, state=lifecycle.moved(course.state, State.SCHEDULED))
-    return moved_on(_released(course, reachable=True, now=now), reachable=True, now=now)
+    return moved_on(_released(course, reachable=reachable, now=now), reachable=reachable, now=now)
 
 
 def rejected(course: Course, reason: str) -> Course:
@@ -100,9 +112,10 @@ def rejected(course: Course, reason: str) -> Course:
     return replace(course, state=lifecycle.moved(course.state, State.REJECTED), rejection=reason, effect=legal.NONE)
 
 
-def received(profile: Profile, electronic: Delivery, *, now: datetime) -> Course:
+def received(message_id: UUID, profile: Profile, electronic: Delivery, *, now: datetime) -> Course:
     """A message to a unit: it has arrived when it is available there, which is its receipt."""
     return Course(
+        message_id=message_id,
         kind=Kind.ORDINARY,
         profile=profile,
         state=State.RELEASED,
@@ -120,19 +133,20 @@ def moved_on(course: Course, *, reachable: bool, now: datetime) -> Course:
         return course
     if course.due_time is not None and course.due_time <= now and course.withdraw_time is None:
         course = replace(course, due_passed=True)
+    course = _unclaimed(course, now=now)
+    if (due := paper_due_time(course)) is not None and due <= now:
+        course = _on_paper(course, now=now)
     return _judged(course, now=now)
 
 
 def opened(course: Course, *, actor: bytes, now: datetime) -> Course:
     """The course once the recipient has opened the message. Raises what `deliveries.opened` does."""
-    way = _electronic(course)
-    return _seen(course, deliveries.opened(way, verifiable=course.verifiable, actor=actor, now=now), now=now)
+    return _seen(course, deliveries.opened, actor=actor, now=now)
 
 
 def confirmed(course: Course, *, actor: bytes, now: datetime) -> Course:
     """The course once the recipient has confirmed receipt. Raises what `deliveries.confirmed` does."""
-    way = _electronic(course)
-    return _seen(course, deliveries.confirmed(way, verifiable=course.verifiable, actor=actor, now=now), now=now)
+    return _seen(course, deliveries.confirmed, actor=actor, now=now)
 
 
 def withdrawn(course: Course, *, now: datetime) -> Course:
@@ -142,6 +156,7 @@ def withdrawn(course: Course, *, now: datetime) -> Course:
     """
     if course.state is State.WITHDRAWN:
         return course
+    course = _unclaimed(course, now=now)
     course = replace(
         course,
         state=lifecycle.moved(course.state, State.WITHDRAWN),
@@ -152,13 +167,117 @@ def withdrawn(course: Course, *, now: datetime) -> Course:
     return _judged(course, now=now)
 
 
+# Paper
+
+
+def paper_due_time(course: Course) -> datetime | None:
+    """When the message goes on paper by its policy; None where it does not, or has."""
+    if course.letter is not None or course.release_time is None or course.withdraw_time is not None or course.seen:
+        return None
+    return course.paper.due_time(
+        course.profile,
+        course.kind,
+        facts(course),
+        release_time=course.release_time,
+        unreachable=course.unreachable,
+    )
+
+
+def sent_on_paper(course: Course, *, now: datetime) -> Course:
+    """The course once the sender has the message sent on paper; asking again changes nothing.
+
+    Raises FailedPrecondition: MESSAGE_WITHDRAWN; MESSAGE_STATE where the policy
+    does not leave it to the sender, or the message has been seen or is not
+    released yet.
+    """
+    if course.letter is not None:
+        return course
+    if course.withdraw_time is not None:
+        raise FailedPrecondition("MESSAGE_WITHDRAWN", "the message was withdrawn")
+    if course.paper.trigger is not paper.Trigger.SENDER_DECIDES or course.release_time is None or course.seen:
+        raise FailedPrecondition(
+            "MESSAGE_STATE",
+            "the policy does not leave paper to the sender, or the message was seen or is not released yet",
+            state=course.state.name,
+        )
+    return _judged(_on_paper(course, now=now), now=now)
+
+
+def claimed(course: Course, *, until: datetime, now: datetime) -> Course:
+    """The course once a print house claims the letter, which takes the place of what lies in the mailbox.
+
+    A letter that was stopped, or that another print house has, stays as it is.
+    """
+    course = _unclaimed(course, now=now)
+    letter = course.letter
+    if letter is None or letter.state is not deliveries.State.QUEUED or deliveries.claimed(letter, now=now):
+        return course
+    return _replaced(replace(course, letter=deliveries.claim(letter, until=until)), now=now)
+
+
+def reported(
+    course: Course,
+    state: deliveries.State,
+    *,
+    time: datetime,
+    now: datetime,
+    cost: Decimal | None = None,
+    cost_currency: str = "",
+) -> Course:
+    """The course after a report on its letter. Raises FailedPrecondition, MESSAGE_STATE, where that was stopped."""
+    course = _unclaimed(course, now=now)
+    if course.letter is None:
+        raise FailedPrecondition("MESSAGE_STATE", "the message did not go on paper", state=course.state.name)
+    letter = deliveries.reported(course.letter, state, time=time, cost=cost, cost_currency=cost_currency)
+    course = replace(course, letter=letter)
+    course = _replaced(course, now=now) if letter.goes else _reinstated(course, now=now)
+    return _judged(course, now=now)
+
+
+def _on_paper(course: Course, *, now: datetime) -> Course:
+    return replace(course, letter=deliveries.letter(course.message_id, now=now))
+
+
+def _unclaimed(course: Course, *, now: datetime) -> Course:
+    """The course after the end of a claim that came to nothing: what had to leave the letter alone is done now."""
+    letter = course.letter
+    if letter is None or letter.state is not deliveries.State.QUEUED or letter.claim_end_time is None:
+        return course
+    if deliveries.claimed(letter, now=now):
+        return course
+    course = _reinstated(replace(course, letter=deliveries.unclaimed(letter)), now=now)
+    assert course.letter is not None
+    if course.seen:
+        return replace(course, letter=deliveries.stopped(course.letter, now=now))
+    if course.withdraw_time is not None:
+        return replace(
+            course,
+            letter=deliveries.withdrawn(course.letter, now=now),
+            electronic=course.electronic and deliveries.withdrawn(course.electronic, now=now),
+        )
+    return course
+
+
+def _replaced(course: Course, *, now: datetime) -> Course:
+    return replace(course, electronic=course.electronic and deliveries.superseded(course.electronic, now=now))
+
+
+def _reinstated(course: Course, *, now: datetime) -> Course:
+    return replace(course, electronic=course.electronic and deliveries.reinstated(course.electronic, now=now))
+
+
+# Time
+
+
 def wake_time(course: Course) -> datetime | None:
     """When the course moves by itself; None where nothing is to come."""
     if course.state is State.SCHEDULED:
         return course.publish_time
     if course.release_time is None:
         return None
-    times = [legal.wake_time(course.effect, course.profile, course.kind, facts(course))]
+    times = [legal.wake_time(course.effect, course.profile, course.kind, facts(course)), paper_due_time(course)]
+    if course.letter is not None and course.letter.state is deliveries.State.QUEUED:
+        times.append(course.letter.claim_end_time)
     if not course.due_passed and course.withdraw_time is None:
         times.append(course.due_time)
     return min((time for time in times if time is not None), default=None)
@@ -173,16 +292,22 @@ def _released(course: Course, *, reachable: bool, now: datetime) -> Course:
     )
 
 
-def _electronic(course: Course) -> Delivery:
+def _seen(course: Course, see: Callable[..., Delivery], *, actor: bytes, now: datetime) -> Course:
+    """The course once the recipient has seen the message: a letter that waits stops, one that goes stays."""
     if course.electronic is None:
         raise FailedPrecondition("MESSAGE_STATE", "the message went on paper only", state=course.state.name)
-    return course.electronic
-
-
-def _seen(course: Course, electronic: Delivery, *, now: datetime) -> Course:
-    if electronic is course.electronic:
-        return course
+    before, course = course, _unclaimed(course, now=now)
+    assert course.electronic is not None
     letter = course.letter and deliveries.stopped(course.letter, now=now)
+    electronic = see(
+        course.electronic,
+        verifiable=course.verifiable,
+        replaced=letter is not None and letter.goes,
+        actor=actor,
+        now=now,
+    )
+    if electronic is course.electronic:
+        return before
     return _judged(replace(course, electronic=electronic, letter=letter), now=now)
 
 
@@ -192,7 +317,7 @@ def _judged(course: Course, *, now: datetime) -> Course:
         course.profile,
         course.kind,
         facts(course),
-        unreachable=course.electronic is None or course.electronic.state is deliveries.State.UNREACHABLE,
+        unreachable=course.unreachable,
         withdrawn=course.withdraw_time is not None,
         now=now,
     )

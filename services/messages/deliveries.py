@@ -3,7 +3,8 @@
     electronic  QUEUED -> AVAILABLE -> OPENED | RECEIPT_CONFIRMED
                 exits UNREACHABLE, SUPERSEDED (by a letter), WITHDRAWN
     paper       QUEUED -> SUBMITTED -> PRINTED -> POSTED -> RECEIPT_CONFIRMED | RETURNED | UNRESOLVED
-                exits FAILED, SUPERSEDED (by a view) and WITHDRAWN, both from QUEUED only
+                exits FAILED, SUPERSEDED (by a view) and WITHDRAWN, both from QUEUED only, and not while a print house
+                has claimed it
 
 A delivery keeps the time of each thing that happened to it; the first time
 counts, however often it happens. When the node heard of it does not matter.
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime
+from decimal import Decimal
 from enum import IntEnum
 from uuid import UUID
 
@@ -60,6 +62,16 @@ class Delivery:
     return_time: datetime | None = None
     actor: bytes | None = None
     """Who opened it or confirmed receipt first, as the store keeps it."""
+    claim_end_time: datetime | None = None
+    """Until when a print house has claimed the letter."""
+    cost: Decimal | None = None
+    """What the letter cost, in `cost_currency`."""
+    cost_currency: str = ""
+
+    @property
+    def goes(self) -> bool:
+        """Whether a letter has gone, goes, or may still go."""
+        return self.state not in (State.SUPERSEDED, State.WITHDRAWN, State.FAILED)
 
 
 def electronic(delivery_id: UUID, *, now: datetime) -> Delivery:
@@ -84,22 +96,23 @@ def locked(delivery: Delivery, *, verifiable: bool) -> bool:
     return verifiable and delivery.receipt_time is None
 
 
-def opened(delivery: Delivery, *, verifiable: bool, actor: bytes, now: datetime) -> Delivery:
+def opened(delivery: Delivery, *, verifiable: bool, replaced: bool, actor: bytes, now: datetime) -> Delivery:
     """The delivery once it has been opened. Opening again changes nothing: the first time counts.
 
-    Raises FailedPrecondition: RECEIPT_NOT_CONFIRMED, MESSAGE_WITHDRAWN where
-    it was withdrawn unopened, MESSAGE_STATE where it is not in the mailbox.
+    What went on paper can be read too, once there is a mailbox; `replaced`,
+    where the letter is the delivery and stays it. Raises FailedPrecondition:
+    RECEIPT_NOT_CONFIRMED, MESSAGE_WITHDRAWN where it was withdrawn unopened,
+    MESSAGE_STATE where it is not in the mailbox.
     """
     if delivery.open_time is not None:
         return delivery
     _in_mailbox(delivery)
     if locked(delivery, verifiable=verifiable):
         raise FailedPrecondition("RECEIPT_NOT_CONFIRMED", "receipt has to be confirmed first")
-    state = State.OPENED if delivery.state is State.AVAILABLE else delivery.state
-    return replace(delivery, state=state, update_time=now, open_time=now, actor=actor)
+    return _seen(replace(delivery, open_time=now, actor=actor), replaced=replaced, now=now)
 
 
-def confirmed(delivery: Delivery, *, verifiable: bool, actor: bytes, now: datetime) -> Delivery:
+def confirmed(delivery: Delivery, *, verifiable: bool, replaced: bool, actor: bytes, now: datetime) -> Delivery:
     """The delivery once receipt has been confirmed, which opens it. Confirming again changes nothing.
 
     Raises FailedPrecondition: MESSAGE_STATE where there is no receipt to
@@ -110,15 +123,35 @@ def confirmed(delivery: Delivery, *, verifiable: bool, actor: bytes, now: dateti
     if delivery.receipt_time is not None:
         return delivery
     _in_mailbox(delivery)
-    state = State.RECEIPT_CONFIRMED if delivery.state is State.AVAILABLE else delivery.state
-    return replace(delivery, state=state, update_time=now, receipt_time=now, open_time=now, actor=actor)
+    return _seen(replace(delivery, receipt_time=now, open_time=now, actor=actor), replaced=replaced, now=now)
+
+
+def reinstated(delivery: Delivery, *, now: datetime) -> Delivery:
+    """The delivery once the letter that was to take its place does not go for now."""
+    if delivery.open_time is not None:
+        return _seen(delivery, replaced=False, now=now)
+    if delivery.state is State.SUPERSEDED:
+        return replace(delivery, state=State.AVAILABLE, update_time=now)
+    return delivery
 
 
 def _in_mailbox(delivery: Delivery) -> None:
     if delivery.state is State.WITHDRAWN:
         raise FailedPrecondition("MESSAGE_WITHDRAWN", "the sender has withdrawn the message")
-    if delivery.available_time is None:
+    if delivery.state is State.QUEUED:
         raise FailedPrecondition("MESSAGE_STATE", "the message is not available yet", state=delivery.state.name)
+
+
+def _seen(delivery: Delivery, *, replaced: bool, now: datetime) -> Delivery:
+    if replaced:
+        return replace(delivery, update_time=now)
+    state = State.OPENED if delivery.receipt_time is None else State.RECEIPT_CONFIRMED
+    return replace(delivery, state=state, update_time=now, available_time=delivery.available_time or now)
+
+
+def superseded(delivery: Delivery, *, now: datetime) -> Delivery:
+    """The delivery once a letter takes its place; it can still be read."""
+    return replace(delivery, state=State.SUPERSEDED, update_time=now) if delivery.state is State.AVAILABLE else delivery
 
 
 def withdrawn(delivery: Delivery, *, now: datetime) -> Delivery:
@@ -127,7 +160,7 @@ def withdrawn(delivery: Delivery, *, now: datetime) -> Delivery:
     An unopened message leaves the mailbox, since it may lie in the wrong one;
     a letter stops unless the print house has it.
     """
-    if delivery.state in (State.QUEUED, State.AVAILABLE):
+    if delivery.state in (State.QUEUED, State.AVAILABLE) and not claimed(delivery, now=now):
         return replace(delivery, state=State.WITHDRAWN, update_time=now)
     return delivery
 
@@ -151,20 +184,39 @@ def letter(delivery_id: UUID, *, now: datetime) -> Delivery:
     return Delivery(delivery_id=delivery_id, channel=Channel.PAPER, state=State.QUEUED, update_time=now)
 
 
+def claimed(delivery: Delivery, *, now: datetime) -> bool:
+    """Whether a print house has the letter, and has not said yet that it prints it."""
+    return delivery.claim_end_time is not None and now < delivery.claim_end_time
+
+
+def claim(delivery: Delivery, *, until: datetime) -> Delivery:
+    """A letter that waits, claimed by a print house."""
+    return replace(delivery, claim_end_time=until)
+
+
+def unclaimed(delivery: Delivery) -> Delivery:
+    """A letter whose claim has ended without a report: it waits again."""
+    return replace(delivery, claim_end_time=None)
+
+
 def stopped(delivery: Delivery, *, now: datetime) -> Delivery:
     """The letter once the message was seen: it stays where it is unless it still waits."""
-    if delivery.channel is not Channel.PAPER or delivery.state is not State.QUEUED:
+    if delivery.channel is not Channel.PAPER or delivery.state is not State.QUEUED or claimed(delivery, now=now):
         return delivery
     return replace(delivery, state=State.SUPERSEDED, update_time=now)
 
 
-def reported(delivery: Delivery, state: State, *, time: datetime) -> Delivery:
+def reported(
+    delivery: Delivery, state: State, *, time: datetime, cost: Decimal | None = None, cost_currency: str = ""
+) -> Delivery:
     """The letter after a report of the print house, in whatever order reports come.
 
     Raises FailedPrecondition, MESSAGE_STATE, where the letter had been stopped.
     """
     if delivery.channel is not Channel.PAPER or delivery.state in (State.SUPERSEDED, State.WITHDRAWN):
         raise FailedPrecondition("MESSAGE_STATE", "the letter was stopped before", state=delivery.state.name)
+    if cost is not None:
+        delivery = replace(delivery, cost=cost, cost_currency=cost_currency)
     known = replace(
         delivery,
         post_time=_earliest(delivery.post_time, time) if state is State.POSTED else delivery.post_time,

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime
 from enum import IntEnum
 
-from services.messages.mailboxes import Mailbox
 from services.runtime.errors import FailedPrecondition
 
 
@@ -49,11 +47,11 @@ class Outcome:
     rejection: str = ""
 
 
-def settled(states: Collection[State], mailbox: Mailbox | None, *, now: datetime) -> Outcome | None:
+def settled(states: Collection[State], *, deliverable: bool) -> Outcome | None:
     """What becomes of a message with attachments in these states; None while it has to wait on.
 
-    One bad attachment decides at once. The mailbox is asked again, since its
-    owner may have closed it meanwhile.
+    One bad attachment decides at once. `deliverable`: whether there is a way to
+    the recipient now, since the mailbox may have been closed meanwhile.
     """
     if State.INFECTED in states:
         return Outcome("ATTACHMENT_INFECTED")
@@ -61,6 +59,6 @@ def settled(states: Collection[State], mailbox: Mailbox | None, *, now: datetime
         return Outcome("ATTACHMENT_SCAN_FAILED")
     if any(state is not State.CLEAN for state in states):
         return None
-    if mailbox is None or not mailbox.reachable(now=now):
+    if not deliverable:
         return Outcome("MAILBOX_NOT_ACTIVE")
     return Outcome()

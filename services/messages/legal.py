@@ -14,6 +14,8 @@ from datetime import datetime, time, timedelta
 from enum import Enum, IntEnum
 from zoneinfo import ZoneInfo
 
+from services.messages.calendars import Calendar
+
 
 class Kind(IntEnum):
     """What a message is to its recipient; numbers as in the contract."""
@@ -83,6 +85,8 @@ class Profile:
     """What the rules are taken from."""
     zone: ZoneInfo
     """Whose days are counted."""
+    calendar: Calendar
+    """Which of them are working days."""
     ordinary: tuple[Rule, ...]
     verifiable: tuple[Rule, ...]
     verifiable_lapse_days: int | None = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from zoneinfo import ZoneInfo
 
+from services.messages import calendars
 from services.messages.legal import Basis, Fact, Profile, Rule
 
 _PROFILES = (
@@ -17,6 +18,7 @@ _PROFILES = (
         source="Act on Electronic Services 13/2003, sections 18 and 19, as amended by 924/2010; "
         "Administrative Procedure Act 434/2003, sections 59 and 60",
         zone=ZoneInfo("Europe/Helsinki"),
+        calendar=calendars.FINLAND,
         # Opening does not bring the third day forward: nobody's time for appeal gets shorter by reading early.
         ordinary=(
             Rule(Fact.AVAILABLE, Basis.THIRD_DAY, days=3),
@@ -31,6 +33,7 @@ _PROFILES = (
         name="no-2014",
         source="eForvaltningsforskriften (2004-06-25-988), section 8, as amended 2014; forvaltningsloven, section 29",
         zone=ZoneInfo("Europe/Oslo"),
+        calendar=calendars.NORWAY,
         ordinary=(Rule(Fact.AVAILABLE, Basis.AVAILABLE), Rule(Fact.PAPER_RECEIPT, Basis.PAPER_RECEIPT)),
         verifiable=(Rule(Fact.RECEIPT, Basis.RECEIPT), Rule(Fact.PAPER_RECEIPT, Basis.PAPER_RECEIPT)),
     ),
@@ -39,6 +42,7 @@ _PROFILES = (
         source="Lov om Digital Post fra offentlige afsendere, section 10: a message has arrived when it is available "
         "to its addressee, read or not",
         zone=ZoneInfo("Europe/Copenhagen"),
+        calendar=calendars.DENMARK,
         ordinary=(Rule(Fact.AVAILABLE, Basis.AVAILABLE), Rule(Fact.PAPER_RECEIPT, Basis.PAPER_RECEIPT)),
         verifiable=(Rule(Fact.AVAILABLE, Basis.AVAILABLE), Rule(Fact.PAPER_RECEIPT, Basis.PAPER_RECEIPT)),
     ),
@@ -47,6 +51,7 @@ _PROFILES = (
         source="Decreto-legge 76/2020, article 26: at the view; else seven days after the digital delivery, ten days "
         "after that of the letter",
         zone=ZoneInfo("Europe/Rome"),
+        calendar=calendars.ITALY,
         ordinary=(
             Rule(Fact.VIEWED, Basis.VIEWED),
             Rule(Fact.AVAILABLE, Basis.TERM, days=7),

@@ -19,8 +19,6 @@ from services.messages import attachment_store, course, holding
 from services.messages.blobs import Blobs
 from services.messages.clamd import ScannerAway, Verdict
 from services.messages.holding import State
-from services.messages.mailboxes import Mailbox
-from services.messages.mailboxes import State as MailboxState
 from services.messages.servicers import courses
 from services.messages.servicers.courses import Move
 from services.runtime import outbox
@@ -133,19 +131,17 @@ async def _settle(transaction: Connection, outbox: Outbox, attachment_id: UUID, 
     rows = await attachment_store.hold_waiting(transaction, attachment_id)
     moves = []
     for row, before in zip(rows, await courses.of(transaction, rows), strict=True):
-        outcome = holding.settled([State(one) for one in row["attachment_states"]], _mailbox(row), now=now)
+        reachable = courses.reachable(row, now=now)
+        states = [State(one) for one in row["attachment_states"]]
+        outcome = holding.settled(states, deliverable=reachable or before.paper.any)
         if outcome is None:
             continue
-        after = course.rejected(before, outcome.rejection) if outcome.rejection else course.cleared(before, now=now)
+        if outcome.rejection:
+            after = course.rejected(before, outcome.rejection)
+        else:
+            after = course.cleared(before, reachable=reachable, now=now)
         moves.append(Move(row, before, after))
     await courses.keep(transaction, outbox, moves, now=now)
-
-
-def _mailbox(row: Row) -> Mailbox | None:
-    if row["data_key"] is None:
-        return None
-    state = MailboxState(row["mailbox_state"])
-    return Mailbox(row["mailbox_id"], state, row["data_key"], row["opt_out_end_time"])
 
 
 def _judged(attachment_id: UUID, state: State, *, now: datetime) -> Event:

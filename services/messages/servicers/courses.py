@@ -52,6 +52,7 @@ def course_of(row: Row, delivery_rows: Sequence[Row]) -> Course:
     """A message's course by its rows."""
     ways = {found.channel: found for found in (_delivery(delivery) for delivery in delivery_rows)}
     return Course(
+        message_id=row["message_id"],
         kind=legal.Kind(row["kind"]),
         profile=PROFILES[row["legal_profile"]],
         state=lifecycle.State(row["state"]),

@@ -169,6 +169,7 @@ class Messages:
                 case = Message.FromString(views.opened(answered, vault=self._vault)).case_reference
                 asked = _with_case(asked, case)
         before = Course(
+            message_id=message_id,
             kind=legal.Kind(asked.kind or Message.KIND_ORDINARY),
             profile=PROFILES[route.legal_profile],
             state=lifecycle.State.ACCEPTED,

@@ -62,9 +62,9 @@ class Writing:
         if route.first_id is None:
             if to.answered is None or to.answered["direction"] == Message.DIRECTION_INBOUND:
                 replies.check_new(accepts_new_messages=route.accepts_new_messages is True)
-            before = deliveries.electronic(new_id(), now=now)
-            received = course.received(PROFILES[route.legal_profile], before, now=now)
             message_id = new_id()
+            before = deliveries.electronic(new_id(), now=now)
+            received = course.received(message_id, PROFILES[route.legal_profile], before, now=now)
             new = NewMessage(
                 message_id=message_id,
                 unit_id=to.unit_id,

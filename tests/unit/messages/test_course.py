@@ -16,6 +16,7 @@ from services.messages import deliveries, legal, lifecycle
 from services.messages.course import Course
 from services.messages.deliveries import Delivery
 from services.messages.legal import Basis, Effect, Fact, Kind, State
+from services.messages.paper import Policy, Trigger
 from services.messages.profiles import PROFILES
 from services.runtime.errors import Fault, InvalidArgument
 
@@ -27,6 +28,7 @@ WHO = b"actor"
 
 def handed_in(profile=FINLAND, kind=Kind.ORDINARY, **times) -> Course:
     return Course(
+        message_id=UUID(int=2),
         kind=kind,
         profile=profile,
         state=lifecycle.State.ACCEPTED,
@@ -36,7 +38,8 @@ def handed_in(profile=FINLAND, kind=Kind.ORDINARY, **times) -> Course:
 
 
 def sent(profile=FINLAND, kind=Kind.ORDINARY, *, reachable=True, **times) -> Course:
-    return rules.accepted(handed_in(profile, kind, **times), reachable=reachable, now=SENT)
+    course = replace(handed_in(profile, kind, **times), paper=Policy(trigger=Trigger.SENDER_DECIDES))
+    return rules.accepted(course, reachable=reachable, now=SENT)
 
 
 def way(course: Course) -> Delivery:
@@ -54,7 +57,9 @@ profiles = st.sampled_from(list(PROFILES.values()))
 kinds = st.sampled_from(list(Kind))
 steps = st.lists(
     st.tuples(
-        st.sampled_from(["time", "open", "confirm", "withdraw", "letter", "post", "receipt", "return"]),
+        st.sampled_from(
+            ["time", "open", "confirm", "withdraw", "letter", "claim", "submit", "post", "receipt", "return"]
+        ),
         st.integers(0, 72),
         st.integers(-240, 0),
     ),
@@ -77,12 +82,18 @@ def play(course: Course, doings) -> list[Course]:
                     course = rules.confirmed(course, actor=WHO, now=now)
                 case "withdraw":
                     course = rules.withdrawn(course, now=now)
-                case "letter" if course.letter is None:
-                    course = replace(course, letter=deliveries.letter(UUID(int=2), now=now))
-                case "post" | "receipt" | "return" if course.letter is not None:
-                    state = {"post": "POSTED", "receipt": "RECEIPT_CONFIRMED", "return": "RETURNED"}[what]
-                    letter = deliveries.reported(course.letter, deliveries.State[state], time=happened)
-                    course = replace(course, letter=letter)
+                case "letter":
+                    course = rules.sent_on_paper(course, now=now)
+                case "claim":
+                    course = rules.claimed(course, until=now + HOUR, now=now)
+                case "submit" | "post" | "receipt" | "return" if course.letter is not None:
+                    states = {
+                        "submit": "SUBMITTED",
+                        "post": "POSTED",
+                        "receipt": "RECEIPT_CONFIRMED",
+                        "return": "RETURNED",
+                    }
+                    course = rules.reported(course, deliveries.State[states[what]], time=happened, now=now)
         except Fault:
             pass
         seen.append(rules.moved_on(course, reachable=True, now=now))
@@ -118,6 +129,20 @@ def test_states_follow_one_another_as_the_machines_say(profile, kind, doings):
         for was, now in zip(before.deliveries, after.deliveries, strict=False):
             for fact in ("available_time", "open_time"):
                 assert getattr(was, fact) in (None, getattr(now, fact))
+
+
+@given(profiles, kinds, steps)
+def test_a_message_never_both_lies_opened_in_the_mailbox_and_goes_as_a_letter(profile, kind, doings):
+    for course in play(sent(profile, kind), doings):
+        if course.letter is not None and course.letter.goes:
+            assert way(course).state not in {deliveries.State.OPENED, deliveries.State.RECEIPT_CONFIRMED}
+
+
+@given(profiles, kinds, steps)
+def test_a_letter_that_was_stopped_never_goes_again(profile, kind, doings):
+    for before, after in pairwise(play(sent(profile, kind), doings)):
+        if before.letter is not None and not before.letter.goes:
+            assert after.letter == before.letter
 
 
 @given(profiles, kinds, steps)

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from uuid import uuid4
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from solmu.messages.v1 import attachments_pb2
 
-from services.messages import mailboxes
 from services.messages.holding import Outcome, State, settled, waits
-from services.messages.mailboxes import Mailbox
 from services.runtime.errors import FailedPrecondition
-
-NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
-OPEN = Mailbox(uuid4(), mailboxes.State.OPEN, b"")
-CLOSED = Mailbox(uuid4(), mailboxes.State.CLOSED, b"")
 
 
 def test_states_have_the_contracts_numbers():
@@ -49,10 +40,10 @@ def test_only_a_scan_is_waited_for():
 JUDGED = st.sampled_from([State.SCANNING, State.CLEAN, State.INFECTED, State.SCAN_FAILED])
 
 
-@given(st.lists(JUDGED, min_size=1), st.sampled_from([OPEN, CLOSED, None]))
-def test_a_message_is_released_only_if_all_is_clean_and_somebody_can_have_it(states: list[State], mailbox):
-    outcome = settled(states, mailbox, now=NOW)
+@given(st.lists(JUDGED, min_size=1), st.booleans())
+def test_a_message_is_released_only_if_all_is_clean_and_somebody_can_have_it(states: list[State], deliverable: bool):
+    outcome = settled(states, deliverable=deliverable)
     released = outcome == Outcome()
-    assert released == (set(states) == {State.CLEAN} and mailbox is OPEN)
+    assert released == (set(states) == {State.CLEAN} and deliverable)
     assert (outcome is None) == (set(states) <= {State.SCANNING, State.CLEAN} and State.SCANNING in states)
-    assert settled(list(reversed(states)), mailbox, now=NOW) == outcome
+    assert settled(list(reversed(states)), deliverable=deliverable) == outcome
