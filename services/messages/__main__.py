@@ -19,6 +19,7 @@ from solmu.messages.v1 import (
 )
 
 from services.messages import clock, housekeeping
+from services.messages.acting import Acting, theme
 from services.messages.blobs import Blobs
 from services.messages.clamd import Clamd, place
 from services.messages.exporting import Exporting
@@ -33,6 +34,7 @@ from services.messages.servicers.messages import Messages
 from services.messages.servicers.templates import Templates
 from services.messages.servicers.units import Units
 from services.runtime import config, foundation
+from services.runtime.client import Peer
 from services.runtime.config import Address, ServiceSettings, setting
 from services.runtime.parties import PartyNames
 from services.runtime.sealing import Vault
@@ -51,6 +53,12 @@ class Settings(ServiceSettings):
     )
     clamd: Address | Path | None = setting(
         "SOLMU_CLAMD", place, default=None, doc="host:port of clamd, or unix: and its socket; attachments wait for it"
+    )
+    mail_theme: str = setting(
+        "SOLMU_MAIL_THEME",
+        theme,
+        default="themes/mail",
+        doc="theme of the mandates by which others may read and write a party's mail",
     )
     private_webhooks: bool = setting(
         "SOLMU_PRIVATE_WEBHOOKS", config.flag, default=False, doc="yes: post webhooks to private addresses, for tests"
@@ -73,6 +81,12 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
     database, outbox = base.database, base.outbox
     parties = PartyNames(key=settings.party_key, test_mode=settings.test_mode)
     vault = Vault(settings.root_key)
+    acting = Acting(
+        authorisations=Peer(
+            name="authorisations", address=settings.authorisations, files=settings.tls, telemetry=base.telemetry
+        ),
+        theme=settings.mail_theme,
+    )
     blobs = Blobs(settings.attachments)
 
     feed = Feed(database=database, nats=base.nats)
@@ -105,7 +119,11 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
     inbox = Inbox(database=database, outbox=outbox, vault=vault)
     contract = (
         (units_pb2, "UnitService", Units(database=database, parties=parties)),
-        (mailboxes_pb2, "MailboxService", Mailboxes(database=database, blobs=blobs, parties=parties, vault=vault)),
+        (
+            mailboxes_pb2,
+            "MailboxService",
+            Mailboxes(database=database, blobs=blobs, parties=parties, vault=vault, acting=acting),
+        ),
         (
             attachments_pb2,
             "AttachmentService",
@@ -118,7 +136,7 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
         (templates_pb2, "TemplateService", Templates(database=database)),
     )
     for module, name, servicer in contract:
-        base.server.add(module.DESCRIPTOR.services_by_name[name], servicer)
+        base.server.add(module.DESCRIPTOR.services_by_name[name], servicer, judge=acting.right)
     await base.server.run(stop)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
+from services.messages.message_store import UNREAD
 from services.runtime.database import Connection, Database, Row
 
 MAILBOX_COLUMNS = (
@@ -119,6 +120,47 @@ async def record_audit(
         actor,
         mailbox_id,
         reason,
+        now,
+    )
+
+
+async def represented(
+    database: Database,
+    parties: Sequence[tuple[str, str]],
+    *,
+    access_ids: Sequence[UUID],
+    actors: Sequence[bytes],
+    method: str,
+    now: datetime,
+) -> list[Row]:
+    """The mailboxes of parties with their counts of unread messages, in one statement with the records of the look.
+
+    Each party comes with the one unit whose messages count, "" for all; those
+    for the recipient alone never do.
+    """
+    return await database.fetch(
+        f"""
+        with found as (
+            select b.*, a.unit_id, a.access_id, a.actor, a.place
+            from unnest($1::text[], $2::text[], $3::uuid[], $4::bytea[])
+                with ordinality as a (party, unit_id, access_id, actor, place)
+            join mailbox b using (party) where b.data_key is not null
+        ), noted as (
+            insert into access_record (access_id, mailbox_id, method, actor, time)
+            select access_id, mailbox_id, $5, actor, $6 from found
+        )
+        select {MAILBOX_COLUMNS}, (
+            select count(*) from message m join delivery d using (message_id)
+            where m.mailbox_id = f.mailbox_id and not m.recipient_only
+            and (f.unit_id = '' or m.unit_id = f.unit_id) and {UNREAD}
+        ) as unread
+        from found f order by place
+        """,
+        [party for party, _ in parties],
+        [unit_id for _, unit_id in parties],
+        access_ids,
+        actors,
+        method,
         now,
     )
 

@@ -32,6 +32,8 @@ MESSAGE_FIELDS = {
     "in_reply_to": "uuid",
     "sender_party": "text",
     "sender_client": "text",
+    "sender_actor": "bytea",
+    "recipient_only": "boolean",
     "create_time": "timestamptz",
     "release_time": "timestamptz",
     "publish_time": "timestamptz",
@@ -302,11 +304,28 @@ UNREAD = (
 """Of a message and its delivery: it lies in the mailbox and has not been opened."""
 
 
-async def unread(database: Database, mailbox_id: UUID) -> int:
-    """How many messages in a mailbox have not been opened."""
+@dataclass(frozen=True)
+class Sight:
+    """Which messages of a mailbox somebody may see: by default all, as its owner may."""
+
+    all_visible: bool = True
+    """Also those that are for the recipient alone."""
+    unit_id: str = ""
+    """Those from and to this unit; empty for all."""
+
+
+SEEN = "($2 or not m.recipient_only) and ($3 = '' or m.unit_id = $3)"
+"""Of a message: it may be seen; $2 and $3 are those of a Sight."""
+
+
+async def unread(database: Database, mailbox_id: UUID, sight: Sight) -> int:
+    """How many messages in a mailbox have not been opened, of those that may be seen."""
     count: int = await database.fetchval(
-        f"select count(*) from message m join delivery d using (message_id) where m.mailbox_id = $1 and {UNREAD}",
+        "select count(*) from message m join delivery d using (message_id)"
+        f" where m.mailbox_id = $1 and {SEEN} and {UNREAD}",
         mailbox_id,
+        sight.all_visible,
+        sight.unit_id,
     )
     return count
 
@@ -314,6 +333,7 @@ async def unread(database: Database, mailbox_id: UUID) -> int:
 async def messages_in_mailbox(
     database: Database,
     mailbox_id: UUID,
+    sight: Sight,
     *,
     before: tuple[datetime, UUID] | None,
     unread_only: bool,
@@ -324,11 +344,13 @@ async def messages_in_mailbox(
     release_time, message_id = before or (None, None)
     return await database.fetch(
         f"select {MESSAGE_COLUMNS}, u.display_names from message m join unit u using (unit_id)"
-        " where m.mailbox_id = $1 and m.release_time is not null"
-        " and ($2::timestamptz is null or (m.release_time, m.message_id) < ($2, $3::uuid))"
-        f" and (not $4 or exists (select from delivery d where d.message_id = m.message_id and {UNREAD}))"
-        " and ($5::uuid is null or m.thread = $5) order by m.release_time desc, m.message_id desc limit $6",
+        f" where m.mailbox_id = $1 and m.release_time is not null and {SEEN}"
+        " and ($4::timestamptz is null or (m.release_time, m.message_id) < ($4, $5::uuid))"
+        f" and (not $6 or exists (select from delivery d where d.message_id = m.message_id and {UNREAD}))"
+        " and ($7::uuid is null or m.thread = $7) order by m.release_time desc, m.message_id desc limit $8",
         mailbox_id,
+        sight.all_visible,
+        sight.unit_id,
         release_time,
         message_id,
         unread_only,
@@ -337,11 +359,13 @@ async def messages_in_mailbox(
     )
 
 
-async def message_in_mailbox(transaction: Connection, mailbox_id: UUID, message_id: UUID) -> Row | None:
+async def message_in_mailbox(transaction: Connection, mailbox_id: UUID, message_id: UUID, sight: Sight) -> Row | None:
     """A message in a mailbox that has been released, with its unit's display names; locked as by `hold`."""
     return await transaction.fetchrow(
         f"select {MESSAGE_COLUMNS}, u.display_names from message m join unit u using (unit_id)"
-        " where m.mailbox_id = $1 and m.message_id = $2 and m.release_time is not null for update of m",
+        f" where m.mailbox_id = $1 and m.message_id = $4 and m.release_time is not null and {SEEN} for update of m",
         mailbox_id,
+        sight.all_visible,
+        sight.unit_id,
         message_id,
     )

@@ -12,7 +12,9 @@ this order:
 5. scopes: all of `access.scopes` must be in the token; a token that rests on a
    mandate must be wanted (`access.on_behalf`);
 6. allowance: the client may not have made too many calls (`allowances.py`);
-7. validation of the shape that the contract declares (protovalidate).
+7. mandate: whether one who acts for another may do so now (`Judge`), for a
+   stream again every few seconds;
+8. validation of the shape that the contract declares (protovalidate).
 
 A method that the servicer does not have answers METHOD_NOT_IMPLEMENTED after
 all of these; one without the option `access` cannot be built.
@@ -27,7 +29,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -51,6 +53,13 @@ if TYPE_CHECKING:  # generic in their stubs alone
     Handler = grpc.RpcMethodHandler[Any, Any]
 
 
+Judge = Callable[[identity.Caller], Awaitable[identity.Right]]
+"""What allows a caller to act in another's name now. Raises PermissionDenied, and Unavailable where it cannot know."""
+
+JUDGED_AGAIN = 3.0
+"""Seconds for which a stream on another's behalf goes on before its right is asked for again."""
+
+
 @dataclass(frozen=True)
 class Policy:
     """Who may call a method."""
@@ -59,15 +68,19 @@ class Policy:
     """Full name: "solmu.messages.v1.MessageService.SendMessage"."""
     scopes: frozenset[str]
     callers: frozenset[str]
-    on_behalf: bool
+    judge: Judge | None
+    """Asked about calls on another's behalf; None where the method takes none."""
 
     @classmethod
-    def of(cls, method: MethodDescriptor) -> Policy:
-        """The policy that the contract declares. Raises ValueError where it declares none."""
+    def of(cls, method: MethodDescriptor, judge: Judge | None = None) -> Policy:
+        """The policy that the contract declares. Raises ValueError where it declares none, or one without its judge."""
         access = method.GetOptions().Extensions[access_pb2.access]
         if not access.scopes and not access.callers:
             raise ValueError(f"{method.full_name} does not say who may call it: the option access is missing")
-        return cls(method.full_name, frozenset(access.scopes), frozenset(access.callers), access.on_behalf)
+        if access.on_behalf and judge is None:
+            raise ValueError(f"{method.full_name} takes calls on another's behalf, and nothing judges them")
+        scopes, callers = frozenset(access.scopes), frozenset(access.callers)
+        return cls(method.full_name, scopes, callers, judge if access.on_behalf else None)
 
 
 class Chain:
@@ -94,18 +107,26 @@ class Chain:
         self._telemetry = telemetry
         self._validator = protovalidate.Validator()
 
-    def handlers(self, service: ServiceDescriptor, servicer: object) -> dict[str, Handler]:
-        """A handler for each method of the contract; `servicer` has coroutines and generators of their names."""
+    def handlers(
+        self, service: ServiceDescriptor, servicer: object, *, judge: Judge | None = None
+    ) -> dict[str, Handler]:
+        """A handler for each method of the contract; `servicer` has coroutines and generators of their names.
+
+        `judge` is asked about every call on another's behalf; without it a
+        contract whose methods take such calls is refused with ValueError.
+        """
         known = {method.name for method in service.methods}
         for name, _ in inspect.getmembers(type(servicer), inspect.isfunction):
             if not name.startswith("_") and name[0].isupper() and name not in known:
                 raise ValueError(f"{type(servicer).__name__}.{name} is not a method of {service.full_name}")
-        return {method.name: self._handler(method, getattr(servicer, method.name, None)) for method in service.methods}
+        return {
+            method.name: self._handler(Policy.of(method, judge), method, getattr(servicer, method.name, None))
+            for method in service.methods
+        }
 
     def _handler(
-        self, method: MethodDescriptor, behaviour: Callable[..., Any] | None
+        self, policy: Policy, method: MethodDescriptor, behaviour: Callable[..., Any] | None
     ) -> grpc.RpcMethodHandler[Any, Any]:
-        policy = Policy.of(method)
         request = message_factory.GetMessageClass(method.input_type)
         response = message_factory.GetMessageClass(method.output_type)
         self._validator.collect_violations(request())  # compiles its rules now, not in the first call
@@ -135,8 +156,12 @@ class Chain:
         async def stream(request: Any, context: Context) -> AsyncIterator[Message]:
             gauge = telemetry.STREAMS_OPEN.labels(policy.method)
             with gauge.track_inprogress():
-                async with self._around(policy, context):
+                async with self._around(policy, context) as caller:
+                    judged = time.monotonic()
                     async for response in behaviour(self._checked(request, streamed=streamed)):
+                        if caller.actor and time.monotonic() - judged > JUDGED_AGAIN:
+                            await _judged(policy, caller)
+                            judged = time.monotonic()
                         yield response
 
         return stream
@@ -163,16 +188,17 @@ class Chain:
             )
 
     @asynccontextmanager
-    async def _around(self, policy: Policy, context: Context) -> AsyncIterator[None]:
+    async def _around(self, policy: Policy, context: Context) -> AsyncIterator[identity.Caller]:
         started = time.perf_counter()
         metadata = {str(name): str(value) for name, value in context.invocation_metadata() or ()}
         fault: Fault | None = None
         try:
             with self._telemetry.span(policy.method, SpanKind.SERVER, carrier=metadata, rpc_system="grpc"):
                 caller = await self._admit(policy, context, metadata)
-                identity.set_caller(caller)
                 await self._take(caller, context)
-                yield
+                caller = await _judged(policy, caller)
+                identity.set_caller(caller)
+                yield caller
         except (asyncio.CancelledError, GeneratorExit):
             telemetry.CALLS.labels(policy.method, "CANCELLED").inc()
             raise
@@ -210,9 +236,16 @@ class Chain:
         if not policy.scopes <= client.scopes:
             scope = " ".join(sorted(policy.scopes))
             raise PermissionDenied("SCOPE_MISSING", f"the access token needs the scope {scope}", scope=scope)
-        if client.actor and not policy.on_behalf:
+        if client.actor and policy.judge is None:
             raise PermissionDenied("MANDATE_NOT_ENOUGH", "the method is not open to those who act by a mandate")
         return client
+
+
+async def _judged(policy: Policy, caller: identity.Caller) -> identity.Caller:
+    """The caller, with the right by which it acts for another where it does."""
+    if not caller.actor or policy.judge is None:
+        return caller
+    return replace(caller, right=await policy.judge(caller))
 
 
 def _internal(method: str, error: Exception) -> Internal:

@@ -38,6 +38,18 @@ REFRESH_INTERVAL = 5.0
 
 
 @dataclass(frozen=True)
+class Right:
+    """What allows somebody to act in another's name, as it was found to be at one moment."""
+
+    mandates: tuple[str, ...] = ()
+    """`mandates/{mandate}`, that of the one who acts first; none where a register gives the right."""
+    through: str = ""
+    """The organisation in between, a party name; empty for none."""
+    specifier: str = ""
+    """On which one thing it is to act; empty for all."""
+
+
+@dataclass(frozen=True)
 class Caller:
     """Who calls a method."""
 
@@ -53,6 +65,8 @@ class Caller:
     """How surely the person is known: "http://eidas.europa.eu/LoA/" and low, substantial or high; empty for unknown."""
     authorization_details: tuple[Mapping[str, Any], ...] = ()
     """The mandates that the token rests on (RFC 9396), each with `type` "mandate", `theme` and `mandates`."""
+    right: Right | None = None
+    """What allows the actor to act, found anew for this call; None where the party itself calls."""
     scopes: frozenset[str] = frozenset()
     """What the token allows."""
     token_id: str = ""

@@ -20,7 +20,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from services.runtime import tls
-from services.runtime.chain import Chain
+from services.runtime.chain import Chain, Judge
 from services.runtime.config import Address, ConfigError
 from services.runtime.database import MigrationError
 
@@ -66,9 +66,12 @@ class Server:
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)  # type: ignore[no-untyped-call]
 
-    def add(self, service: ServiceDescriptor, servicer: object) -> None:
-        """Serves one service of the contract. Methods that the servicer lacks answer METHOD_NOT_IMPLEMENTED."""
-        handlers = self._chain.handlers(service, servicer)
+    def add(self, service: ServiceDescriptor, servicer: object, *, judge: Judge | None = None) -> None:
+        """Serves one service of the contract. Methods that the servicer lacks answer METHOD_NOT_IMPLEMENTED.
+
+        `judge` is asked about calls on another's behalf.
+        """
+        handlers = self._chain.handlers(service, servicer, judge=judge)
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.full_name, handlers),))
 
     async def run(self, stop: asyncio.Event) -> None:

@@ -1,4 +1,4 @@
-"""InboxService: what the owner of a mailbox sees and does."""
+"""InboxService: what the owner of a mailbox, or one who acts for it, sees and does."""
 
 from __future__ import annotations
 
@@ -50,6 +50,7 @@ class Inbox:
         rows = await message_store.messages_in_mailbox(
             self._database,
             mailbox_id,
+            names.sight(),
             before=_place(key),
             unread_only=request.unread_only,
             thread=names.uid(request.thread, 1, field="thread") if request.thread.startswith("threads/") else None,
@@ -97,7 +98,7 @@ class Inbox:
         self, transaction: Connection, mailbox_id: UUID, message_id: UUID, *, method: str, move: Seeing
     ) -> tuple[Row, Course]:
         """Moves a message of the mailbox and records the access, every time. Returns it as it is then."""
-        row = await message_store.message_in_mailbox(transaction, mailbox_id, message_id)
+        row = await message_store.message_in_mailbox(transaction, mailbox_id, message_id, names.sight())
         if row is None:
             raise not_found(f"mailboxes/{mailbox_id}/messages/{message_id}")
         now, actor = names.now(), names.actor().SerializeToString()

@@ -11,6 +11,7 @@ from solmu.messages.v1 import mailboxes_pb2
 from solmu.types.v1 import types_pb2
 
 from services.messages import access_store, export_store, mailbox_store, mailboxes, message_store
+from services.messages.acting import Acting, Represented
 from services.messages.blobs import Blobs
 from services.messages.servicers import names
 from services.runtime import identity, pages
@@ -23,6 +24,9 @@ from services.runtime.sealing import Vault
 Mailbox = mailboxes_pb2.Mailbox
 
 
+GOING_ON = "+"
+"""Begins the place of every page but the first, also where nothing follows it."""
+
 NAMED_AT_ONCE = 500
 """Identity codes turned into names before other calls have their turn: some 5 ms."""
 
@@ -30,7 +34,8 @@ NAMED_AT_ONCE = 500
 class Mailboxes:
     """Opens, shows, closes, finds and erases mailboxes."""
 
-    def __init__(self, *, database: Database, blobs: Blobs, parties: PartyNames, vault: Vault) -> None:
+    def __init__(self, *, database: Database, blobs: Blobs, parties: PartyNames, vault: Vault, acting: Acting) -> None:
+        self._acting = acting
         self._database = database
         self._blobs = blobs
         self._parties = parties
@@ -51,15 +56,26 @@ class Mailboxes:
         """A mailbox, for its owner."""
         mailbox_id = names.uid(request.name, 1)
         row = await names.own_mailbox(self._database, mailbox_id)
-        return mailbox(row, unread=await message_store.unread(self._database, mailbox_id))
+        return await self._shown(row)
 
-    async def ListMailboxes(self, _: mailboxes_pb2.ListMailboxesRequest) -> mailboxes_pb2.ListMailboxesResponse:
-        """The caller's own mailbox, if it has one."""
-        row = await mailbox_store.mailbox_of(self._database, identity.caller().party)
-        if row is None or row["data_key"] is None:
-            return mailboxes_pb2.ListMailboxesResponse()
-        unread = await message_store.unread(self._database, row["mailbox_id"])
-        return mailboxes_pb2.ListMailboxesResponse(mailboxes=[mailbox(row, unread=unread)])
+    async def ListMailboxes(self, request: mailboxes_pb2.ListMailboxesRequest) -> mailboxes_pb2.ListMailboxesResponse:
+        """The caller's own mailbox, if it has one, then those that it may open by mandates."""
+        size, caller = pages.size(request.page_size), identity.caller()
+        response = mailboxes_pb2.ListMailboxesResponse()
+        going_on = pages.key(request.page_token, question=caller.party)
+        if not going_on:
+            row = await mailbox_store.mailbox_of(self._database, caller.party)
+            if row is not None and row["data_key"] is not None:
+                response.mailboxes.append(await self._shown(row))
+        if caller.actor:
+            return response
+        following, room = going_on.removeprefix(GOING_ON), size - len(response.mailboxes)
+        if room:
+            represented, following = await self._acting.principals(caller, page_token=following, size=room)
+            response.mailboxes.extend(await self._represented(represented))
+        if following or not room:
+            response.next_page_token = pages.token(GOING_ON + following, question=caller.party)
+        return response
 
     async def ListAccesses(self, request: mailboxes_pb2.ListAccessesRequest) -> mailboxes_pb2.ListAccessesResponse:
         """Who looked at what is in a mailbox, latest first, for its owner."""
@@ -88,7 +104,7 @@ class Mailboxes:
                 assert changed is not None
                 row = changed
                 await self._record(transaction, mailbox_id, "CloseMailbox", now=now)
-        return mailbox(row, unread=await message_store.unread(self._database, mailbox_id))
+        return await self._shown(row)
 
     async def OptOut(self, request: mailboxes_pb2.OptOutRequest) -> Mailbox:
         """Stops electronic delivery for a time, for the owner; asked again, for the time asked last."""
@@ -102,7 +118,7 @@ class Mailboxes:
             changed = await mailbox_store.set_state(transaction, mailbox_id, state=state, opt_out_end_time=end_time)
             assert changed is not None
             await self._record(transaction, mailbox_id, "OptOut", now=now)
-        return mailbox(changed, unread=await message_store.unread(self._database, mailbox_id))
+        return await self._shown(changed)
 
     async def LookUpMailboxes(
         self, request: mailboxes_pb2.LookUpMailboxesRequest
@@ -181,6 +197,22 @@ class Mailboxes:
             await self._blobs.delete(attachment_id)
         return mailbox(erased, unread=0)
 
+    async def _shown(self, row: Row) -> Mailbox:
+        return mailbox(row, unread=await message_store.unread(self._database, row["mailbox_id"], names.sight()))
+
+    async def _represented(self, represented: Sequence[Represented]) -> list[Mailbox]:
+        """The mailboxes of those for whom the caller acts; their owners read of it."""
+        me, now = identity.caller().party, names.now()
+        rows = await mailbox_store.represented(
+            self._database,
+            [(one.party, names.seen_by(one.right).unit_id) for one in represented],
+            access_ids=[new_id() for _ in represented],
+            actors=[names.representative(one.party, me, one.right).SerializeToString() for one in represented],
+            method="ListMailboxes",
+            now=now,
+        )
+        return [mailbox(row, unread=row["unread"]) for row in rows]
+
     async def _lock_own(self, transaction: Connection, mailbox_id: UUID) -> Row:
         await names.own_mailbox(transaction, mailbox_id)
         row = await mailbox_store.lock_mailbox(transaction, mailbox_id)
@@ -229,7 +261,7 @@ class Mailboxes:
             raise not_found("mailbox")
         if row["data_key"] is None:
             raise FailedPrecondition("MAILBOX_CLOSED", "the mailbox has been erased")
-        return mailbox(row, unread=await message_store.unread(self._database, row["mailbox_id"]))
+        return await self._shown(row)
 
 
 def mailbox(row: Row, *, unread: int) -> Mailbox:

@@ -162,9 +162,12 @@ class Messages:
         if asked.reply_policy.reply_to:
             await names.own_unit(self._database, names.part(asked.reply_policy.reply_to, 1))
         thread, in_reply_to = message_id, None
+        recipient_only = asked.visibility == Message.VISIBILITY_RECIPIENT_ONLY
         if asked.in_reply_to:
             answered = await self._answered(asked.in_reply_to, unit_id, mailbox.mailbox_id)
             thread, in_reply_to = answered["thread"], answered["message_id"]
+            if asked.visibility == Message.VISIBILITY_UNSPECIFIED:
+                recipient_only = answered["recipient_only"]
             if not asked.HasField("case_reference"):
                 case = Message.FromString(views.opened(answered, vault=self._vault)).case_reference
                 asked = _with_case(asked, case)
@@ -189,6 +192,7 @@ class Messages:
             course=course.accepted(before, reachable=True, now=now),
             thread=thread,
             in_reply_to=in_reply_to,
+            recipient_only=recipient_only,
             now=now,
         )
 

@@ -9,9 +9,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from solmu.types.v1 import types_pb2
 
 from services.messages import mailbox_store, unit_store
+from services.messages.message_store import Sight
 from services.runtime import identity
 from services.runtime.database import Connection, Database, Row
 from services.runtime.errors import InvalidArgument, not_found
+from services.runtime.identity import Right
 
 
 def part(name: str, position: int) -> str:
@@ -28,15 +30,19 @@ def uid(name: str, position: int, *, field: str = "name") -> UUID:
 
 
 async def own_unit(database: Database, unit_id: str) -> Row:
-    """The unit, where the caller's organisation owns it. Raises NotFound, alike where there is none."""
+    """The unit, where the caller's organisation owns it. Raises NotFound, alike where there is none.
+
+    A mandate for an organisation's mail opens its mailbox, not its units.
+    """
     unit = await unit_store.unit(database, unit_id)
-    if unit is None or unit["organisation"] != identity.caller().party:
+    caller = identity.caller()
+    if unit is None or unit["organisation"] != caller.party or caller.actor:
         raise not_found(f"units/{unit_id}")
     return unit
 
 
 async def own_mailbox(database: Database | Connection, mailbox_id: UUID) -> Row:
-    """The mailbox, where the caller is its owner. Raises NotFound, alike where there is none."""
+    """The mailbox, where the caller is its owner or acts for it. Raises NotFound, alike where there is none."""
     mailbox = await mailbox_store.mailbox(database, mailbox_id)
     if mailbox is None or mailbox["party"] != identity.caller().party or mailbox["data_key"] is None:
         raise not_found(f"mailboxes/{mailbox_id}")
@@ -46,7 +52,34 @@ async def own_mailbox(database: Database | Connection, mailbox_id: UUID) -> Row:
 def actor() -> types_pb2.Actor:
     """The caller, as records of its acts name it."""
     caller = identity.caller()
-    return types_pb2.Actor(party=caller.party, client=caller.client)
+    if not caller.actor:
+        return types_pb2.Actor(party=caller.party, client=caller.client)
+    assert caller.right is not None  # the chain lets nobody else act for another
+    return representative(caller.party, caller.actor, caller.right)
+
+
+def representative(party: str, acting_party: str, right: Right) -> types_pb2.Actor:
+    """The caller, as one who acts for a party by a right."""
+    mandate, through_mandate = (*right.mandates, "", "")[:2]
+    return types_pb2.Actor(
+        party=party,
+        acting_party=acting_party,
+        mandate=mandate,
+        client=identity.caller().client,
+        through=right.through,
+        through_mandate=through_mandate,
+    )
+
+
+def sight() -> Sight:
+    """Which messages of a mailbox that the caller may open it sees."""
+    right = identity.caller().right
+    return Sight() if right is None else seen_by(right)
+
+
+def seen_by(right: Right) -> Sight:
+    """Which messages of a mailbox one sees who acts by a right."""
+    return Sight(all_visible=False, unit_id=right.specifier.removeprefix("units/"))
 
 
 def now() -> datetime:

@@ -45,6 +45,8 @@ class NewMessage:
     """As it is kept, unless it has to wait for its attachments."""
     thread: UUID
     in_reply_to: UUID | None
+    recipient_only: bool
+    """Whether it is hidden from those who act for the owner of the mailbox."""
     now: datetime
 
 
@@ -120,6 +122,8 @@ class Sending:
             "answered_unit": new.unit_id,
             "sender_party": caller.party,
             "sender_client": caller.client,
+            "sender_actor": names.actor().SerializeToString() if caller.actor else None,
+            "recipient_only": new.recipient_only,
             "create_time": new.now,
             "release_time": kept.release_time,
             "publish_time": kept.publish_time,

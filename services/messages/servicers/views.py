@@ -61,7 +61,7 @@ def message(row: Values, course: Course, attachments: Sequence[Row], *, content:
             state=int(course.state),  # type: ignore[arg-type]  # numbers as in the contract
             deliveries=[courses.delivery(way) for way in course.deliveries],
             legal_effect=courses.legal_effect(course),
-            sender=types_pb2.Actor(party=row["sender_party"], client=row["sender_client"]),
+            sender=sender(row),
             create_time=names.timestamp(row["create_time"]),
             release_time=names.timestamp(course.release_time),
             withdraw_time=names.timestamp(course.withdraw_time),
@@ -103,12 +103,19 @@ def inbox_message(
         explained = messages_pb2.WithdrawMessageRequest.FromString(sealer.open(row["withdrawal"], context=context))
         result.withdraw_explanations.extend(explained.explanations)
     if row["direction"] == Message.DIRECTION_INBOUND:
-        result.author.CopyFrom(types_pb2.Actor(party=row["sender_party"], client=row["sender_client"]))
+        result.author.CopyFrom(sender(row))
     if whole:
         result.bodies.extend(sealed.bodies)
         result.actions.extend(sealed.actions)
         result.attachments.extend(attached(attachment, vault=vault) for attachment in attachments)
     return result
+
+
+def sender(row: Values) -> types_pb2.Actor:
+    """Who sent a message, for whom, under which mandate."""
+    if row["sender_actor"] is not None:
+        return types_pb2.Actor.FromString(row["sender_actor"])
+    return types_pb2.Actor(party=row["sender_party"], client=row["sender_client"])
 
 
 def attached(row: Row, *, vault: Vault) -> messages_pb2.MessageAttachment:

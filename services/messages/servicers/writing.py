@@ -9,7 +9,8 @@ from uuid import UUID
 from solmu.messages.v1 import inbox_pb2, messages_pb2
 
 from services.messages import attachment_store, course, deliveries, mailboxes, message_store, replies
-from services.messages.message_store import Address
+from services.messages.acting import denied
+from services.messages.message_store import Address, Sight
 from services.messages.profiles import PROFILES
 from services.messages.servicers import contents, courses, names, views
 from services.messages.servicers.sending import NewMessage, Sending
@@ -53,6 +54,8 @@ class Writing:
         if state is mailboxes.State.CLOSED:
             raise FailedPrecondition("MAILBOX_CLOSED", "the mailbox is closed")
         to = await self._destination(request, owned)
+        if names.sight().unit_id not in ("", to.unit_id):
+            raise denied("SPECIFIER")
         key = f"~{request.request_id}"  # a sign that no sender's key has
         address = Address(unit_id=to.unit_id, idempotency_key=key, mailbox_id=mailbox_id)
         (route,) = await message_store.routes(self._database, [address])
@@ -77,6 +80,7 @@ class Writing:
                 course=received,
                 thread=to.answered["thread"] if to.answered else message_id,
                 in_reply_to=to.answered["message_id"] if to.answered else None,
+                recipient_only=to.answered is not None and to.answered["recipient_only"],
                 now=now,
             )
             if await self._sending.keep(new) is not None:
@@ -100,7 +104,7 @@ class Writing:
         if names.uid(request.in_reply_to, 1, field="in_reply_to") == mailbox_id:
             message_id = names.uid(request.in_reply_to, 3, field="in_reply_to")
             async with self._database.transaction() as transaction:
-                answered = await message_store.message_in_mailbox(transaction, mailbox_id, message_id)
+                answered = await message_store.message_in_mailbox(transaction, mailbox_id, message_id, names.sight())
         if answered is None:
             raise not_found(request.in_reply_to)
         sealer = self._vault.sealer(owned["data_key"], owner=f"mailboxes/{mailbox_id}")
@@ -120,7 +124,7 @@ class Writing:
 
     async def _shown(self, owned: Row, message_id: UUID) -> inbox_pb2.InboxMessage:
         async with self._database.transaction() as transaction:
-            row = await message_store.message_in_mailbox(transaction, owned["mailbox_id"], message_id)
+            row = await message_store.message_in_mailbox(transaction, owned["mailbox_id"], message_id, Sight())
             assert row is not None
             (known,) = await courses.of(transaction, [row])
             attachments = await attachment_store.attachments_of(transaction, [message_id])

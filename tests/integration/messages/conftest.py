@@ -10,12 +10,14 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import cast
 
 import pytest
 from solmu.messages.v1 import mailboxes_pb2, units_pb2
 from solmu.types.v1.types_pb2 import LocalizedText, NationalIdentifier
 
 from services.messages import clock
+from services.messages.acting import Acting, Represented
 from services.messages.blobs import Blobs
 from services.messages.feed import Feed, enter
 from services.messages.servicers.attachments import Attachments
@@ -27,7 +29,7 @@ from services.messages.servicers.templates import Templates
 from services.messages.servicers.units import Units
 from services.runtime import identity, jetstream
 from services.runtime.database import Database
-from services.runtime.identity import Caller
+from services.runtime.identity import Caller, Right
 from services.runtime.outbox import Outbox
 from services.runtime.parties import PartyNames
 from services.runtime.sealing import Vault
@@ -36,6 +38,19 @@ from tests.engines import NODE, Engines
 
 CITY = NationalIdentifier(scheme=NationalIdentifier.SCHEME_FI_YTUNNUS, value="9999999-2")
 _numbers = itertools.count(1)
+
+
+class Rights:
+    """What authorisations would answer: for whom a party may read mail."""
+
+    def __init__(self) -> None:
+        self.represented: dict[str, list[Represented]] = {}
+
+    async def principals(self, caller: Caller, *, page_token: str, size: int) -> tuple[list[Represented], str]:
+        """As `Acting.principals`."""
+        start = int(page_token or 0)
+        found = self.represented.get(caller.party, [])
+        return found[start : start + size], str(start + size) if len(found) > start + size else ""
 
 
 @dataclass
@@ -53,10 +68,17 @@ class Service:
     inbox: Inbox
     feeds: Feeds
     templates: Templates
+    rights: Rights
 
     def act_as(self, party: str, client: str = "test") -> None:
         """Has the next calls made by this party."""
         identity.set_caller(Caller(service="edge", client_id=client, party=party, expires=4e9))
+
+    def act_for(self, party: str, *, actor: str, right: Right) -> None:
+        """Has the next calls made in a party's name, by a right that was found to be in force."""
+        identity.set_caller(
+            Caller(service="edge", client_id="test", party=party, actor=actor, right=right, expires=4e9)
+        )
 
     @property
     def city(self) -> str:
@@ -111,13 +133,16 @@ async def service(
     relay = asyncio.create_task(outbox.relay())
     blobs = Blobs(Path(tmp_path_factory.mktemp("attachments")))
     inbox = Inbox(database=messages_database, outbox=outbox, vault=vault)
+    rights = Rights()
     yield Service(
         database=messages_database,
         outbox=outbox,
         parties=parties,
         blobs=blobs,
         units=Units(database=messages_database, parties=parties),
-        mailboxes=Mailboxes(database=messages_database, blobs=blobs, parties=parties, vault=vault),
+        mailboxes=Mailboxes(
+            database=messages_database, blobs=blobs, parties=parties, vault=vault, acting=cast("Acting", rights)
+        ),
         attachments=Attachments(
             database=messages_database, blobs=blobs, inbox=inbox, outbox=outbox, vault=vault, scanning=None
         ),
@@ -125,6 +150,7 @@ async def service(
         inbox=inbox,
         feeds=Feeds(database=messages_database, feed=feed, revoked=lambda _: False, vault=vault, private_webhooks=True),
         templates=Templates(database=messages_database),
+        rights=rights,
     )
     relay.cancel()
     with contextlib.suppress(asyncio.CancelledError):

@@ -9,18 +9,26 @@ from pathlib import Path
 
 import grpc
 import pytest
+from google.api import httpbody_pb2
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from solmu.messages.v1 import feed_pb2, feed_pb2_grpc, units_pb2, units_pb2_grpc
+from solmu.messages.v1 import (
+    attachments_pb2,
+    attachments_pb2_grpc,
+    feed_pb2,
+    feed_pb2_grpc,
+    units_pb2,
+    units_pb2_grpc,
+)
 
 from deploy import pki
 from services.runtime import identity, status, tls
 from services.runtime.chain import Chain, Policy
 from services.runtime.client import Peer
 from services.runtime.config import Address
-from services.runtime.errors import FailedPrecondition, Fault
-from services.runtime.identity import Authenticator, TokenVerifier
+from services.runtime.errors import FailedPrecondition, Fault, PermissionDenied, Unavailable
+from services.runtime.identity import Authenticator, Right, TokenVerifier
 from services.runtime.server import Server
 from services.runtime.telemetry import Telemetry
 from tests.tokens import ISSUER, Signer
@@ -53,6 +61,34 @@ class Feeds:
             raise FailedPrecondition("CURSOR_EXPIRED", "gone")
 
 
+class Attachments:
+    async def GetAttachment(self, request: attachments_pb2.GetAttachmentRequest) -> attachments_pb2.Attachment:
+        caller = identity.caller()
+        mandates = caller.right.mandates if caller.right else ()
+        return attachments_pb2.Attachment(name=request.name, file_name="|".join((caller.party, *mandates)))
+
+    async def DownloadAttachment(
+        self, _: attachments_pb2.DownloadAttachmentRequest
+    ) -> AsyncIterator[httpbody_pb2.HttpBody]:
+        for number in range(3):
+            yield httpbody_pb2.HttpBody(data=bytes([number]))
+
+
+class Mandates:
+    """What a service asks before it serves one who acts for another."""
+
+    def __init__(self) -> None:
+        self.answers: list[Fault | Right] = []
+        self.asked: list[str] = []
+
+    async def judge(self, caller: identity.Caller) -> Right:
+        self.asked.append(f"{caller.actor} for {caller.party}")
+        answer = self.answers.pop(0)
+        if isinstance(answer, Fault):
+            raise answer
+        return answer
+
+
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> pki.Authority:
     return pki.Authority.create(tmp_path_factory.mktemp("internal"), "internal")
@@ -67,7 +103,10 @@ def certificate(authority: pki.Authority, name: str, *, node: str = NODE) -> tls
 
 @contextlib.asynccontextmanager
 async def serving(
-    files: tls.Files, telemetry: Telemetry | None = None, units: object | None = None
+    files: tls.Files,
+    telemetry: Telemetry | None = None,
+    units: object | None = None,
+    mandates: Mandates | None = None,
 ) -> AsyncIterator[Address]:
     async def fetch() -> str:
         return SIGNER.jwks()
@@ -82,6 +121,9 @@ async def serving(
     server = Server(chain=chain, files=files, listen=Address("127.0.0.1", 0), ready=ready)
     server.add(units_pb2.DESCRIPTOR.services_by_name["UnitService"], units or Units())
     server.add(feed_pb2.DESCRIPTOR.services_by_name["FeedService"], Feeds())
+    if mandates is not None:
+        contract = attachments_pb2.DESCRIPTOR.services_by_name["AttachmentService"]
+        server.add(contract, Attachments(), judge=mandates.judge)
     stop = asyncio.Event()
     running = asyncio.create_task(server.run(stop))
     yield Address("127.0.0.1", server.port)
@@ -160,6 +202,74 @@ async def test_a_token_that_rests_on_a_mandate_opens_no_method_that_does_not_ask
         fault = await refusal(channel, metadata=edge_metadata(**claims))
         assert (fault.code, fault.reason) == ("PERMISSION_DENIED", "MANDATE_NOT_ENOUGH")
         assert (await refusal(channel, metadata=edge_metadata(act={"sub": ""}))).reason == "TOKEN_INVALID"
+
+
+MOTHER, DAUGHTER = "persons/" + "m" * 26, "persons/" + "d" * 26
+ATTACHMENT = f"attachments/{'1' * 8}-{'1' * 4}-{'1' * 4}-{'1' * 4}-{'1' * 12}"
+DENIED = PermissionDenied("MANDATE_MISSING", "no mandate in force allows this", reason="NO_RIGHT")
+
+
+def daughters(scope: str) -> list[tuple[str, str]]:
+    mandate = {"type": "mandate", "theme": "themes/mail", "mandates": ["mandates/old"]}
+    return edge_metadata(scope=scope, sub=MOTHER, act={"sub": DAUGHTER}, authorization_details=[mandate])
+
+
+async def test_every_call_on_anothers_behalf_is_judged_anew(authority: pki.Authority):
+    mandates = Mandates()
+    away = Unavailable("UNAVAILABLE", "not known", retry_after=1.0)
+    mandates.answers = [Right(mandates=("mandates/1",)), DENIED, away, Right()]
+    async with (
+        serving(certificate(authority, "messages"), mandates=mandates) as address,
+        calling(address, certificate(authority, "edge")) as channel,
+    ):
+        stub = attachments_pb2_grpc.AttachmentServiceStub(channel)
+        request = attachments_pb2.GetAttachmentRequest(name=ATTACHMENT)
+
+        async def attempt(metadata: list[tuple[str, str]]) -> str:
+            try:
+                answer: attachments_pb2.Attachment = await stub.GetAttachment(request, metadata=metadata)
+            except grpc.RpcError as error:
+                return status.fault_of(error).reason
+            return answer.file_name
+
+        token = daughters("attachments.write")
+        assert [await attempt(token) for _ in range(4)] == [
+            f"{MOTHER}|mandates/1",
+            "MANDATE_MISSING",
+            "UNAVAILABLE",
+            MOTHER,
+        ]
+        assert mandates.asked == [f"{DAUGHTER} for {MOTHER}"] * 4
+        own = edge_metadata(scope="attachments.write", sub=MOTHER)
+        assert await attempt(own) == MOTHER
+        assert len(mandates.asked) == 4, "nobody is asked about those who act for themselves"
+        assert await attempt(daughters("attachments.read")) == "SCOPE_MISSING"
+        assert len(mandates.asked) == 4
+
+
+async def test_a_stream_on_anothers_behalf_ends_with_the_right(
+    authority: pki.Authority, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("services.runtime.chain.JUDGED_AGAIN", 0.0)
+    mandates = Mandates()
+    mandates.answers = [Right(), Right(), DENIED]
+    async with (
+        serving(certificate(authority, "messages"), mandates=mandates) as address,
+        calling(address, certificate(authority, "edge")) as channel,
+    ):
+        stub = attachments_pb2_grpc.AttachmentServiceStub(channel)
+        request = attachments_pb2.DownloadAttachmentRequest(name=ATTACHMENT)
+        pieces = aiter(stub.DownloadAttachment(request, metadata=daughters("attachments.read")))
+        assert (await anext(pieces)).data == b"\0"
+        with pytest.raises(grpc.RpcError) as ended:
+            await anext(pieces)
+        assert status.fault_of(ended.value).reason == "MANDATE_MISSING"
+
+
+def test_a_method_that_takes_calls_on_anothers_behalf_needs_a_judge():
+    methods = attachments_pb2.DESCRIPTOR.services_by_name["AttachmentService"].methods
+    with pytest.raises(ValueError, match="nothing judges them"):
+        Policy.of(methods[0])
 
 
 async def test_a_service_that_is_not_on_the_list_is_refused_whatever_it_carries(

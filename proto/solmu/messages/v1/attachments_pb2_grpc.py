@@ -106,6 +106,7 @@ class AttachmentServiceServicer:
     def DownloadAttachment(self, request, context):
         """Streams the content down, to a recipient of a message that carries it or
         to the party that made it. At REST the response body is the content itself.
+        Those who act by a mandate name it as part of a message in the mailbox.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -55,6 +55,7 @@ class AttachmentServiceStub:
     DownloadAttachment: _grpc.UnaryStreamMultiCallable[_attachments_pb2.DownloadAttachmentRequest, _httpbody_pb2.HttpBody]
     """Streams the content down, to a recipient of a message that carries it or
     to the party that made it. At REST the response body is the content itself.
+    Those who act by a mandate name it as part of a message in the mailbox.
     """
     DeleteAttachment: _grpc.UnaryUnaryMultiCallable[_attachments_pb2.DeleteAttachmentRequest, _attachments_pb2.Attachment]
     """Deletes an attachment that no message uses."""
@@ -85,6 +86,7 @@ class AttachmentServiceAsyncStub(AttachmentServiceStub):
     DownloadAttachment: _aio.UnaryStreamMultiCallable[_attachments_pb2.DownloadAttachmentRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """Streams the content down, to a recipient of a message that carries it or
     to the party that made it. At REST the response body is the content itself.
+    Those who act by a mandate name it as part of a message in the mailbox.
     """
     DeleteAttachment: _aio.UnaryUnaryMultiCallable[_attachments_pb2.DeleteAttachmentRequest, _attachments_pb2.Attachment]  # type: ignore[assignment]
     """Deletes an attachment that no message uses."""
@@ -136,6 +138,7 @@ class AttachmentServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
         """Streams the content down, to a recipient of a message that carries it or
         to the party that made it. At REST the response body is the content itself.
+        Those who act by a mandate name it as part of a message in the mailbox.
         """
 
     @_abc_1.abstractmethod

@@ -111,8 +111,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_MAILBOX_CLOSED: _ErrorReason.ValueType  # 24
     """The mailbox is closed or erased. FAILED_PRECONDITION, 400."""
     ERROR_REASON_MANDATE_MISSING: _ErrorReason.ValueType  # 25
-    """No mandate allows the caller to act for the owner of the mailbox.
-    Metadata: `reason` of the authorisations service. PERMISSION_DENIED, 403.
+    """No mandate in force allows the caller to act for the owner of the mailbox,
+    or not in this. Metadata: `reason`: NO_RIGHT, ASSURANCE_TOO_LOW or
+    JOINTLY_ONLY, as the authorisations service says; THEME, where the mandate
+    is for something else than mail; SPECIFIER, where it is for mail with
+    another unit. PERMISSION_DENIED, 403.
     """
     ERROR_REASON_LEGAL_PROFILE_UNKNOWN: _ErrorReason.ValueType  # 26
     """The unit has no legal profile of this name. INVALID_ARGUMENT, 400."""
@@ -232,8 +235,11 @@ cursor of the oldest. FAILED_PRECONDITION, 400.
 ERROR_REASON_MAILBOX_CLOSED: ErrorReason.ValueType  # 24
 """The mailbox is closed or erased. FAILED_PRECONDITION, 400."""
 ERROR_REASON_MANDATE_MISSING: ErrorReason.ValueType  # 25
-"""No mandate allows the caller to act for the owner of the mailbox.
-Metadata: `reason` of the authorisations service. PERMISSION_DENIED, 403.
+"""No mandate in force allows the caller to act for the owner of the mailbox,
+or not in this. Metadata: `reason`: NO_RIGHT, ASSURANCE_TOO_LOW or
+JOINTLY_ONLY, as the authorisations service says; THEME, where the mandate
+is for something else than mail; SPECIFIER, where it is for mail with
+another unit. PERMISSION_DENIED, 403.
 """
 ERROR_REASON_LEGAL_PROFILE_UNKNOWN: ErrorReason.ValueType  # 26
 """The unit has no legal profile of this name. INVALID_ARGUMENT, 400."""

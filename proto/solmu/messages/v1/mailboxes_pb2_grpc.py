@@ -112,7 +112,7 @@ class MailboxServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetMailbox(self, request, context):
-        """Returns a mailbox to its owner.
+        """Returns a mailbox to its owner, or to one who holds a mandate for it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -120,7 +120,8 @@ class MailboxServiceServicer:
 
     def ListMailboxes(self, request, context):
         """Lists the mailboxes that the caller may read: its own first, then those of
-        parties for whom it holds a mandate.
+        parties for whom it holds a mandate. Those are opened with a token on the
+        party's behalf (RFC 8693), with which this lists the party's alone.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

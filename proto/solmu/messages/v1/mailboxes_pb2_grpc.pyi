@@ -40,10 +40,11 @@ class MailboxServiceStub:
     CreateMailbox: _grpc.UnaryUnaryMultiCallable[_mailboxes_pb2.CreateMailboxRequest, _mailboxes_pb2.Mailbox]
     """Opens a mailbox for another party, with the legal basis for it."""
     GetMailbox: _grpc.UnaryUnaryMultiCallable[_mailboxes_pb2.GetMailboxRequest, _mailboxes_pb2.Mailbox]
-    """Returns a mailbox to its owner."""
+    """Returns a mailbox to its owner, or to one who holds a mandate for it."""
     ListMailboxes: _grpc.UnaryUnaryMultiCallable[_mailboxes_pb2.ListMailboxesRequest, _mailboxes_pb2.ListMailboxesResponse]
     """Lists the mailboxes that the caller may read: its own first, then those of
-    parties for whom it holds a mandate.
+    parties for whom it holds a mandate. Those are opened with a token on the
+    party's behalf (RFC 8693), with which this lists the party's alone.
     """
     CloseMailbox: _grpc.UnaryUnaryMultiCallable[_mailboxes_pb2.CloseMailboxRequest, _mailboxes_pb2.Mailbox]
     """Closes a mailbox. What is in it stays readable; nothing new arrives."""
@@ -74,10 +75,11 @@ class MailboxServiceAsyncStub(MailboxServiceStub):
     CreateMailbox: _aio.UnaryUnaryMultiCallable[_mailboxes_pb2.CreateMailboxRequest, _mailboxes_pb2.Mailbox]  # type: ignore[assignment]
     """Opens a mailbox for another party, with the legal basis for it."""
     GetMailbox: _aio.UnaryUnaryMultiCallable[_mailboxes_pb2.GetMailboxRequest, _mailboxes_pb2.Mailbox]  # type: ignore[assignment]
-    """Returns a mailbox to its owner."""
+    """Returns a mailbox to its owner, or to one who holds a mandate for it."""
     ListMailboxes: _aio.UnaryUnaryMultiCallable[_mailboxes_pb2.ListMailboxesRequest, _mailboxes_pb2.ListMailboxesResponse]  # type: ignore[assignment]
     """Lists the mailboxes that the caller may read: its own first, then those of
-    parties for whom it holds a mandate.
+    parties for whom it holds a mandate. Those are opened with a token on the
+    party's behalf (RFC 8693), with which this lists the party's alone.
     """
     CloseMailbox: _aio.UnaryUnaryMultiCallable[_mailboxes_pb2.CloseMailboxRequest, _mailboxes_pb2.Mailbox]  # type: ignore[assignment]
     """Closes a mailbox. What is in it stays readable; nothing new arrives."""
@@ -123,7 +125,7 @@ class MailboxServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _mailboxes_pb2.GetMailboxRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_mailboxes_pb2.Mailbox, _abc.Awaitable[_mailboxes_pb2.Mailbox]]:
-        """Returns a mailbox to its owner."""
+        """Returns a mailbox to its owner, or to one who holds a mandate for it."""
 
     @_abc_1.abstractmethod
     def ListMailboxes(
@@ -132,7 +134,8 @@ class MailboxServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_mailboxes_pb2.ListMailboxesResponse, _abc.Awaitable[_mailboxes_pb2.ListMailboxesResponse]]:
         """Lists the mailboxes that the caller may read: its own first, then those of
-        parties for whom it holds a mandate.
+        parties for whom it holds a mandate. Those are opened with a token on the
+        party's behalf (RFC 8693), with which this lists the party's alone.
         """
 
     @_abc_1.abstractmethod

@@ -114,7 +114,7 @@ class Message(_message.Message):
     class _VisibilityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Message._Visibility.ValueType], _builtins.type):
         DESCRIPTOR: _descriptor.EnumDescriptor
         VISIBILITY_UNSPECIFIED: Message._Visibility.ValueType  # 0
-        """Not set: mandate holders too."""
+        """Not set."""
         VISIBILITY_MANDATE_HOLDERS: Message._Visibility.ValueType  # 1
         """The recipient and those who hold a mandate for it."""
         VISIBILITY_RECIPIENT_ONLY: Message._Visibility.ValueType  # 2
@@ -124,7 +124,7 @@ class Message(_message.Message):
         """Who may see a message in the recipient's mailbox."""
 
     VISIBILITY_UNSPECIFIED: Message.Visibility.ValueType  # 0
-    """Not set: mandate holders too."""
+    """Not set."""
     VISIBILITY_MANDATE_HOLDERS: Message.Visibility.ValueType  # 1
     """The recipient and those who hold a mandate for it."""
     VISIBILITY_RECIPIENT_ONLY: Message.Visibility.ValueType  # 2
@@ -243,7 +243,9 @@ class Message(_message.Message):
     reply joins that of the message it answers.
     """
     visibility: Global___Message.Visibility.ValueType
-    """Who may see it. Not set: mandate holders too."""
+    """Who may see it in the mailbox. Not set: as the message that it answers;
+    mandate holders too, where it answers none.
+    """
     correlation_id: _builtins.str
     """The sender's own mark, returned in every event of the message."""
     template: _builtins.str

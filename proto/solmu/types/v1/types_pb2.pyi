@@ -188,6 +188,8 @@ class Actor(_message.Message):
     ACTING_PARTY_FIELD_NUMBER: _builtins.int
     MANDATE_FIELD_NUMBER: _builtins.int
     CLIENT_FIELD_NUMBER: _builtins.int
+    THROUGH_FIELD_NUMBER: _builtins.int
+    THROUGH_MANDATE_FIELD_NUMBER: _builtins.int
     party: _builtins.str
     """The party for whom it was done: `persons/{person}` or
     `organisations/{organisation}`.
@@ -195,11 +197,19 @@ class Actor(_message.Message):
     acting_party: _builtins.str
     """The person who acted, where this is not the party; empty otherwise."""
     mandate: _builtins.str
-    """The mandate under which the person acted: `mandates/{mandate}`."""
+    """The mandate under which the person acted: `mandates/{mandate}`. Empty where
+    a register gives the right, such as custody of a child.
+    """
     client: _builtins.str
     """The client (information system) through which it was done:
     `clients/{client}`.
     """
+    through: _builtins.str
+    """The organisation for which the person acted, where the party has given its
+    mandate to an organisation; empty otherwise.
+    """
+    through_mandate: _builtins.str
+    """The mandate of that organisation: `mandates/{mandate}`."""
     def __init__(
         self,
         *,
@@ -207,10 +217,12 @@ class Actor(_message.Message):
         acting_party: _builtins.str = ...,
         mandate: _builtins.str = ...,
         client: _builtins.str = ...,
+        through: _builtins.str = ...,
+        through_mandate: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acting_party", b"acting_party", "client", b"client", "mandate", b"mandate", "party", b"party"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acting_party", b"acting_party", "client", b"client", "mandate", b"mandate", "party", b"party", "through", b"through", "through_mandate", b"through_mandate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

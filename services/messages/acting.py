@@ -1,0 +1,136 @@
+"""Acting for another in a mailbox: what authorisations is asked, and what its answers mean here.
+
+A token on another's behalf (RFC 8693) says who acts for whom in which theme.
+Whether that holds is asked anew for every call, so that a mandate that was
+revoked a moment ago opens nothing, and nothing is opened while it cannot be
+known. A mandate with a specifier, `units/{unit}`, is for mail with that unit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from solmu.authorisations.v1 import checks_pb2, checks_pb2_grpc, rights_pb2
+from solmu.authorisations.v1.parties_pb2 import AssuranceLevel, Party
+
+from services.runtime.client import Peer
+from services.runtime.errors import Fault, InvalidArgument, PermissionDenied, Unavailable
+from services.runtime.identity import Caller, Right
+
+ANSWER_WITHIN = 5.0
+"""Seconds that authorisations has for an answer."""
+
+MANDATE = "mandate"
+"""The type of authorisation details (RFC 9396) that name a mandate."""
+
+LEVELS = {
+    f"http://eidas.europa.eu/LoA/{level.lower()}": AssuranceLevel.Value(f"ASSURANCE_LEVEL_{level}")
+    for level in ("LOW", "SUBSTANTIAL", "HIGH")
+}
+"""The level of each `acr` that the node's tokens have."""
+
+
+@dataclass(frozen=True)
+class Represented:
+    """A party whose mail somebody may read."""
+
+    party: str
+    right: Right
+
+
+class Acting:
+    """Asks authorisations, over `authorisations`. `theme` is that of mandates for mail: `themes/{theme}`."""
+
+    def __init__(self, *, authorisations: Peer, theme: str) -> None:
+        self._authorisations = authorisations
+        self._theme = theme
+
+    async def right(self, caller: Caller) -> Right:
+        """What allows this caller to act for the party that it names.
+
+        Raises PermissionDenied, MANDATE_MISSING, and Unavailable where
+        authorisations does not say.
+        """
+        specifier = _specifier(caller, self._theme)
+        request = checks_pb2.CheckRequest(
+            delegate=Party(name=caller.actor),
+            principal=Party(name=caller.party),
+            theme=self._theme,
+            specifier=specifier,
+            assurance_level=_level(caller),
+        )
+        stub: checks_pb2_grpc.CheckServiceAsyncStub = self._authorisations.stub(checks_pb2_grpc.CheckServiceStub)
+        with _answering(self._authorisations):
+            answer = await stub.Check(request, timeout=ANSWER_WITHIN, metadata=self._authorisations.metadata())
+        if answer.decision != checks_pb2.DECISION_ALLOWED:
+            raise denied(checks_pb2.DenialReason.Name(answer.reason).removeprefix("DENIAL_REASON_"))
+        if not _known_surely(caller, caller.actor, answer.needed_assurance_level):
+            raise denied("ASSURANCE_TOO_LOW")
+        return Right(mandates=tuple(answer.mandates), through=answer.through.name, specifier=specifier)
+
+    async def principals(self, caller: Caller, *, page_token: str, size: int) -> tuple[list[Represented], str]:
+        """For whom a caller may read mail, in pages: each party once a page, and the token of the next page.
+
+        Raises Unavailable where authorisations does not say.
+        """
+        request = rights_pb2.ListPrincipalsRequest(
+            delegate=Party(name=caller.party), theme=self._theme, page_size=size, page_token=page_token
+        )
+        stub: checks_pb2_grpc.CheckServiceAsyncStub = self._authorisations.stub(checks_pb2_grpc.CheckServiceStub)
+        with _answering(self._authorisations):
+            answer = await stub.ListPrincipals(request, timeout=ANSWER_WITHIN, metadata=self._authorisations.metadata())
+        found: dict[str, Represented] = {}
+        for one in answer.rights:
+            if _known_surely(caller, caller.party, one.needed_assurance_level):
+                right = Right(mandates=tuple(one.mandates), through=one.through.name, specifier=one.specifier)
+                found.setdefault(one.principal.name, Represented(one.principal.name, right))
+        return list(found.values()), answer.next_page_token
+
+
+def theme(value: str) -> str:
+    """Reads the name of a theme."""
+    if not re.fullmatch(r"themes/[a-z][a-z0-9-]{1,61}[a-z0-9]", value):
+        raise ValueError(f"{value!r} is not themes/ and the name of a theme")
+    return value
+
+
+def denied(reason: str) -> PermissionDenied:
+    """The refusal of one who may not act for the owner of a mailbox; `reason` as the contract lists them."""
+    return PermissionDenied("MANDATE_MISSING", "no mandate in force allows this", reason=reason)
+
+
+def _specifier(caller: Caller, theme: str) -> str:
+    """On which one thing the caller's token is to act. Raises PermissionDenied where it is for another theme."""
+    details = [detail for detail in caller.authorization_details if detail.get("type") == MANDATE]
+    if len(details) != 1 or details[0].get("theme") != theme:
+        raise denied("THEME")
+    specifier = details[0].get("specifier", "")
+    if not isinstance(specifier, str):
+        raise denied("SPECIFIER")
+    return specifier
+
+
+def _level(caller: Caller) -> AssuranceLevel.ValueType:
+    return LEVELS.get(caller.acr, AssuranceLevel.ASSURANCE_LEVEL_UNSPECIFIED)
+
+
+def _known_surely(caller: Caller, actor: str, needed: AssuranceLevel.ValueType) -> bool:
+    """Levels are of persons: an organisation's system is known by its certificate."""
+    return not actor.startswith("persons/") or _level(caller) >= needed
+
+
+@contextlib.contextmanager
+def _answering(authorisations: Peer) -> Iterator[None]:
+    """What comes of a call that fails: nothing is allowed, and not known is not the same as no."""
+    try:
+        with authorisations.faults():
+            yield
+    except InvalidArgument:  # such as a theme that is not there: nothing in it is allowed
+        raise denied("NO_RIGHT") from None
+    except Fault:
+        raise Unavailable(
+            "UNAVAILABLE", "whether a mandate allows this cannot be known now; try again", retry_after=1.0
+        ) from None
