@@ -8,7 +8,9 @@ published afterwards: what a crash leaves in between is published again under
 the same id, which JetStream or the consumer's inbox drops.
 
 What follows from an event within its own service (`own`) is done in the
-transaction that marks it as published: once, and in the relay's order.
+transaction that marks it as published: once, and in the relay's order. Where
+no other service consumes a service's events (`mesh.SERVICES`), JetStream does
+not carry them: they have their effect and leave the outbox.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from nats.aio.client import Client
 from nats.js.errors import APIError, Error
 from opentelemetry.trace import SpanKind
 
-from services.runtime import consumer, database, jetstream
+from services.runtime import consumer, database, jetstream, mesh
 from services.runtime.database import Connection, Database
 from services.runtime.jetstream import Received
 from services.runtime.telemetry import OUTBOX_LAG_SECONDS, OUTBOX_WAITING, Telemetry
@@ -62,6 +64,9 @@ UNREACHABLE = (nats.errors.Error, Error, TimeoutError, ConnectionError)
 COLUMNS = "event_id, type, payload, trace, create_time"
 """For services that append with their own statement: outbox (COLUMNS) from `Event.row()`."""
 
+
+PUBLISHED = "update outbox set publish_time = clock_timestamp() where seq = any($1::bigint[])"
+GONE = "delete from outbox where seq = any($1::bigint[])"
 
 Own = Callable[[Connection, Sequence[Received]], Awaitable[None]]
 """Does in a transaction what follows from events within the service that they come from."""
@@ -104,6 +109,7 @@ class Outbox:
         self._service = service
         self._telemetry = telemetry
         self._own = own
+        self._publishes = bool(mesh.consumers(service))
         self._wake = asyncio.Event()
         self.relayed: list[Callable[[], Awaitable[None]]] = []
         """Is called after events were published, and have had their effect within the service."""
@@ -154,17 +160,15 @@ class Outbox:
         OUTBOX_WAITING.set(len(rows))
         if not rows:
             return 0
-        try:
-            await self._publish(rows)
-        except UNREACHABLE as error:
-            logger.warning("events wait for nats", extra={"waiting": len(rows), "error": type(error).__qualname__})
-            await asyncio.sleep(RETRY_INTERVAL)
-            return BATCH  # look again at once
+        if self._publishes:
+            try:
+                await self._publish(rows)
+            except UNREACHABLE as error:
+                logger.warning("events wait for nats", extra={"waiting": len(rows), "error": type(error).__qualname__})
+                await asyncio.sleep(RETRY_INTERVAL)
+                return BATCH  # look again at once
         async with connection.transaction():
-            await connection.execute(
-                "update outbox set publish_time = clock_timestamp() where seq = any($1::bigint[])",
-                [row["seq"] for row in rows],
-            )
+            await connection.execute(PUBLISHED if self._publishes else GONE, [row["seq"] for row in rows])
             if self._own is not None:
                 await self._follow(connection, self._own, [self._received(row) for row in rows])
         for listener in self.relayed:

@@ -84,7 +84,9 @@ class Messages:
     async def _sent(self, request: messages_pb2.SendMessagesRequest) -> messages_pb2.SendMessagesResponse:
         response = messages_pb2.SendMessagesResponse(idempotency_key=request.message.idempotency_key)
         try:
-            response.message.CopyFrom(await self.SendMessage(request.message))
+            message = await self.SendMessage(request.message)
+            message.ClearField("bodies")
+            response.message.CopyFrom(message)
         except Fault as fault:
             response.refusal.CopyFrom(status.to_status(fault, service="messages"))
         return response

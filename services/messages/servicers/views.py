@@ -27,7 +27,7 @@ def content(message: Message) -> bytes:
     """The part of a message that is sealed."""
     part = Message()
     part.CopyFrom(message)
-    for field in part.DESCRIPTOR.fields:
+    for field, _ in message.ListFields():
         if field.name not in CONTENT:
             part.ClearField(field.name)  # type: ignore[arg-type]
     return part.SerializeToString()

@@ -160,10 +160,12 @@ async def service(
 
 @pytest.fixture
 def tables(messages_database: Database) -> Callable[[], object]:
-    """How many rows each table of the service holds."""
+    """How many rows each table of the service holds, and how many events there are, waiting or in feeds."""
 
     async def count() -> dict[str, int]:
-        names = ("unit", "mailbox", "attachment", "message", "message_attachment", "delivery", "outbox")
-        return {name: await messages_database.fetchval(f"select count(*) from {name}") for name in names}
+        names = ("unit", "mailbox", "attachment", "message", "message_attachment", "delivery")
+        counts = {name: await messages_database.fetchval(f"select count(*) from {name}") for name in names}
+        events = "select (select count(*) from outbox) + (select count(*) from feed_event)"
+        return counts | {"event": await messages_database.fetchval(events)}
 
     return count

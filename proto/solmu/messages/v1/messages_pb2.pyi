@@ -1271,7 +1271,7 @@ class SendMessagesResponse(_message.Message):
     """The request's idempotency key."""
     @_builtins.property
     def message(self) -> Global___Message:
-        """It was accepted."""
+        """It was accepted: the message without its bodies, as in a list."""
 
     @_builtins.property
     def refusal(self) -> _status_pb2.Status:
