@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
 from google.protobuf.message import Message
-from solmu.authorisations.v1 import tokens_pb2, tokens_pb2_grpc
+from solmu.authorisations.v1 import checks_pb2_grpc, tokens_pb2, tokens_pb2_grpc
 
 from gateway import contracts
 from gateway.adapters import documentation, server
+from gateway.adapters.authzen import AuthZen
 from gateway.adapters.oauth import OAuth
 from gateway.edge import Edge
 from gateway.routes import scopes
@@ -43,6 +44,12 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
             stub = authorisations.stub(tokens_pb2_grpc.TokenServiceStub)
             return await getattr(stub, method)(request, timeout=CALL_SECONDS, metadata=authorisations.metadata())
 
+    async def call_checks(method: str, request: Message, *, metadata: Sequence[tuple[str, str]]) -> Any:
+        with authorisations.faults():
+            stub = authorisations.stub(checks_pb2_grpc.CheckServiceStub)
+            carried = [*authorisations.metadata(), *metadata]
+            return await getattr(stub, method)(request, timeout=CALL_SECONDS, metadata=carried)
+
     edge = Edge(settings=settings, descriptors=contracts.load(mesh.SERVICES), fetch_keys=fetch_keys)
     if not await _done_before(stop, edge.start()):
         return
@@ -52,7 +59,9 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
         call=call_tokens,
         keys=lambda: edge.jwks,
     )
-    application = server.application([*oauth.routes(), *documentation.routes()], node=settings.node, traces=traces)
+    authzen = AuthZen(origin=settings.issuer, call=call_checks)
+    routes = [*oauth.routes(), *authzen.routes(), *documentation.routes()]
+    application = server.application(routes, node=settings.node, traces=traces)
     async with Tasks(stop) as tasks:
         tasks.start(edge.follow_files())
         tasks.start(edge.follow_keys())

@@ -40,6 +40,23 @@ TITLES = {
 }
 """Reason phrases of RFC 9110, and the one that gRPC's CANCELLED has at REST."""
 
+STATUS_OF_CODE = {
+    "INVALID_ARGUMENT": 400,
+    "FAILED_PRECONDITION": 400,
+    "OUT_OF_RANGE": 400,
+    "UNAUTHENTICATED": 401,
+    "PERMISSION_DENIED": 403,
+    "NOT_FOUND": 404,
+    "ABORTED": 409,
+    "ALREADY_EXISTS": 409,
+    "RESOURCE_EXHAUSTED": 429,
+    "CANCELLED": 499,
+    "UNIMPLEMENTED": 501,
+    "UNAVAILABLE": 503,
+    "DEADLINE_EXCEEDED": 504,
+}
+"""The status at REST of each of gRPC's, as Envoy's transcoder has it; any other is 500."""
+
 
 def problem(reason: str, *, status: int, detail: str, domain: str = NODE_DOMAIN) -> dict[str, Any]:
     """The document of one refusal."""

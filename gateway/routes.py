@@ -103,11 +103,16 @@ class Door(Enum):
 
 @dataclass(frozen=True)
 class Endpoint:
-    """One path of a foreign protocol, served by the gateway process. No token is asked for."""
+    """One path of a foreign protocol, served by the gateway process."""
 
     path: str
     max_request_bytes: int
     doors: frozenset[Door] = frozenset({Door.SYSTEMS})
+    scopes: tuple[str, ...] = ()
+    """Scopes that the token must carry, all of them; for `Door.SYSTEMS` alone. Empty: no token is asked for."""
+    echoes_request_id: bool = False
+    """Whether the caller's own `x-request-id` names the call, in answers and in the log, in place of the edge's; for
+    `Door.SYSTEMS` alone."""
 
 
 def routes(descriptors: FileDescriptorSet) -> tuple[Route, ...]:

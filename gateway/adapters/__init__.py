@@ -8,7 +8,7 @@ protocol.
 
 from __future__ import annotations
 
-from gateway.adapters import documentation, oauth, server
+from gateway.adapters import authzen, documentation, oauth, server
 
-ENDPOINTS = (*documentation.ENDPOINTS, *oauth.ENDPOINTS, *server.ENDPOINTS)
+ENDPOINTS = (*authzen.ENDPOINTS, *documentation.ENDPOINTS, *oauth.ENDPOINTS, *server.ENDPOINTS)
 """Every path of every adapter."""

@@ -1,5 +1,7 @@
 """The filters of one request, in their order, each with the reason for its place.
 
+0. `request_id`: only on routes that ask for it: the caller's own name for the call
+   is put in place of the edge's, before anybody refuses.
 1. `flood`: before anything costs something.
 2. `revocation`: whether the connection's certificate has been revoked since its
    handshake. First of the checks: it costs least, and holds for the adapters too.
@@ -30,8 +32,9 @@ from typing import Any
 from gateway.envoy import xds
 from gateway.envoy.plan import Json, Plan
 from gateway.problems import TITLES
-from gateway.routes import Door, Route
+from gateway.routes import Door
 
+REQUEST_ID = "request_id"
 FLOOD = "flood"
 REVOCATION = "revocation"
 AUTHENTICATION = "authentication"
@@ -40,6 +43,9 @@ PROBLEM = "problem"
 TRANSCODER = "transcoder"
 BINDING = "binding"
 SCOPES = "scopes"
+
+CALLERS_REQUEST_ID = "x-edge-request-id"
+"""Where a caller's own `x-request-id` waits for the filter `request_id`; the edge strips what comes under this name."""
 
 REVOKED = "revoked"
 """Name of the rule that refuses revoked certificates; Envoy tells it in the details of its reply."""
@@ -76,6 +82,7 @@ def chain(plan: Plan, door: Door) -> list[Json]:
     if door is Door.BROWSERS:
         return [_flood(plan.limits.browser_calls_per_second), _body_limit(), _router()]
     return [
+        _request_id(),
         _flood(plan.limits.calls_per_second),
         _followed(plan, REVOCATION, xds.REVOCATION, _RBAC),
         _followed(plan, AUTHENTICATION, xds.AUTHENTICATION, _JWT_AUTHN),
@@ -156,11 +163,10 @@ def certificate_serial() -> Json:
     )
 
 
-def scope_policy(route: Route) -> Json:
+def scope_policy(wanted: Sequence[str]) -> Json:
     """The filter `scopes` on the route of a method: the token has every one of them."""
     demands = [
-        _claim([CLAIMS, "scope"], {"list_match": {"one_of": {"string_match": {"exact": scope}}}})
-        for scope in route.scopes
+        _claim([CLAIMS, "scope"], {"list_match": {"one_of": {"string_match": {"exact": scope}}}}) for scope in wanted
     ]
     rules = _allow("scopes", {"and_ids": {"ids": demands}})
     return xds.typed("envoy.extensions.filters.http.rbac.v3.RBACPerRoute", rbac={"rules": rules})
@@ -176,6 +182,16 @@ def switched(*, on: bool) -> Json:
     """Puts a filter on or off for a route."""
     setting: Json = {"config": {}} if on else {"disabled": True}
     return xds.typed("envoy.config.route.v3.FilterConfig", **setting)
+
+
+def _request_id() -> Json:
+    """Where the caller sent an id of its own, it takes the place of the edge's."""
+    given = {"header": {"key": "x-request-id", "value": f"%REQ({CALLERS_REQUEST_ID}?x-request-id)%"}}
+    mutation = {"append": {**given, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}}
+    filter_ = xds.http_filter(
+        REQUEST_ID, "header_mutation.v3.HeaderMutation", mutations={"request_mutations": [mutation]}
+    )
+    return {**filter_, "disabled": True}
 
 
 def _flood(calls_per_second: int) -> Json:

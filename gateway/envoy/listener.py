@@ -101,7 +101,8 @@ _CLIENT_CERTIFICATE: Mapping[Door, Json] = {
 
 def _strip_forged_headers() -> Json:
     mutations: list[Json] = [{"remove_on_match": {"key_matcher": {"prefix": prefix}}} for prefix in _STRIPPED]
-    mutations += [{"remove": "forwarded"}, {"remove": "x-request-id"}]
+    given = {"header": {"key": filters.CALLERS_REQUEST_ID, "value": "%REQ(x-request-id)%"}}
+    mutations += [{"append": given}, {"remove": "forwarded"}, {"remove": "x-request-id"}]
     return xds.extension(
         "strip_forged_headers",
         "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation",

@@ -49,7 +49,7 @@ def render(plan: Plan, door: Door) -> Json:
     configuration = xds.typed(
         "envoy.config.route.v3.RouteConfiguration",
         name=door.value,
-        request_headers_to_remove=["x-envoy-external-address"],
+        request_headers_to_remove=["x-envoy-external-address", filters.CALLERS_REQUEST_ID],
         virtual_hosts=[{"name": door.value, "domains": ["*"], "routes": table}],
     )
     if door is Door.BROWSERS and not plan.issuer.startswith("https://localhost:"):
@@ -76,7 +76,7 @@ def _grpc(route: Route) -> Json:
         "route": action,
         "typed_per_filter_config": {
             filters.BODY_LIMIT: filters.body_limit(route.max_request_bytes),
-            filters.SCOPES: filters.scope_policy(route),
+            filters.SCOPES: filters.scope_policy(route.scopes),
         },
     }
 
@@ -101,9 +101,12 @@ def _rest(route: Route, binding: Binding) -> Json:
 
 
 def _endpoint(endpoint: Endpoint, door: Door) -> Json:
+    checks = {filters.SCOPES: filters.scope_policy(endpoint.scopes)} if endpoint.scopes else _NO_TOKEN[door]
+    named = {filters.REQUEST_ID: filters.switched(on=True)} if endpoint.echoes_request_id else {}
     return {
         "name": f"adapter {endpoint.path}",
         "match": {"path": endpoint.path},
+        "metadata": {"filter_metadata": {ROUTE_METADATA: {"scopes": " ".join(endpoint.scopes)}}},
         "route": {
             "cluster": ADAPTERS,
             # From the first byte on; `timeout` would begin with the last one of the body, which need never come.
@@ -112,7 +115,8 @@ def _endpoint(endpoint: Endpoint, door: Door) -> Json:
         },
         "typed_per_filter_config": {
             filters.BODY_LIMIT: filters.body_limit(endpoint.max_request_bytes),
-            **_NO_TOKEN[door],
+            **checks,
+            **named,
         },
     }
 

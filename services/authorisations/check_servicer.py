@@ -103,6 +103,8 @@ class CheckServicer:
                 response.results.add().fault.CopyFrom(
                     checks_pb2.BatchCheckResponse.CheckFault(reason=verdict.reason, message=verdict.message)
                 )
+                if _stops(request.semantics, allowed=False):
+                    break
                 continue
             assert isinstance(one, Question)
             result = self._response(one, verdict, answers)

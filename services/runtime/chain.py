@@ -8,7 +8,8 @@ this order:
    an id that stands in the log, and no text;
 3. peer: the certificate must be the edge's, or that of a service on the
    method's list (`access.callers`);
-4. caller: the edge's calls carry a client's token, verified again here;
+4. caller: the edge's calls carry a client's token, verified again here; so do
+   those that the gateway's adapters make for a client;
 5. scopes: all of `access.scopes` must be in the token; a token that rests on a
    mandate must be wanted (`access.on_behalf`);
 6. allowance: the client may not have made too many calls (`allowances.py`);
@@ -224,7 +225,7 @@ class Chain:
 
     async def _admit(self, policy: Policy, context: Context, metadata: dict[str, str]) -> identity.Caller:
         peer = tls.peer_service(context.auth_context(), self._node)
-        if peer != mesh.EDGE:
+        if peer is None or not (peer == mesh.EDGE or (peer == mesh.GATEWAY and "authorization" in metadata)):
             if peer is None or peer not in policy.callers:
                 raise PermissionDenied(
                     "CALLER_NOT_ALLOWED", "the caller may not call this method", caller=peer or "unknown"

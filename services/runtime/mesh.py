@@ -15,10 +15,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 EDGE = "edge"
-"""The identity with which Envoy calls the services: the only one whose calls carry a client's token."""
+"""The identity with which Envoy calls the services. Its calls carry a client's token."""
 
 GATEWAY = "gateway"
-"""The Python process beside Envoy: renders its configuration, serves the foreign protocols."""
+"""The Python process beside Envoy: renders its configuration, serves the foreign protocols.
+
+A call of its own carries no token; one that it makes for a client carries the client's, and is that client's.
+"""
 
 OPERATOR = "operator"
 """The identity of the node's own tools: health probes and provisioning."""

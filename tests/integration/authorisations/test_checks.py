@@ -94,6 +94,8 @@ async def test_a_batch_answers_each_and_one_fault_is_its_own(service: Service):
     assert await decisions(kind.SEMANTICS_ALL) == [ALLOWED, DENIED, "THEME_UNSUITABLE", ALLOWED]
     assert await decisions(kind.SEMANTICS_STOP_AT_ALLOWED) == [ALLOWED]
     assert await decisions(kind.SEMANTICS_STOP_AT_DENIED) == [ALLOWED, DENIED]
+    del checks[1]
+    assert await decisions(kind.SEMANTICS_STOP_AT_DENIED) == [ALLOWED, "THEME_UNSUITABLE"]
 
 
 async def test_an_explanation_is_for_auditors_and_says_what_was_met(service: Service):

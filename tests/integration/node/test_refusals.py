@@ -241,7 +241,7 @@ async def test_a_service_that_is_not_on_the_list(node: Node, good: Caller):
 
     options = [("grpc.ssl_target_name_override", "messages")]
     target = f"127.0.0.1:{node.ports['messages']}"
-    for name in ("exchange", "gateway", "operator"):
+    for name in ("exchange", "operator"):
         credentials = tls.channel_credentials(node.state.identity(name))
         async with grpc.aio.secure_channel(target, credentials, options=options) as channel:
             with pytest.raises(grpc.RpcError) as refused:

@@ -275,7 +275,7 @@ def test_a_method_that_takes_calls_on_anothers_behalf_needs_a_judge():
 async def test_a_service_that_is_not_on_the_list_is_refused_whatever_it_carries(
     address: Address, authority: pki.Authority
 ):
-    for name in ("exchange", "gateway", "operator"):
+    for name in ("exchange", "operator"):
         async with calling(address, certificate(authority, name)) as channel:
             fault = await refusal(channel, metadata=edge_metadata())
             assert (fault.code, fault.reason, fault.metadata) == (
@@ -439,3 +439,16 @@ def _serial_in(folder: Path) -> int:
     from cryptography import x509
 
     return x509.load_pem_x509_certificate((folder / pki.CERTIFICATE).read_bytes()).serial_number
+
+
+async def test_the_gateway_carries_a_clients_token_and_is_itself_nobody(address: Address, authority: pki.Authority):
+    async with calling(address, certificate(authority, "gateway")) as channel:
+        unit = await get(channel, metadata=edge_metadata())
+        assert unit.organisation == "edge|clients/test|organisations/aaaaaaaaaaaaaaaaaaaaaaaaaa"
+        assert (await refusal(channel)).reason == "CALLER_NOT_ALLOWED"
+        stolen = [edge_metadata()[0], ("x-forwarded-client-cert", f"Hash={'cd' * 32}")]
+        assert (await refusal(channel, metadata=stolen)).reason == "TOKEN_BINDING_MISMATCH"
+        assert (await refusal(channel, metadata=edge_metadata(scope="other"))).reason == "SCOPE_MISSING"
+    async with calling(address, certificate(authority, "exchange")) as channel:
+        fault = await refusal(channel, metadata=edge_metadata())
+        assert fault.reason == "CALLER_NOT_ALLOWED", "no other service speaks for clients"

@@ -89,13 +89,16 @@ def test_every_route_demands_scopes_or_is_an_adapter_or_answers_itself() -> None
             assert " ".join(wanted) == route["metadata"]["filter_metadata"]["solmu.edge"]["scopes"]
 
 
-def test_only_adapters_and_the_last_route_go_without_token_or_binding() -> None:
+def test_only_adapters_without_scopes_and_the_last_route_go_without_token_or_binding() -> None:
     off = {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": True}
+    scopes = {f"adapter {endpoint.path}": endpoint.scopes for endpoint in plans.ONE_MACHINE.endpoints}
     for route in routes(envoy.render(plans.ONE_MACHINE), Door.SYSTEMS):
         settings = route["typed_per_filter_config"]
-        adapter = route.get("route", {}).get("cluster") == "gateway"
-        assert (settings.get(filters.AUTHENTICATION) == off) == adapter
-        assert (settings.get(filters.BINDING) == off) == (adapter or route["name"] == UNKNOWN)
+        opens = scopes.get(route["name"]) == ()
+        assert (settings.get(filters.AUTHENTICATION) == off) == opens
+        assert (settings.get(filters.BINDING) == off) == (opens or route["name"] == UNKNOWN)
+        assert (settings.get(filters.SCOPES) == off) == (opens or route["name"] == UNKNOWN)
+    assert scopes["adapter /access/v1/evaluation"] == ("mandates.check",)
 
 
 def test_every_route_to_a_service_limits_body_and_time() -> None:

@@ -16,6 +16,7 @@ PLAN = of_the_node()
 FILES = envoy.render(PLAN)
 ORDER = {
     Door.SYSTEMS: [
+        filters.REQUEST_ID,
         filters.FLOOD,
         filters.REVOCATION,
         filters.AUTHENTICATION,

@@ -227,7 +227,7 @@ class BatchCheckRequest(_message.Message):
         SEMANTICS_ALL: BatchCheckRequest._Semantics.ValueType  # 1
         """All are checked."""
         SEMANTICS_STOP_AT_DENIED: BatchCheckRequest._Semantics.ValueType  # 2
-        """Up to and with the first that is denied."""
+        """Up to and with the first that is denied or cannot be checked."""
         SEMANTICS_STOP_AT_ALLOWED: BatchCheckRequest._Semantics.ValueType  # 3
         """Up to and with the first that is allowed."""
 
@@ -239,7 +239,7 @@ class BatchCheckRequest(_message.Message):
     SEMANTICS_ALL: BatchCheckRequest.Semantics.ValueType  # 1
     """All are checked."""
     SEMANTICS_STOP_AT_DENIED: BatchCheckRequest.Semantics.ValueType  # 2
-    """Up to and with the first that is denied."""
+    """Up to and with the first that is denied or cannot be checked."""
     SEMANTICS_STOP_AT_ALLOWED: BatchCheckRequest.Semantics.ValueType  # 3
     """Up to and with the first that is allowed."""
 
