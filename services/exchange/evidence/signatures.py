@@ -122,6 +122,14 @@ def fits(key: object, algorithm: Algorithm) -> bool:
     return isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, curve)
 
 
+def algorithm_for(key: object) -> Algorithm:
+    """The one algorithm with which a public key signs. Raises InvalidArgument, SIGNATURE_FORM_REFUSED."""
+    for algorithm in Algorithm:
+        if fits(key, algorithm):
+            return algorithm
+    raise InvalidArgument("SIGNATURE_FORM_REFUSED", "keys of this kind sign no statements")
+
+
 def raw_sign(key: PrivateKey, algorithm: Algorithm, content: bytes) -> bytes:
     """The signature value over `content`, in the form that the contract gives each algorithm."""
     scheme = _SCHEMES[algorithm]
