@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
-from services.authorisations import declared, messages, token_store
+from services.authorisations import declared, token_store
 from services.authorisations.audit_log import AuditLog, Chainer
 from services.authorisations.audit_servicer import AuditServicer
 from services.authorisations.authentication import Authenticator
@@ -16,6 +16,7 @@ from services.authorisations.check_servicer import CheckServicer
 from services.authorisations.client_servicer import ClientServicer
 from services.authorisations.clients import Rules
 from services.authorisations.exchanger import Exchanger
+from services.authorisations.fact_stream import FactStream
 from services.authorisations.identity_providers import IdentityProviders
 from services.authorisations.issuing import Issuing
 from services.authorisations.keyring import KeyRing
@@ -30,6 +31,8 @@ from services.authorisations.theme_store import ThemeStore
 from services.authorisations.token_servicer import KeyServicer, TokenServicer
 from services.authorisations.watch_servicer import WatchServicer
 from services.runtime import config, contracts
+from services.runtime.facts.cache import FactCache
+from services.runtime.facts.wire import rules_in
 from services.runtime.foundation import lay
 from services.runtime.identity import TokenVerifier
 from services.runtime.ids import new_id
@@ -74,20 +77,25 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
     foundation.tasks.start(token_store.sweep(foundation.database, clock=now))
     audit = AuditLog(database=foundation.database, clock=now, new_id=new_id, trace=foundation.outbox.trace)
     revisions = Revisions(database=foundation.database, outbox=foundation.outbox, audit=audit, clock=now)
-    theme_store = ThemeStore(messages.rules)
+    theme_store = ThemeStore(rules_in)
     registers = RegisterFacts(BirthDays(settings.party_key), settings.zone)
     issuing = Issuing(themes=theme_store, registers=registers, zone=settings.zone, new_id=new_id)
     mandates = MandateServicer(
         database=foundation.database, revisions=revisions, issuing=issuing, parties=parties, clock=now
     )
-    themes = ThemeServicer(database=foundation.database, revisions=revisions, store=theme_store, clock=now)
+    themes = ThemeServicer(
+        database=foundation.database, revisions=revisions, store=theme_store, registers=registers, clock=now
+    )
+    stream = FactStream(database=foundation.database, revisions=revisions, themes=theme_store, registers=registers)
+    facts = FactCache(source=stream)
+    foundation.tasks.start(facts.run())
     checks = CheckServicer(
         database=foundation.database,
+        facts=facts,
+        revisions=revisions,
         themes=theme_store,
-        birth_days=registers.birth_days,
         audit=audit,
         parties=parties,
-        zone=settings.zone,
         clock=now,
     )
     verifier = TokenVerifier(issuer=settings.issuer, fetch=keys.key_set)
@@ -116,13 +124,7 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
         themes=themes,
         checks=checks,
         audit=AuditServicer(database=foundation.database, audit=audit, parties=parties),
-        watch=WatchServicer(
-            database=foundation.database,
-            revisions=revisions,
-            themes=theme_store,
-            registers=registers,
-            revoked=foundation.revocations.revoked,
-        ),
+        watch=WatchServicer(database=foundation.database, stream=stream, revoked=foundation.revocations.revoked),
         registers=RegisterServicer(
             database=foundation.database,
             revisions=revisions,

@@ -17,10 +17,11 @@ from uuid import UUID
 
 from solmu.authorisations.v1.audit_pb2 import AuditRecord
 
-from services.authorisations import audit_store, messages
+from services.authorisations import audit_store
 from services.authorisations.audit_store import Entry
 from services.runtime import database
 from services.runtime.database import Connection, Database
+from services.runtime.facts import wire
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ class AuditLog:
         new_id: Callable[[], UUID],
         trace: Callable[[], str],
     ) -> None:
-        self._database = database
+        self._gathering = _Gathering(database)
         self._clock = clock
         self._new_id = new_id
         self._trace = trace
@@ -75,15 +76,16 @@ class AuditLog:
     async def record(self, records: Sequence[AuditRecord], *, writer: Connection | None = None) -> None:
         """Records entries. Each names its kind, actor, method and parties; the rest is given here."""
         now, trace = self._clock(), self._trace()
+        time = wire.timestamp(now)
         trace_id = trace.split("-")[1] if trace else ""
         entries = []
         for record in records:
             record.name = record.name or self.name()
-            record.record_time.FromDatetime(now)
+            record.record_time.CopyFrom(time)
             record.trace_id = trace_id
             entries.append(
                 Entry(
-                    record=messages.uid(record.name),
+                    record=record.name.removeprefix("auditRecords/"),
                     record_time=now,
                     kind=record.kind,
                     client=record.actor.client,
@@ -92,8 +94,49 @@ class AuditLog:
                     content=record.SerializeToString(deterministic=True),
                 )
             )
-        if entries:
-            await audit_store.append(writer or self._database, entries)
+        if writer is not None:
+            await audit_store.append(writer, entries)
+        elif entries:
+            await self._gathering.write(entries)
+
+
+class _Gathering:
+    """Commits the entries of many calls together: what comes while one commit is under way goes into the next."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._waiting: list[tuple[Sequence[Entry], asyncio.Future[None]]] = []
+        self._work: asyncio.Task[None] | None = None
+
+    async def write(self, entries: Sequence[Entry]) -> None:
+        """Returns once the entries have committed. Raises what the database raises."""
+        committed = asyncio.get_running_loop().create_future()
+        self._waiting.append((entries, committed))
+        if self._work is None:
+            self._work = asyncio.create_task(self._write_waiting())
+        await committed
+
+    async def _write_waiting(self) -> None:
+        try:
+            while self._waiting:
+                waiting, self._waiting = self._waiting, []
+                await self._commit(waiting)
+        finally:
+            self._work = None
+
+    async def _commit(self, waiting: Sequence[tuple[Sequence[Entry], asyncio.Future[None]]]) -> None:
+        failure: Exception | None = None
+        try:
+            await audit_store.append(self._database, [entry for entries, _ in waiting for entry in entries])
+        except Exception as error:  # noqa: BLE001  # each of the calls meets it
+            failure = error
+        for _, committed in waiting:
+            if committed.done():  # its call was given up
+                continue
+            if failure:
+                committed.set_exception(failure)
+            else:
+                committed.set_result(None)
 
 
 class Chainer:

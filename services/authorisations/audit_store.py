@@ -14,7 +14,8 @@ from services.runtime.database import Connection, Database, Row
 class Entry:
     """One entry of the record, as it is kept."""
 
-    record: UUID
+    record: str
+    """A UUID."""
     record_time: datetime
     kind: int
     client: str

@@ -2,54 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from zoneinfo import ZoneInfo
 
 from solmu.authorisations.v1 import checks_pb2, rights_pb2
 from solmu.authorisations.v1.audit_pb2 import AuditRecord
 from solmu.authorisations.v1.parties_pb2 import Party
 
-from services.authorisations import audit_log, callers, check_store, checking, messages
-from services.authorisations.check_store import Candidate, Found
-from services.authorisations.checking import Question, Verdict
-from services.authorisations.register_facts import BirthDays
-from services.authorisations.revisions import revision_of, token
+from services.authorisations import audit_log, callers, check_store, messages
+from services.authorisations.check_store import Candidate
+from services.authorisations.revisions import Revisions
 from services.authorisations.theme_store import ThemeStore
-from services.authorisations.themes import Rules
 from services.runtime import pages
 from services.runtime.database import Database
-from services.runtime.errors import Fault, InvalidArgument, Unavailable
+from services.runtime.errors import Fault
+from services.runtime.facts import checking, wire
+from services.runtime.facts.cache import FactCache
+from services.runtime.facts.checking import Outcome, Question, Verdict
+from services.runtime.facts.rules import Rules
+from services.runtime.facts.table import FactTable, Judged
 from services.runtime.parties import PartyNames
 
-ALWAYS_MATTER = frozenset({"block", "person_status", "organisation_status"})
-"""What registers say that every check rests on."""
-
-RIGHTS_MATTER = frozenset({"custody", "guardianship", "organisation_role"})
-"""What registers say that a check in a theme with register rights rests on."""
+PATIENCE = 3.0
+"""Seconds that a check waits for facts that are fresh enough: a process that has just started reads them first."""
 
 LOOK_AHEAD = 200
 """Candidates of a listing judged at once beyond what the page still needs."""
-
-Judged = Verdict | Fault
 
 
 @dataclass(frozen=True)
 class _Answers:
     """The verdicts on some questions, all by the same facts."""
 
-    found: Found
+    facts: FactTable
+    token: str
+    """The consistency token of the facts."""
     verdicts: list[Judged]
-
-    @property
-    def token(self) -> str:
-        """The consistency token of the facts."""
-        return token(self.found.head.epoch, self.found.head.revision)
-
-    def rules(self, theme_id: str) -> Rules:
-        """The rules of a theme that was asked about."""
-        return messages.rules(self.found.documents[theme_id])
 
 
 class CheckServicer:
@@ -59,19 +48,19 @@ class CheckServicer:
         self,
         *,
         database: Database,
+        facts: FactCache,
+        revisions: Revisions,
         themes: ThemeStore,
-        birth_days: BirthDays,
         audit: audit_log.AuditLog,
         parties: PartyNames,
-        zone: ZoneInfo,
         clock: Callable[[], datetime],
     ) -> None:
         self._database = database
+        self._facts = facts
+        self._revisions = revisions
         self._themes = themes
-        self._birth_days = birth_days
         self._audit = audit
         self._parties = parties
-        self._zone = zone
         self._clock = clock
 
     async def Check(self, request: checks_pb2.CheckRequest) -> checks_pb2.CheckResponse:
@@ -83,7 +72,7 @@ class CheckServicer:
         return response
 
     async def BatchCheck(self, request: checks_pb2.BatchCheckRequest) -> checks_pb2.BatchCheckResponse:
-        """Checks many acts on the same facts, found in one statement."""
+        """Checks many acts on the same facts."""
         now = self._clock()
         asked: list[Question | Fault] = []
         for check in request.checks:
@@ -118,7 +107,7 @@ class CheckServicer:
     async def ExplainCheck(self, request: checks_pb2.ExplainCheckRequest) -> checks_pb2.ExplainCheckResponse:
         """Checks one act, and says how each rule judged it."""
         question = self._question(request.check, self._clock())
-        answers = await self._judge([question], tokens=[request.check.consistency_token], all_times=True)
+        answers = await self._judge([question], tokens=[request.check.consistency_token], explain=True)
         verdict = _raised(answers.verdicts[0])
         response = self._response(question, verdict, answers)
         await self._record("ExplainCheck", [(question, response, verdict)], purpose=request.purpose)
@@ -163,28 +152,29 @@ class CheckServicer:
         at = instant or (messages.instant(request.at) if request.HasField("at") else self._clock())
         size = pages.size(request.page_size)
         roles = [
-            (theme.theme_id, role)
-            for theme in await self._themes.in_use(self._database)
-            for role in roles_for(theme.rules)
+            (theme.theme_id, role) for theme in await self._themes.in_use(self._database) for role in theme.rules.roles
         ]
         rights: list[rights_pb2.Right] = []
-        tokens, facts_token = [request.consistency_token], ""
+        facts_token = ""
         while True:
             wanted = size - len(rights) + LOOK_AHEAD
-            candidates = await check_store.candidates(
-                self._database,
-                listing.party,
-                forward=listing.forward,
-                at=at,
-                roles=roles,
-                theme_id=listing.theme.removeprefix("themes/"),
-                other=listing.other,
-                after=after,
-                limit=wanted,
-            )
+            async with self._database.transaction() as transaction:
+                await transaction.execute("set transaction isolation level repeatable read read only")
+                head = await self._revisions.head(request.consistency_token, reader=transaction)
+                candidates = await check_store.candidates(
+                    transaction,
+                    listing.party,
+                    forward=listing.forward,
+                    at=at,
+                    roles=roles,
+                    theme_id=listing.theme.removeprefix("themes/"),
+                    other=listing.other,
+                    after=after,
+                    limit=wanted,
+                )
             questions = [listing.asks(candidate, at) for candidate in candidates]
-            answers = await self._judge(questions, tokens=tokens)
-            facts_token = facts_token or answers.token
+            answers = await self._judge(questions, known=head)
+            facts_token = facts_token or head
             for candidate, question, verdict in zip(candidates, questions, answers.verdicts, strict=True):
                 found = _raised(verdict)
                 if not found.allowed:
@@ -192,7 +182,7 @@ class CheckServicer:
                 if len(rights) == size:
                     await self._record_listing(listing, rights)
                     return rights, pages.token(_key(at, after), question=listing.question), facts_token
-                rights.append(_right(question, found, answers.rules(question.theme_id)))
+                rights.append(_right(question, found, answers.facts.rules(question.theme_id)))
                 after = candidate
             if len(candidates) < wanted:
                 await self._record_listing(listing, rights)
@@ -200,32 +190,18 @@ class CheckServicer:
             after = candidates[-1]
 
     async def _judge(
-        self, questions: Sequence[Question], *, tokens: Sequence[str], all_times: bool = False
+        self, questions: Sequence[Question], *, tokens: Iterable[str] = (), known: str = "", explain: bool = False
     ) -> _Answers:
-        """Judges questions by facts that include what the tokens stand for.
+        """Judges questions by facts that include what the tokens stand for, and what this process has written.
 
-        Raises InvalidArgument, CONSISTENCY_TOKEN_UNKNOWN; in each verdict's
-        place THEME_UNSUITABLE and REGISTER_STALE.
+        Raises InvalidArgument, CONSISTENCY_TOKEN_UNKNOWN; Unavailable,
+        NOT_FRESH; in each verdict's place THEME_UNSUITABLE and REGISTER_STALE.
         """
-        found = await check_store.facts(
-            self._database, questions, now=self._clock(), birth_days=self._birth_days, all_times=all_times
-        )
-        for one in set(tokens):
-            revision_of(one, found.head)
-        verdicts: list[Judged] = []
-        for number, question in enumerate(questions):
-            document = found.documents.get(question.theme_id)
-            if document is None:
-                theme = f"themes/{question.theme_id}"
-                verdicts.append(InvalidArgument("THEME_UNSUITABLE", "there is no such theme", theme=theme))
-                continue
-            rules = messages.rules(document)
-            if stale := _stale(found, rules):
-                verdicts.append(stale)
-                continue
-            facts = found.facts.get(number) or checking.Facts()
-            verdicts.append(checking.judge(question, rules, facts, zone=self._zone))
-        return _Answers(found, verdicts)
+        known = max(known, self._revisions.latest)
+        facts = await self._facts.reach(*set(tokens), known=known, patience=PATIENCE)
+        now = self._clock()
+        verdicts = [facts.judge(question, now=now, explain=explain) for question in questions]
+        return _Answers(facts, self._facts.position, verdicts)
 
     def _question(self, request: checks_pb2.CheckRequest, now: datetime) -> Question:
         return Question(
@@ -253,7 +229,7 @@ class CheckServicer:
             mandates=verdict.mandates,
             through=Party(name=verdict.through) if verdict.through else None,
             expire_time=messages.timestamp(verdict.expire),
-            needed_assurance_level=answers.rules(question.theme_id).assurance_level,  # type: ignore[arg-type]
+            needed_assurance_level=answers.facts.rules(question.theme_id).assurance_level,  # type: ignore[arg-type]
             consistency_token=answers.token,
             audit_record=self._audit.name(),
         )
@@ -274,7 +250,7 @@ class CheckServicer:
                     actor=actor,
                     method=f"{checks_pb2.DESCRIPTOR.package}.CheckService/{method}",
                     parties=[Party(name=question.delegate), Party(name=question.principal)],
-                    check_request=_asked(question),
+                    check_request=wire.request(question),
                     check_response=response,
                     check_steps=[_step(step) for step in _raised(verdict).steps],
                     purpose=purpose,
@@ -349,20 +325,11 @@ def _right(question: Question, verdict: Verdict, rules: Rules) -> rights_pb2.Rig
     )
 
 
-def _asked(question: Question) -> checks_pb2.CheckRequest:
-    """The check as it is recorded: with names, and the instant that was judged."""
-    return checks_pb2.CheckRequest(
-        delegate=Party(name=question.delegate),
-        principal=Party(name=question.principal),
-        theme=f"themes/{question.theme_id}",
-        specifier=question.specifier,
-        through=Party(name=question.through) if question.through else None,
-        assurance_level=question.assurance_level,  # type: ignore[arg-type]
-        at=messages.timestamp(question.at),
-    )
-
-
 def _step(step: checking.Step) -> checks_pb2.CheckStep:
+    return _SILENT[step.rule] if not step.items and step.outcome is Outcome.SILENT else _told(step)
+
+
+def _told(step: checking.Step) -> checks_pb2.CheckStep:
     return checks_pb2.CheckStep(
         rule=step.rule,  # type: ignore[arg-type]
         outcome=step.outcome,  # type: ignore[arg-type]
@@ -378,6 +345,9 @@ def _step(step: checking.Step) -> checks_pb2.CheckStep:
     )
 
 
+_SILENT = {rule: _told(checking.Step(rule, Outcome.SILENT)) for rule in checking.Rule}
+
+
 def _raised(verdict: Judged) -> Verdict:
     if isinstance(verdict, Fault):
         raise verdict
@@ -387,22 +357,6 @@ def _raised(verdict: Judged) -> Verdict:
 def _stops(semantics: int, *, allowed: bool) -> bool:
     kind = checks_pb2.BatchCheckRequest
     return semantics == (kind.SEMANTICS_STOP_AT_ALLOWED if allowed else kind.SEMANTICS_STOP_AT_DENIED)
-
-
-def _stale(found: Found, rules: Rules) -> Fault | None:
-    matters = ALWAYS_MATTER | RIGHTS_MATTER if rules.register_rights else ALWAYS_MATTER
-    for register_id, contents in found.stale.items():
-        if contents & matters:
-            return Unavailable(
-                "REGISTER_STALE", "a register has not spoken for too long", register=f"registers/{register_id}"
-            )
-    return None
-
-
-def roles_for(rules: Rules) -> set[str]:
-    """Roles that may give a right: those that the theme names, and the guardian of all where it names one."""
-    named = {right.role for right in rules.register_rights}
-    return named | {checking.GUARDIAN_OF_ALL} if named & checking.GUARDIANS else named
 
 
 def _key(at: datetime, last: Candidate) -> str:

@@ -15,9 +15,6 @@ from zoneinfo import ZoneInfo
 
 from services.runtime.errors import InvalidArgument
 
-ADULT_AGE = 18
-"""Years at which a person is of age, and custody ends."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Period:

@@ -10,8 +10,8 @@ from solmu.authorisations.v1.facts_pb2 import FactChange
 
 from services.authorisations import messages
 from services.authorisations.register_facts import RegisterFacts
-from services.authorisations.themes import Kind
 from services.runtime.database import Connection, Row
+from services.runtime.facts.rules import Kind
 
 RECORD_COLUMNS = "record, register_id, subject, object, role, alone, block, effect, birth_day, held_from, held_until"
 
@@ -36,14 +36,26 @@ async def mandates(transaction: Connection) -> AsyncIterator[FactChange]:
 
 
 async def records(
-    transaction: Connection, registers: RegisterFacts, ages: Collection[int]
+    transaction: Connection, registers: RegisterFacts, ages: Collection[int], *, of_children: bool = False
 ) -> AsyncIterator[FactChange]:
-    """Every right and block that registers told of."""
+    """Every right and block that registers told of, or only those that end with an age."""
     cursor = transaction.cursor(
-        f"select {RECORD_COLUMNS} from register_record where role <> '' or effect <> 0", prefetch=1000
+        f"select {RECORD_COLUMNS} from register_record where case when $1 then role <> '' and birth_day is not null"
+        " else role <> '' or effect <> 0 end",
+        of_children,
+        prefetch=1000,
     )
     async for row in cursor:
         yield record_change(row, registers, ages)
+
+
+async def registers(transaction: Connection) -> AsyncIterator[FactChange]:
+    """Every register that must speak again."""
+    cursor = transaction.cursor(
+        "select register_id, contents, greatest_age, as_of, create_time from register where greatest_age is not null"
+    )
+    async for row in cursor:
+        yield messages.register_fact(row)
 
 
 def record_change(row: Row, registers: RegisterFacts, ages: Collection[int]) -> FactChange:

@@ -12,15 +12,16 @@ from solmu.authorisations.v1 import mandates_pb2
 from solmu.authorisations.v1.audit_pb2 import AuditRecord
 
 from services.authorisations import confirming, days, mandate_store, mandates, messages, themes
-from services.authorisations.checking import Effect
 from services.authorisations.confirming import Alternative, Part, Rule
 from services.authorisations.mandates import Actor, Cause, Event, Mandate, Step
 from services.authorisations.register_facts import RegisterFacts
 from services.authorisations.revisions import Write
 from services.authorisations.theme_store import ThemeStore
-from services.authorisations.themes import Kind, Theme
+from services.authorisations.themes import Theme
 from services.runtime.database import Connection, Database
 from services.runtime.errors import AlreadyExists, FailedPrecondition, InvalidArgument, PermissionDenied
+from services.runtime.facts.checking import Effect
+from services.runtime.facts.rules import Kind
 from services.runtime.outbox import event
 from services.runtime.parties import PartyNames
 

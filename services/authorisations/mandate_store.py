@@ -12,8 +12,8 @@ from uuid import UUID
 from services.authorisations import confirming
 from services.authorisations.days import Period
 from services.authorisations.mandates import Actor, Cause, Confirmation, Ending, Event, Happening, Mandate, State
-from services.authorisations.themes import Kind
 from services.runtime.database import Connection, Database, Row
+from services.runtime.facts.rules import Kind
 
 _COLUMNS = (
     "mandate_id, kind, principal, delegate, theme_id, specifier, first_day, last_day, start_time, end_time, stored,"

@@ -15,8 +15,8 @@ from uuid import UUID
 
 from services.authorisations import confirming
 from services.authorisations.days import Period
-from services.authorisations.themes import Kind
 from services.runtime.errors import Aborted, FailedPrecondition, PermissionDenied
+from services.runtime.facts.rules import Kind
 
 TIME_TO_CONFIRM = timedelta(days=30)
 """How long a request waits for its confirmations before it lapses; never beyond its last day."""

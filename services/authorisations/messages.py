@@ -4,23 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from solmu.authorisations.v1 import mandates_pb2
 from solmu.authorisations.v1.events_pb2 import MandateChanged
-from solmu.authorisations.v1.facts_pb2 import AgeInstant, BlockFact, Fact, FactChange, MandateFact, RegisterRightFact
+from solmu.authorisations.v1.facts_pb2 import (
+    AgeInstant,
+    BlockFact,
+    Fact,
+    FactChange,
+    MandateFact,
+    RegisterFact,
+    RegisterRightFact,
+)
 from solmu.authorisations.v1.parties_pb2 import TERMS_ALONE, TERMS_JOINTLY, Party, ValidityPeriod
 from solmu.authorisations.v1.themes_pb2 import Theme as ThemeMessage
 from solmu.types.v1 import types_pb2
 
 from services.authorisations import confirming, themes
-from services.authorisations.days import ADULT_AGE, Period
+from services.authorisations.days import Period
 from services.authorisations.mandates import Actor, Ending, Event, Mandate
-from services.authorisations.themes import Kind, PartyKind, RegisterRight, Rules, Theme
+from services.authorisations.themes import Theme
+from services.runtime.database import Row
 from services.runtime.errors import InvalidArgument
+from services.runtime.facts import wire
+from services.runtime.facts.rules import ADULT_AGE, Kind
+from services.runtime.facts.wire import rules_in
 from services.runtime.parties import PartyNames
 
 OUTPUT_OF_THEME = (
@@ -52,11 +63,7 @@ def uid(name: str, position: int = 1) -> UUID:
 
 def timestamp(time: datetime | None) -> Timestamp | None:
     """A time for an answer; None leaves the field unset."""
-    if time is None:
-        return None
-    result = Timestamp()
-    result.FromDatetime(time)
-    return result
+    return None if time is None else wire.timestamp(time)
 
 
 def period(value: Period) -> ValidityPeriod:
@@ -211,6 +218,15 @@ def block_fact(
     return _fact(name, held, block=content)
 
 
+def register_fact(row: Row) -> FactChange:
+    """That a register has spoken, and until when that counts."""
+    name, start = f"registers/{row['register_id']}", row["create_time"]
+    end = None
+    if row["greatest_age"] is not None:
+        end = row["as_of"] + row["greatest_age"] if row["as_of"] else start
+    return _fact(name, (start, end), register=RegisterFact(contents=row["contents"]))
+
+
 def ages_named(in_use: Iterable[Theme]) -> frozenset[int]:
     """The ages at which rights by register end: those that themes name, and that of majority."""
     return frozenset({ADULT_AGE} | {right.until_age for one in in_use for right in one.rules.register_rights} - {0})
@@ -258,30 +274,8 @@ def theme_document(message: ThemeMessage, *, theme_id: str) -> bytes:
     document = kept.SerializeToString(deterministic=True)
     specifier = (kept.specifier_rule.titles,) if kept.HasField("specifier_rule") else ()
     texts = (kept.titles, kept.descriptions, *specifier)
-    themes.check(rules(document), tuple(tuple(text.language for text in each) for each in texts))
+    themes.check(rules_in(document), tuple(tuple(text.language for text in each) for each in texts))
     return document
-
-
-@lru_cache(maxsize=4096)
-def rules(document: bytes) -> Rules:
-    """The rules of a theme, read from what it says."""
-    said = ThemeMessage.FromString(document)
-    return Rules(
-        longest_terms={Kind(term.kind): term.months for term in said.longest_terms},
-        principal_kind=PartyKind(said.principal_kind),
-        delegate_kind=PartyKind(said.delegate_kind),
-        least_age=said.least_age or themes.LEAST_AGE,
-        specifier_pattern=said.specifier_rule.pattern,
-        specifier_required=said.specifier_rule.required,
-        register_rights=tuple(
-            RegisterRight(role=one.role, until_age=one.until_age, jointly_is_enough=one.jointly_is_enough)
-            for one in said.register_rights
-        ),
-        assurance_level=said.assurance_level,
-        greatest_depth=said.greatest_depth or themes.GREATEST_DEPTH,
-        issued_end_with_issuer=said.issued_end_with_issuer,
-        ignored_blocks=frozenset(said.ignored_blocks),
-    )
 
 
 def facts_of(changed: Sequence[Mandate]) -> list[FactChange]:

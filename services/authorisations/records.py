@@ -10,9 +10,10 @@ from solmu.authorisations.v1.parties_pb2 import TERMS_ALONE, Party
 from solmu.authorisations.v1.register_records_pb2 import RegisterRecord
 
 from services.authorisations import days, messages
-from services.authorisations.checking import CUSTODIAN, DEAD, DISSOLVED, Effect
 from services.authorisations.registers import DISSOLUTION, GUARDIAN_ROLES, Said
 from services.runtime.errors import InvalidArgument
+from services.runtime.facts.checking import DEAD, DISSOLVED, Effect
+from services.runtime.facts.rules import CUSTODIAN
 from services.runtime.parties import PartyNames
 
 

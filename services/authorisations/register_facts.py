@@ -13,10 +13,11 @@ from zoneinfo import ZoneInfo
 from solmu.authorisations.v1.register_records_pb2 import RegisterRecord
 
 from services.authorisations import register_store
-from services.authorisations.checking import Effect
 from services.authorisations.confirming import Carer, Holder, SignatoryPart, SignatoryRule, Standing
-from services.authorisations.days import ADULT_AGE, reaches_age
+from services.authorisations.days import reaches_age
 from services.runtime.database import Connection, Database, Row
+from services.runtime.facts.checking import Effect
+from services.runtime.facts.rules import ADULT_AGE
 from services.runtime.sealing import Sealer
 
 LIMITED_COMPETENCE = "limited-competence"

@@ -97,8 +97,7 @@ class RegisterServicer:
             values = _values(asked) | {"register_id": request.register_id, "create_time": self._clock()}
             await register_store.insert(write.transaction, values)
             write.note(AuditRecord.KIND_REGISTER, f"registers/{request.register_id}")
-            row = await register_store.find(write.transaction, request.register_id)
-        assert row is not None
+            row = await _told(write, request.register_id)
         return _register(row, write.token)
 
     async def GetRegister(self, request: registers_pb2.GetRegisterRequest) -> registers_pb2.Register:
@@ -138,8 +137,7 @@ class RegisterServicer:
             fresh = dict(row) | {key: value for key, value in _values(asked).items() if key in paths}
             await register_store.update(write.transaction, fresh)
             write.note(AuditRecord.KIND_REGISTER, asked.name)
-            row = await register_store.find(write.transaction, _id(asked.name))
-        assert row is not None
+            row = await _told(write, _id(asked.name))
         return _register(row, write.token)
 
     async def ImportRecords(self, parts: AsyncIterator[Request]) -> registers_pb2.Import:
@@ -302,6 +300,7 @@ class RegisterServicer:
             "token": write.token,
         }
         await register_store.keep_import(write.transaction, values)
+        await _told(write, arrival.register_id)
         name = f"{arrival.header.register}/imports/{arrival.import_id}"
         write.note(AuditRecord.KIND_REGISTER, name)
         write.events.append(event(RegisterImported(name=name, as_of=arrival.header.as_of), now=now))
@@ -333,6 +332,14 @@ class RegisterServicer:
 
 def _id(name: str) -> str:
     return name.split("/")[1]
+
+
+async def _told(write: Write, register_id: str) -> Row:
+    """A register as it has become, which those who judge by facts are told."""
+    row = await register_store.find(write.transaction, register_id)
+    assert row is not None
+    write.changes.append(messages.register_fact(row))
+    return row
 
 
 def _values(register: registers_pb2.Register) -> dict[str, Any]:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 
-from services.authorisations.checking import GUARDIAN_OF_ALL, Effect
 from services.runtime.errors import FailedPrecondition, Fault, InvalidArgument
+from services.runtime.facts.checking import Effect
+from services.runtime.facts.rules import GUARDIAN_OF_ALL
 
 FAULTS_NAMED = 100
 """Faulty records that a refusal names; there may be more."""

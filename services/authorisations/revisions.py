@@ -27,13 +27,11 @@ from services.authorisations.audit_log import AuditLog
 from services.authorisations.revision_store import Head
 from services.runtime import database
 from services.runtime.database import Connection, Database
-from services.runtime.errors import InvalidArgument
+from services.runtime.facts import tokens
+from services.runtime.facts.tokens import token
 from services.runtime.outbox import Event, Outbox, event
 
 logger = logging.getLogger(__name__)
-
-EPOCH_BYTES = 8
-TOKEN_LENGTH = 2 * (EPOCH_BYTES + 8)
 
 PART = 500
 """Changes in one part of a watch, and the most that an event carries: well under a message of 4 MiB."""
@@ -43,31 +41,6 @@ KEPT_DAYS = 7
 
 SWEEP_INTERVAL = 3600.0
 """Seconds between two deletions of old changes."""
-
-
-def token(epoch: bytes, revision: int) -> str:
-    """The consistency token of a revision: epoch and revision in hexadecimal, so that text order is their order."""
-    return f"{epoch.hex()}{revision:016x}"
-
-
-def revision_of(given: str, head: Head) -> int:
-    """The revision that a token stands for; 0 for none.
-
-    Raises InvalidArgument, CONSISTENCY_TOKEN_UNKNOWN, for one that is
-    malformed, of another epoch, or of a revision that does not exist. Tokens
-    are given after the commit and reads are made where writes are, so that a
-    revision above the head was never given by this node in this life.
-    """
-    if not given:
-        return 0
-    try:
-        content = bytes.fromhex(given)
-    except ValueError:
-        content = b""
-    revision = int.from_bytes(content[EPOCH_BYTES:], "big")
-    if len(given) != TOKEN_LENGTH or content[:EPOCH_BYTES] != head.epoch or revision > head.revision:
-        raise InvalidArgument("CONSISTENCY_TOKEN_UNKNOWN", "the consistency token is not of this node's facts")
-    return revision
 
 
 @dataclass
@@ -111,6 +84,8 @@ class Revisions:
         self._clock = clock
         self.written: list[Callable[[], None]] = []
         """Called after each commit of this process."""
+        self.latest = ""
+        """The token of the newest commit of this process; what it judges afterwards includes it."""
 
     @asynccontextmanager
     async def writing(self, method: str) -> AsyncIterator[Write]:
@@ -122,15 +97,17 @@ class Revisions:
             write = Write(transaction, await revision_store.advance(transaction, now=self._clock()), method)
             yield write
             await self._keep(write)
+        self.latest = max(self.latest, write.token)
         self._outbox.wake()
         for heard in self.written:
             heard()
 
-    async def head(self, at_least: str = "") -> str:
+    async def head(self, at_least: str = "", *, reader: Connection | None = None) -> str:
         """The token of the newest revision. Raises InvalidArgument, CONSISTENCY_TOKEN_UNKNOWN, for `at_least`."""
-        head = await revision_store.head(self._database)
-        revision_of(at_least, head)
-        return token(head.epoch, head.revision)
+        head = await revision_store.head(reader or self._database)
+        newest = token(head.epoch, head.revision)
+        tokens.check(at_least, head=newest)
+        return newest
 
     async def sweep(self) -> None:
         """Forgets old changes for as long as the process runs; several processes may."""

@@ -8,13 +8,15 @@ from datetime import datetime
 from solmu.authorisations.v1 import themes_pb2
 from solmu.authorisations.v1.audit_pb2 import AuditRecord
 
-from services.authorisations import callers, messages, themes
+from services.authorisations import callers, fact_store, messages, themes
+from services.authorisations.register_facts import RegisterFacts
 from services.authorisations.revisions import Revisions, Write
 from services.authorisations.theme_store import ThemeStore
 from services.authorisations.themes import State, Theme
 from services.runtime import pages
 from services.runtime.database import Database
 from services.runtime.errors import InvalidArgument, not_found
+from services.runtime.facts.wire import rules_in
 
 Step = Callable[[Theme], Theme]
 
@@ -23,11 +25,18 @@ class ThemeServicer:
     """Answers ThemeService. `clock` gives the time, with its zone."""
 
     def __init__(
-        self, *, database: Database, revisions: Revisions, store: ThemeStore, clock: Callable[[], datetime]
+        self,
+        *,
+        database: Database,
+        revisions: Revisions,
+        store: ThemeStore,
+        registers: RegisterFacts,
+        clock: Callable[[], datetime],
     ) -> None:
         self._database = database
         self._revisions = revisions
         self._store = store
+        self._registers = registers
         self._clock = clock
 
     async def CreateTheme(self, request: themes_pb2.CreateThemeRequest) -> themes_pb2.Theme:
@@ -39,7 +48,7 @@ class ThemeServicer:
             uri=themes_pb2.Theme.FromString(document).uri,
             owner=callers.party_actor().party,
             document=document,
-            rules=messages.rules(document),
+            rules=rules_in(document),
             state=State.DRAFT,
             create_time=now,
             update_time=now,
@@ -85,7 +94,7 @@ class ThemeServicer:
                 theme,
                 uri=themes_pb2.Theme.FromString(document).uri,
                 document=document,
-                rules=messages.rules(document),
+                rules=rules_in(document),
                 etag=request.theme.etag,
                 now=self._clock(),
             )
@@ -126,10 +135,15 @@ class ThemeServicer:
         return messages.theme(fresh, token=write.token)
 
     async def _write(self, write: Write, theme: Theme) -> None:
+        before = messages.ages_named(await self._store.in_use(write.transaction))
         await self._store.update(write.transaction, theme)
         write.note(AuditRecord.KIND_THEME, theme.name)
-        if theme.state is not State.DRAFT:
-            write.changes.append(messages.theme_fact(theme))
+        if theme.state is State.DRAFT:
+            return
+        write.changes.append(messages.theme_fact(theme))
+        if fresh := messages.ages_named([theme]) - before:
+            of_children = fact_store.records(write.transaction, self._registers, before | fresh, of_children=True)
+            write.changes += [change async for change in of_children]
 
 
 def _merged(theme: Theme, request: themes_pb2.UpdateThemeRequest) -> themes_pb2.Theme:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from services.authorisations.themes import Rules, State, Theme
+from services.authorisations.themes import State, Theme
 from services.runtime.database import Connection, Database, Row
 from services.runtime.errors import AlreadyExists, Fault
+from services.runtime.facts.rules import Rules
 
 _COLUMNS = "theme_id, uri, owner, document, state, create_time, update_time, activate_time, revision"
 

@@ -7,36 +7,13 @@ gave a mandate in it finds what they read. It can be hidden, which ends nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from enum import IntEnum
 
 from services.authorisations.days import Period, latest_last_day
 from services.runtime.errors import Aborted, FailedPrecondition, InvalidArgument
-
-LEAST_AGE = 18
-"""Years that a person on either side must have where the theme does not say."""
-
-GREATEST_DEPTH = 2
-"""How many mandates a right goes through at most where the theme does not say."""
-
-
-class Kind(IntEnum):
-    """What a delegate may do; numbered as in the contract."""
-
-    ACT = 1
-    REPRESENT = 2
-    ISSUE = 3
-    ISSUE_REPRESENT = 4
-
-
-class PartyKind(IntEnum):
-    """What may stand on a side; numbered as in the contract."""
-
-    EITHER = 0
-    PERSON = 1
-    ORGANISATION = 2
+from services.runtime.facts.rules import GREATEST_DEPTH, Kind, PartyKind, Rules
 
 
 class State(IntEnum):
@@ -45,35 +22,6 @@ class State(IntEnum):
     DRAFT = 1
     ACTIVE = 2
     HIDDEN = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class RegisterRight:
-    """A right that a register's role gives without a mandate."""
-
-    role: str
-    until_age: int = 0
-    """The age of the child that ends it; 0 for none of its own."""
-    jointly_is_enough: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rules:
-    """What a theme allows."""
-
-    longest_terms: Mapping[Kind, int]
-    """The kinds of mandate, each with its longest term in months."""
-    principal_kind: PartyKind = PartyKind.EITHER
-    delegate_kind: PartyKind = PartyKind.EITHER
-    least_age: int = LEAST_AGE
-    specifier_pattern: str = ""
-    """Empty: no specifiers."""
-    specifier_required: bool = False
-    register_rights: tuple[RegisterRight, ...] = ()
-    assurance_level: int = 0
-    greatest_depth: int = GREATEST_DEPTH
-    issued_end_with_issuer: bool = False
-    ignored_blocks: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,13 +13,13 @@ from solmu.authorisations.v1 import tokens_pb2
 from solmu.authorisations.v1.clients_pb2 import Client, CreateClientRequest
 from solmu.types.v1.types_pb2 import NationalIdentifier
 
-from services.authorisations import messages
 from services.authorisations.audit_log import AuditLog, Chainer
 from services.authorisations.audit_servicer import AuditServicer
 from services.authorisations.authentication import Authenticator
 from services.authorisations.check_servicer import CheckServicer
 from services.authorisations.client_servicer import ClientServicer
 from services.authorisations.exchanger import Check, Exchanger
+from services.authorisations.fact_stream import FactStream
 from services.authorisations.identity_providers import IdentityProviders
 from services.authorisations.issuing import Issuing
 from services.authorisations.keyring import KeyRing
@@ -33,6 +33,8 @@ from services.authorisations.token_servicer import TokenServicer
 from services.authorisations.watch_servicer import WatchServicer
 from services.runtime import identity
 from services.runtime.database import Database
+from services.runtime.facts.cache import FactCache
+from services.runtime.facts.wire import rules_in
 from services.runtime.identity import TokenVerifier
 from services.runtime.ids import new_id as new_uuid
 from services.runtime.outbox import Outbox
@@ -63,6 +65,7 @@ class Service:
     watch: WatchServicer
     registers: RegisterServicer
     revisions: Revisions
+    facts: FactCache
     clock: "Clock"
 
     async def register(self, client_id: str = "", **fields: Any) -> Client:
@@ -151,26 +154,26 @@ def assemble(
     )
     audit = AuditLog(database=database, clock=facts_clock, new_id=new_uuid, trace=outbox.trace)
     revisions = Revisions(database=database, outbox=outbox, audit=audit, clock=facts_clock)
-    store = ThemeStore(messages.rules)
+    store = ThemeStore(rules_in)
     registers = RegisterFacts(BirthDays(b"k" * 32), HELSINKI)
     issuing = Issuing(themes=store, registers=registers, zone=HELSINKI, new_id=new_uuid)
     mandates = MandateServicer(
         database=database, revisions=revisions, issuing=issuing, parties=PARTIES, clock=facts_clock
     )
-    themes = ThemeServicer(database=database, revisions=revisions, store=store, clock=facts_clock)
+    themes = ThemeServicer(database=database, revisions=revisions, store=store, registers=registers, clock=facts_clock)
+    stream = FactStream(database=database, revisions=revisions, themes=store, registers=registers)
+    facts = FactCache(source=stream)
     checks = CheckServicer(
         database=database,
+        facts=facts,
+        revisions=revisions,
         themes=store,
-        birth_days=registers.birth_days,
         audit=audit,
         parties=PARTIES,
-        zone=HELSINKI,
         clock=facts_clock,
     )
     chainer = Chainer(database=database, sign=keys.sign, issuer=ISSUER, clock=facts_clock, new_id=new_uuid)
-    watch = WatchServicer(
-        database=database, revisions=revisions, themes=store, registers=registers, revoked=revocations.revoked
-    )
+    watch = WatchServicer(database=database, stream=stream, revoked=revocations.revoked)
     importing = RegisterServicer(
         database=database,
         revisions=revisions,
@@ -196,5 +199,6 @@ def assemble(
         watch,
         importing,
         revisions,
+        facts,
         facts_clock,
     )

@@ -35,7 +35,7 @@ from services.runtime.config import Address
 from services.runtime.database import Database
 from services.runtime.errors import Fault
 from services.runtime.identity import Authenticator, TokenVerifier
-from services.runtime.server import Server
+from services.runtime.server import Server, Tasks
 from services.runtime.telemetry import Telemetry
 from services.runtime.tls import Files
 from tests.integration.authorisations.service import Service, assemble
@@ -120,7 +120,8 @@ async def doors(authorisations_database: Database, tmp_path: Path) -> AsyncItera
     ):
         server.add(contract, servicer)
     stop = asyncio.Event()
-    async with AsyncExitStack() as stack:
+    async with AsyncExitStack() as stack, Tasks(stop) as tasks:
+        tasks.start(service.facts.run())
         running = asyncio.create_task(server.run(stop))
         doors = Doors(service, authority, tmp_path, server.port)
         stack.push_async_callback(doors.close)

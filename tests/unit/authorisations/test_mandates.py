@@ -12,8 +12,8 @@ from services.authorisations import mandates
 from services.authorisations.confirming import Alternative, Part, satisfied
 from services.authorisations.days import Period
 from services.authorisations.mandates import HOLDING, WAITING, Actor, Cause, Event, Mandate, State
-from services.authorisations.themes import Kind
 from services.runtime.errors import Aborted, Fault, PermissionDenied
+from services.runtime.facts.rules import Kind
 
 START = datetime(2026, 11, 21, 6, 30, tzinfo=UTC)
 FIRST, SECOND, THIRD, DELEGATE, STRANGER = (f"persons/{letter * 26}" for letter in "abcde")

@@ -29,7 +29,7 @@ from solmu.authorisations.v1 import register_records_pb2 as solmu_dot_authorisat
 from solmu.authorisations.v1 import themes_pb2 as solmu_dot_authorisations_dot_v1_dot_themes__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#solmu/authorisations/v1/facts.proto\x12\x17solmu.authorisations.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a&solmu/authorisations/v1/mandates.proto\x1a%solmu/authorisations/v1/parties.proto\x1a.solmu/authorisations/v1/register_records.proto\x1a$solmu/authorisations/v1/themes.proto\"\xe2\x02\n\x04\x46\x61\x63t\x12\x0c\n\x04name\x18\x01 \x01(\t\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x37\n\x07mandate\x18\x04 \x01(\x0b\x32$.solmu.authorisations.v1.MandateFactH\x00\x12\x44\n\x0eregister_right\x18\x05 \x01(\x0b\x32*.solmu.authorisations.v1.RegisterRightFactH\x00\x12\x33\n\x05\x62lock\x18\x06 \x01(\x0b\x32\".solmu.authorisations.v1.BlockFactH\x00\x12/\n\x05theme\x18\x07 \x01(\x0b\x32\x1e.solmu.authorisations.v1.ThemeH\x00\x42\t\n\x07\x63ontent\"\x8e\x01\n\x0bMandateFact\x12\x33\n\x04kind\x18\x01 \x01(\x0e\x32%.solmu.authorisations.v1.Mandate.Kind\x12\x11\n\tprincipal\x18\x02 \x01(\t\x12\x10\n\x08\x64\x65legate\x18\x03 \x01(\t\x12\r\n\x05theme\x18\x04 \x01(\t\x12\x16\n\tspecifier\x18\x05 \x01(\tB\x03\x80\x01\x01\"\xa8\x01\n\x11RegisterRightFact\x12\x10\n\x08\x64\x65legate\x18\x01 \x01(\t\x12\x11\n\tprincipal\x18\x02 \x01(\t\x12\x0c\n\x04role\x18\x03 \x01(\t\x12-\n\x05terms\x18\x04 \x01(\x0e\x32\x1e.solmu.authorisations.v1.Terms\x12\x31\n\x04\x61ges\x18\x05 \x03(\x0b\x32#.solmu.authorisations.v1.AgeInstant\"I\n\nAgeInstant\x12\x0b\n\x03\x61ge\x18\x01 \x01(\x05\x12.\n\nreach_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"t\n\tBlockFact\x12\r\n\x05party\x18\x01 \x01(\t\x12\x13\n\x0b\x63ounterpart\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x35\n\x06\x65\x66\x66\x65\x63t\x18\x04 \x01(\x0e\x32%.solmu.authorisations.v1.Block.Effect\"G\n\nFactChange\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\x04\x66\x61\x63t\x18\x02 \x01(\x0b\x32\x1d.solmu.authorisations.v1.Factb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#solmu/authorisations/v1/facts.proto\x12\x17solmu.authorisations.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a&solmu/authorisations/v1/mandates.proto\x1a%solmu/authorisations/v1/parties.proto\x1a.solmu/authorisations/v1/register_records.proto\x1a$solmu/authorisations/v1/themes.proto\"\x9d\x03\n\x04\x46\x61\x63t\x12\x0c\n\x04name\x18\x01 \x01(\t\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x37\n\x07mandate\x18\x04 \x01(\x0b\x32$.solmu.authorisations.v1.MandateFactH\x00\x12\x44\n\x0eregister_right\x18\x05 \x01(\x0b\x32*.solmu.authorisations.v1.RegisterRightFactH\x00\x12\x33\n\x05\x62lock\x18\x06 \x01(\x0b\x32\".solmu.authorisations.v1.BlockFactH\x00\x12/\n\x05theme\x18\x07 \x01(\x0b\x32\x1e.solmu.authorisations.v1.ThemeH\x00\x12\x39\n\x08register\x18\x08 \x01(\x0b\x32%.solmu.authorisations.v1.RegisterFactH\x00\x42\t\n\x07\x63ontent\"\x8e\x01\n\x0bMandateFact\x12\x33\n\x04kind\x18\x01 \x01(\x0e\x32%.solmu.authorisations.v1.Mandate.Kind\x12\x11\n\tprincipal\x18\x02 \x01(\t\x12\x10\n\x08\x64\x65legate\x18\x03 \x01(\t\x12\r\n\x05theme\x18\x04 \x01(\t\x12\x16\n\tspecifier\x18\x05 \x01(\tB\x03\x80\x01\x01\"\xa8\x01\n\x11RegisterRightFact\x12\x10\n\x08\x64\x65legate\x18\x01 \x01(\t\x12\x11\n\tprincipal\x18\x02 \x01(\t\x12\x0c\n\x04role\x18\x03 \x01(\t\x12-\n\x05terms\x18\x04 \x01(\x0e\x32\x1e.solmu.authorisations.v1.Terms\x12\x31\n\x04\x61ges\x18\x05 \x03(\x0b\x32#.solmu.authorisations.v1.AgeInstant\"I\n\nAgeInstant\x12\x0b\n\x03\x61ge\x18\x01 \x01(\x05\x12.\n\nreach_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"t\n\tBlockFact\x12\r\n\x05party\x18\x01 \x01(\t\x12\x13\n\x0b\x63ounterpart\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x35\n\x06\x65\x66\x66\x65\x63t\x18\x04 \x01(\x0e\x32%.solmu.authorisations.v1.Block.Effect\" \n\x0cRegisterFact\x12\x10\n\x08\x63ontents\x18\x01 \x03(\t\"G\n\nFactChange\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\x04\x66\x61\x63t\x18\x02 \x01(\x0b\x32\x1d.solmu.authorisations.v1.Factb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,15 +39,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MANDATEFACT'].fields_by_name['specifier']._loaded_options = None
   _globals['_MANDATEFACT'].fields_by_name['specifier']._serialized_options = b'\200\001\001'
   _globals['_FACT']._serialized_start=263
-  _globals['_FACT']._serialized_end=617
-  _globals['_MANDATEFACT']._serialized_start=620
-  _globals['_MANDATEFACT']._serialized_end=762
-  _globals['_REGISTERRIGHTFACT']._serialized_start=765
-  _globals['_REGISTERRIGHTFACT']._serialized_end=933
-  _globals['_AGEINSTANT']._serialized_start=935
-  _globals['_AGEINSTANT']._serialized_end=1008
-  _globals['_BLOCKFACT']._serialized_start=1010
-  _globals['_BLOCKFACT']._serialized_end=1126
-  _globals['_FACTCHANGE']._serialized_start=1128
-  _globals['_FACTCHANGE']._serialized_end=1199
+  _globals['_FACT']._serialized_end=676
+  _globals['_MANDATEFACT']._serialized_start=679
+  _globals['_MANDATEFACT']._serialized_end=821
+  _globals['_REGISTERRIGHTFACT']._serialized_start=824
+  _globals['_REGISTERRIGHTFACT']._serialized_end=992
+  _globals['_AGEINSTANT']._serialized_start=994
+  _globals['_AGEINSTANT']._serialized_end=1067
+  _globals['_BLOCKFACT']._serialized_start=1069
+  _globals['_BLOCKFACT']._serialized_end=1185
+  _globals['_REGISTERFACT']._serialized_start=1187
+  _globals['_REGISTERFACT']._serialized_end=1219
+  _globals['_FACTCHANGE']._serialized_start=1221
+  _globals['_FACTCHANGE']._serialized_end=1292
 # @@protoc_insertion_point(module_scope)

@@ -40,10 +40,11 @@ class Fact(_message.Message):
     REGISTER_RIGHT_FIELD_NUMBER: _builtins.int
     BLOCK_FIELD_NUMBER: _builtins.int
     THEME_FIELD_NUMBER: _builtins.int
+    REGISTER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """What it comes from: `mandates/{mandate}`,
-    `registers/{register}/records/{record}`, `blocks/{block}` or
-    `themes/{theme}`.
+    `registers/{register}/records/{record}`, `blocks/{block}`,
+    `themes/{theme}` or `registers/{register}`.
     """
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
@@ -69,6 +70,13 @@ class Fact(_message.Message):
     def theme(self) -> _themes_pb2.Theme:
         """The rules of a theme."""
 
+    @_builtins.property
+    def register(self) -> Global___RegisterFact:
+        """That a register has spoken. It ends when the register must have spoken
+        again; afterwards nothing that rests on it can be judged, and the answer
+        is that of `ERROR_REASON_REGISTER_STALE`.
+        """
+
     def __init__(
         self,
         *,
@@ -79,12 +87,13 @@ class Fact(_message.Message):
         register_right: Global___RegisterRightFact | None = ...,
         block: Global___BlockFact | None = ...,
         theme: _themes_pb2.Theme | None = ...,
+        register: Global___RegisterFact | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["block", b"block", "content", b"content", "end_time", b"end_time", "mandate", b"mandate", "register_right", b"register_right", "start_time", b"start_time", "theme", b"theme"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["block", b"block", "content", b"content", "end_time", b"end_time", "mandate", b"mandate", "register", b"register", "register_right", b"register_right", "start_time", b"start_time", "theme", b"theme"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["block", b"block", "content", b"content", "end_time", b"end_time", "mandate", b"mandate", "name", b"name", "register_right", b"register_right", "start_time", b"start_time", "theme", b"theme"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block", b"block", "content", b"content", "end_time", b"end_time", "mandate", b"mandate", "name", b"name", "register", b"register", "register_right", b"register_right", "start_time", b"start_time", "theme", b"theme"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["mandate", "register_right", "block", "theme"]  # noqa: Y015
+    _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["mandate", "register_right", "block", "theme", "register"]  # noqa: Y015
     _WhichOneofArgType_content: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_content) -> _WhichOneofReturnType_content | None: ...
 
@@ -231,6 +240,30 @@ class BlockFact(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BlockFact: _TypeAlias = BlockFact  # noqa: Y015
+
+@_typing.final
+class RegisterFact(_message.Message):
+    """A register and how long what it said counts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTENTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def contents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What it speaks of: the fields of `RegisterRecord` that it may fill."""
+
+    def __init__(
+        self,
+        *,
+        contents: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contents", b"contents"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RegisterFact: _TypeAlias = RegisterFact  # noqa: Y015
 
 @_typing.final
 class FactChange(_message.Message):

@@ -7,7 +7,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from services.authorisations.checking import (
+from services.authorisations.days import reaches_age
+from services.runtime.facts.checking import (
     Basis,
     Block,
     Chain,
@@ -22,7 +23,7 @@ from services.authorisations.checking import (
     Window,
     judge,
 )
-from services.authorisations.themes import Kind, RegisterRight, Rules
+from services.runtime.facts.rules import Kind, RegisterRight, Rules
 
 NOW = datetime(2026, 11, 21, 6, 30, tzinfo=UTC)
 HELSINKI = ZoneInfo("Europe/Helsinki")
@@ -48,7 +49,7 @@ def block(party: str, effect: Effect, *, kind: str = "disputed", towards: str = 
 
 
 def judged(facts: Facts, *, rules: Rules = RULES, **asked: Any) -> Verdict:
-    return judge(replace(ASKED, **asked), rules, facts, zone=HELSINKI)
+    return judge(replace(ASKED, **asked), rules, facts)
 
 
 def test_without_a_fact_nobody_may_but_oneself():
@@ -153,7 +154,8 @@ def test_a_past_instant_is_judged_by_the_blocks_of_that_instant():
 
 
 def custody(birth_day: date, *, alone: bool = True) -> Facts:
-    return Facts(holdings=[Holding("registers/p/records/1", "custodian", alone, ALWAYS, birth_day)])
+    ages = {age: reaches_age(birth_day, age, HELSINKI) for age in (12, 15, 18, 21)}
+    return Facts(holdings=[Holding("registers/p/records/1", "custodian", alone, ALWAYS, ages)])
 
 
 @pytest.mark.parametrize(("until_age", "expected"), [(0, 2027), (15, 2024), (12, 2021), (21, 2027)])

@@ -8,15 +8,14 @@ memory judge alike.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import datetime
 from enum import IntEnum, IntFlag
 from itertools import pairwise
-from zoneinfo import ZoneInfo
+from typing import NamedTuple
 
-from services.authorisations.days import ADULT_AGE, reaches_age
-from services.authorisations.themes import RegisterRight, Rules
+from services.runtime.facts.rules import ADULT_AGE, CUSTODIAN, GUARDIAN_OF_ALL, GUARDIANS, RegisterRight, Rules
 
 DEEPEST = 4
 """Mandates in the longest chain that any theme allows."""
@@ -24,11 +23,6 @@ DEEPEST = 4
 DEAD, DISSOLVED = "dead", "dissolved"
 ENDED_PARTY = frozenset({DEAD, DISSOLVED})
 """Blocks under which a party does not even act for itself."""
-
-CUSTODIAN = "custodian"
-GUARDIAN_OF_ALL = "guardian-all"
-GUARDIANS = frozenset({"guardian-property", "guardian-person"})
-"""Roles that a guardian of all has, each."""
 
 
 class Effect(IntFlag):
@@ -92,8 +86,7 @@ class Rule(IntEnum):
     REPRESENT = 5
 
 
-@dataclass(frozen=True)
-class Window:
+class Window(NamedTuple):
     """The instants between which something holds, half-open; without an end where `end` is None."""
 
     start: datetime
@@ -126,11 +119,11 @@ class Holding:
     role: str
     alone: bool
     window: Window
-    birth_day: date | None = None
+    ages: Mapping[int, datetime] = field(default_factory=dict)
+    """When the child reaches each age that a theme names, and that of majority; empty for who is no child."""
 
 
-@dataclass(frozen=True)
-class Link:
+class Link(NamedTuple):
     """One mandate in a chain."""
 
     name: str
@@ -169,8 +162,7 @@ class Facts:
     chains: list[Chain] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Item:
+class Item(NamedTuple):
     """A mandate or record that a rule met."""
 
     name: str
@@ -178,8 +170,7 @@ class Item:
     shortfall: Shortfall = Shortfall.NONE
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """One rule's judgement."""
 
     rule: Rule
@@ -201,8 +192,7 @@ class Verdict:
     steps: tuple[Step, ...] = ()
 
 
-@dataclass(frozen=True)
-class _Way:
+class _Way(NamedTuple):
     """A right that a rule found."""
 
     expire: datetime | None
@@ -210,7 +200,7 @@ class _Way:
     chain: Chain | None = None
 
 
-def judge(question: Question, rules: Rules, facts: Facts, *, zone: ZoneInfo) -> Verdict:
+def judge(question: Question, rules: Rules, facts: Facts) -> Verdict:
     """Judges one question by the facts."""
     steps: list[Step] = []
     blocked = _blocked(question, rules, facts)
@@ -219,7 +209,7 @@ def judge(question: Question, rules: Rules, facts: Facts, *, zone: ZoneInfo) -> 
         return Verdict(allowed=False, reason=Reason.NO_RIGHT, steps=tuple(steps))
     jointly = False
     for rule, basis, find in _RULES:
-        ways, items = find(question, rules, facts, zone)
+        ways, items = find(question, rules, facts)
         steps.append(Step(rule, Outcome.ALLOWS if ways else Outcome.SILENT, items))
         jointly = jointly or any(item.shortfall is Shortfall.JOINTLY for item in items)
         if ways:
@@ -275,7 +265,7 @@ def _self(question: Question, *_: object) -> tuple[list[_Way], tuple[Item, ...]]
     return ([_Way(None)] if itself else []), ()
 
 
-def _by_register(question: Question, rules: Rules, facts: Facts, zone: ZoneInfo) -> tuple[list[_Way], tuple[Item, ...]]:
+def _by_register(question: Question, rules: Rules, facts: Facts) -> tuple[list[_Way], tuple[Item, ...]]:
     ways, items = [], []
     for holding in facts.holdings:
         accepted = [right for right in rules.register_rights if _is_role(holding.role, right.role)]
@@ -283,7 +273,7 @@ def _by_register(question: Question, rules: Rules, facts: Facts, zone: ZoneInfo)
             accepted = []
         best, shortfall = None, Shortfall.THEME
         for right in accepted:
-            expire, short = _role_right(question, holding, right, zone)
+            expire, short = _role_right(question, holding, right)
             if short is Shortfall.NONE:
                 best = max(best, _Way(expire, holding.role), key=_lasting) if best else _Way(expire, holding.role)
             shortfall = short
@@ -294,18 +284,16 @@ def _by_register(question: Question, rules: Rules, facts: Facts, zone: ZoneInfo)
     return ways, tuple(items)
 
 
-def _role_right(
-    question: Question, holding: Holding, right: RegisterRight, zone: ZoneInfo
-) -> tuple[datetime | None, Shortfall]:
+def _role_right(question: Question, holding: Holding, right: RegisterRight) -> tuple[datetime | None, Shortfall]:
     if short := holding.window.shortfall(question.at):
         return None, short
     if not holding.alone and not right.jointly_is_enough:
         return None, Shortfall.JOINTLY
     expire = holding.window.end
     until = min(filter(None, (right.until_age, ADULT_AGE if holding.role == CUSTODIAN else 0)), default=0)
-    if until and holding.birth_day:
-        reached = reaches_age(holding.birth_day, until, zone)
-        if question.at >= reached:
+    if until and holding.ages:
+        reached = holding.ages.get(until)
+        if reached is None or question.at >= reached:
             return None, Shortfall.AGE
         expire = min(expire, reached) if expire else reached
     return expire, Shortfall.NONE
@@ -315,12 +303,12 @@ def _is_role(held: str, wanted: str) -> bool:
     return held == wanted or (held == GUARDIAN_OF_ALL and wanted in GUARDIANS)
 
 
-def _acting(question: Question, rules: Rules, facts: Facts, _: ZoneInfo) -> tuple[list[_Way], tuple[Item, ...]]:
+def _acting(question: Question, rules: Rules, facts: Facts) -> tuple[list[_Way], tuple[Item, ...]]:
     direct = [] if question.through else [chain for chain in facts.chains if not chain.nodes]
     return _by_chains(question, rules, facts, direct)
 
 
-def _representing(question: Question, rules: Rules, facts: Facts, _: ZoneInfo) -> tuple[list[_Way], tuple[Item, ...]]:
+def _representing(question: Question, rules: Rules, facts: Facts) -> tuple[list[_Way], tuple[Item, ...]]:
     through = [chain for chain in facts.chains if chain.nodes and question.through in ("", chain.nodes[0])]
     return _by_chains(question, rules, facts, through)
 
@@ -369,7 +357,7 @@ def _lasting(way: _Way) -> tuple[bool, float]:
     return way.expire is None, way.expire.timestamp() if way.expire else 0.0
 
 
-_Finder = Callable[[Question, Rules, Facts, ZoneInfo], tuple[list[_Way], tuple[Item, ...]]]
+_Finder = Callable[[Question, Rules, Facts], tuple[list[_Way], tuple[Item, ...]]]
 
 _RULES: tuple[tuple[Rule, Basis, _Finder], ...] = (
     (Rule.SELF, Basis.SELF, _self),

@@ -1,0 +1,287 @@
+"""The facts in memory: SQLite tables that live and die with the process.
+
+A mandate takes some 200 bytes. A check costs the same however many there are:
+each look-up is one step down a tree. What belongs to one revision is applied
+whole, between two checks.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable
+from datetime import datetime
+
+from solmu.authorisations.v1.facts_pb2 import Fact, FactChange
+from solmu.authorisations.v1.parties_pb2 import TERMS_ALONE
+
+from services.runtime.errors import Fault, InvalidArgument, Unavailable
+from services.runtime.facts import checking, wire
+from services.runtime.facts.checking import (
+    DEEPEST,
+    Block,
+    Chain,
+    Effect,
+    Facts,
+    Holding,
+    Link,
+    Question,
+    Verdict,
+    Window,
+)
+from services.runtime.facts.rules import Kind, Rules
+
+_SCHEMA = """
+create table mandate (
+    id        blob    not null primary key,  -- of the mandate, 16 bytes
+    route     integer not null,              -- what it is looked up by: see _route
+    kind      integer not null,
+    theme     text    not null,
+    delegate  text    not null,
+    principal text    not null,
+    specifier text    not null,
+    start     integer not null,              -- microseconds since 1970, as all instants here
+    end       integer
+) strict;
+create index mandate_route on mandate (route);
+create table holding (
+    name      text    not null primary key,
+    delegate  text    not null,
+    principal text    not null,
+    role      text    not null,
+    alone     integer not null,
+    ages      text    not null,              -- JSON: by age the instant at which it is reached
+    start     integer not null,
+    end       integer
+) strict;
+create index holding_parties on holding (delegate, principal);
+create table block (
+    name        text    not null primary key,
+    party       text    not null,
+    counterpart text    not null,
+    kind        text    not null,
+    effect      integer not null,
+    start       integer not null,
+    end         integer
+) strict;
+create index block_party on block (party);
+"""
+
+_IN_FORCE = "(?1 or (start <= ?2 and (end is null or ?2 < end)))"
+_MANDATES = "select id, principal, specifier, start, end from mandate where route = ?3 and kind"
+_ACT = f"{_MANDATES} = {Kind.ACT:d} and delegate = ?4 and theme = ?5 and principal = ?6 and {_IN_FORCE}"
+_REPRESENT = f"{_MANDATES} = {Kind.REPRESENT:d} and delegate = ?4 and theme = ?5 and {_IN_FORCE}"
+_HOLDINGS = (
+    f"select name, role, alone, ages, start, end from holding where delegate = ?3 and principal = ?4 and {_IN_FORCE}"
+)
+_BLOCKS = f"select name, party, counterpart, kind, effect, start, end from block where party = ?3 and {_IN_FORCE}"
+
+_PLACES = {"mandate": 9, "holding": 8, "block": 7}
+_KEYS = {"mandate": "id", "holding": "name", "block": "name"}
+_MANDATE_PREFIX = "mandates/"
+_CHECKED_KINDS: frozenset[int] = frozenset({Kind.ACT, Kind.REPRESENT})
+
+Judged = Verdict | Fault
+
+
+class FactTable:
+    """All facts of one revision."""
+
+    def __init__(self) -> None:
+        self._sql = sqlite3.connect(":memory:", isolation_level=None)
+        self._sql.executescript(_SCHEMA)
+        self._rules: dict[str, Rules] = {}
+        self._registers: dict[str, tuple[frozenset[str], int]] = {}
+        self._holdings = self._blocks = False
+
+    def close(self) -> None:
+        """Gives the memory back."""
+        self._sql.close()
+
+    def apply(self, changes: Iterable[FactChange]) -> None:
+        """Applies changes, all or none; the last of several of one fact counts."""
+        rows: _Rows = {table: [] for table in _PLACES}
+        gone: dict[str, list[tuple[object]]] = {table: [] for table in _PLACES}
+        for change in {change.name: change for change in changes}.values():
+            if not change.HasField("fact"):
+                self._leave(change.name, gone)
+            elif (content := change.fact.WhichOneof("content")) == "theme":
+                self._rules[change.name.removeprefix("themes/")] = wire.rules(change.fact.theme)
+            elif content == "register":
+                self._hear(change.fact)
+            elif content is not None:
+                _ROWS[content](change.fact, rows)
+        self._write(rows, gone)
+
+    def judge(self, question: Question, *, now: datetime, explain: bool = False) -> Judged:
+        """The verdict; to be explained, also by what does not hold at the instant.
+
+        In its place a Fault: InvalidArgument, THEME_UNSUITABLE; Unavailable,
+        REGISTER_STALE, where a register should have spoken by `now`.
+        """
+        rules = self._rules.get(question.theme_id)
+        if rules is None:
+            theme = f"themes/{question.theme_id}"
+            return InvalidArgument("THEME_UNSUITABLE", "there is no such theme", theme=theme)
+        if self._registers and (stale := self._stale(rules, now)):
+            return Unavailable("REGISTER_STALE", "a register has not spoken for too long", register=stale)
+        return checking.judge(question, rules, self.facts(question, rules, explain=explain))
+
+    def rules(self, theme_id: str) -> Rules:
+        """The rules of a theme that was judged in."""
+        return self._rules[theme_id]
+
+    def facts(self, question: Question, rules: Rules, *, explain: bool = False) -> Facts:
+        """The facts that could matter to a question."""
+        look = _Look(self._sql, question, always=explain)
+        chains = look.chains(depth=DEEPEST if explain else rules.greatest_depth)
+        parties = {question.delegate, question.principal, *(node for chain in chains for node in chain.nodes)}
+        return Facts(
+            blocks=look.blocks(parties) if self._blocks else [],
+            holdings=look.holdings() if self._holdings else [],
+            chains=chains,
+        )
+
+    def _stale(self, rules: Rules, now: datetime) -> str:
+        instant = wire.micros_of(now)
+        for name, (contents, end) in self._registers.items():
+            if end < instant and contents & rules.matters:
+                return name
+        return ""
+
+    def _hear(self, fact: Fact) -> None:
+        if fact.HasField("end_time"):
+            self._registers[fact.name] = frozenset(fact.register.contents), wire.micros(fact.end_time)
+        else:
+            self._registers.pop(fact.name, None)
+
+    def _leave(self, name: str, gone: dict[str, list[tuple[object]]]) -> None:
+        if name.startswith(_MANDATE_PREFIX):
+            gone["mandate"].append((_id(name),))
+        else:  # a record was a right or a block
+            gone["holding"].append((name,))
+            gone["block"].append((name,))
+
+    def _write(self, rows: _Rows, gone: dict[str, list[tuple[object]]]) -> None:
+        self._sql.execute("begin")
+        try:
+            for table, places in _PLACES.items():
+                if gone[table]:
+                    self._sql.executemany(f"delete from {table} where {_KEYS[table]} = ?", gone[table])
+                if rows[table]:
+                    marks = ", ".join("?" * places)
+                    self._sql.executemany(f"insert or replace into {table} values ({marks})", rows[table])
+        except BaseException:
+            self._sql.execute("rollback")
+            raise
+        self._sql.execute("commit")
+        self._holdings = self._holdings or bool(rows["holding"])
+        self._blocks = self._blocks or bool(rows["block"])
+
+
+class _Look:
+    """Finds what concerns one question: what holds at its instant, or with `always` at any."""
+
+    def __init__(self, sql: sqlite3.Connection, question: Question, *, always: bool) -> None:
+        self._sql = sql
+        self._question = question
+        self._when = (always, wire.micros_of(question.at))
+
+    def chains(self, *, depth: int) -> list[Chain]:
+        """Mandates from the delegate to the principal: any number to represent, then one to act."""
+        delegate = self._question.delegate
+        found = [Chain((act,)) for act in self._acts(delegate)]
+        ways = [Chain(())]
+        for _ in range(depth - 1):
+            ways = [
+                Chain((*way.links, link), (*way.nodes, node))
+                for way in ways
+                for node, link in self._represents(way.nodes[-1] if way.nodes else delegate)
+                if node != delegate and node not in way.nodes
+            ]
+            found += [Chain((*way.links, act), way.nodes) for way in ways for act in self._acts(way.nodes[-1])]
+        return found
+
+    def holdings(self) -> list[Holding]:
+        """What registers give the delegate towards the principal."""
+        values = (*self._when, self._question.delegate, self._question.principal)
+        return [
+            Holding(name, role, bool(alone), _window(start, end), _ages(ages))
+            for name, role, alone, ages, start, end in self._sql.execute(_HOLDINGS, values)
+        ]
+
+    def blocks(self, parties: Iterable[str]) -> list[Block]:
+        """What is blocked of any of the parties."""
+        return [
+            Block(name, party, counterpart, kind, Effect(effect), _window(start, end))
+            for one in sorted(parties)
+            for name, party, counterpart, kind, effect, start, end in self._sql.execute(_BLOCKS, (*self._when, one))
+        ]
+
+    def _acts(self, delegate: str) -> list[Link]:
+        principal, theme = self._question.principal, self._question.theme_id
+        values = (*self._when, _route(delegate, theme, principal), delegate, theme, principal)
+        return [_link(row) for row in self._sql.execute(_ACT, values)]
+
+    def _represents(self, delegate: str) -> list[tuple[str, Link]]:
+        theme = self._question.theme_id
+        values = (*self._when, _route(delegate, theme), delegate, theme)
+        return [(row[1], _link(row)) for row in self._sql.execute(_REPRESENT, values)]
+
+
+_Rows = dict[str, list[tuple[object, ...]]]
+
+
+def _mandate(fact: Fact, rows: _Rows) -> None:
+    said = fact.mandate
+    if said.kind not in _CHECKED_KINDS:
+        return
+    theme = said.theme.removeprefix("themes/")
+    towards = (said.principal,) if said.kind == int(Kind.ACT) else ()
+    route = _route(said.delegate, theme, *towards)
+    rows["mandate"].append(
+        (_id(fact.name), route, said.kind, theme, said.delegate, said.principal, said.specifier, *_held(fact))
+    )
+
+
+def _holding(fact: Fact, rows: _Rows) -> None:
+    said = fact.register_right
+    ages = json.dumps({one.age: wire.micros(one.reach_time) for one in said.ages})
+    alone = said.terms == TERMS_ALONE
+    rows["holding"].append((fact.name, said.delegate, said.principal, said.role, alone, ages, *_held(fact)))
+
+
+def _block(fact: Fact, rows: _Rows) -> None:
+    said = fact.block
+    rows["block"].append((fact.name, said.party, said.counterpart, said.kind, said.effect, *_held(fact)))
+
+
+_ROWS = {"mandate": _mandate, "register_right": _holding, "block": _block}
+
+
+def _held(fact: Fact) -> tuple[int, int | None]:
+    return wire.micros(fact.start_time), wire.micros(fact.end_time) if fact.HasField("end_time") else None
+
+
+def _route(*parts: str) -> int:
+    """A number to look mandates up by. Others may share it: what it leads to is compared in full."""
+    return hash(parts)
+
+
+def _id(name: str) -> bytes:
+    return bytes.fromhex(name.removeprefix(_MANDATE_PREFIX).replace("-", ""))
+
+
+def _link(row: tuple[bytes, str, str, int, int | None]) -> Link:
+    id_, _, specifier, start, end = row
+    text = id_.hex()
+    name = f"{_MANDATE_PREFIX}{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    return Link(name, specifier, _window(start, end))
+
+
+def _window(start: int, end: int | None) -> Window:
+    return Window(wire.instant(start), None if end is None else wire.instant(end))
+
+
+def _ages(of: str) -> dict[int, datetime]:
+    return {int(age): wire.instant(time) for age, time in json.loads(of).items()}

@@ -1,0 +1,89 @@
+"""Between the messages of the contract and the values that checks are judged by."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from solmu.authorisations.v1.checks_pb2 import DECISION_ALLOWED, CheckRequest, CheckResponse
+from solmu.authorisations.v1.parties_pb2 import Party
+from solmu.authorisations.v1.themes_pb2 import Theme
+
+from services.runtime.facts.checking import Basis, Question, Reason, Verdict
+from services.runtime.facts.rules import GREATEST_DEPTH, LEAST_AGE, Kind, PartyKind, RegisterRight, Rules
+
+_BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def micros(time: Timestamp) -> int:
+    """Microseconds since 1970: what PostgreSQL tells apart."""
+    return time.seconds * 1_000_000 + time.nanos // 1000
+
+
+def micros_of(time: datetime) -> int:
+    """The same of a time with its zone."""
+    return (time - _BEGINNING) // _MICROSECOND
+
+
+def instant(of: int) -> datetime:
+    """The instant of so many microseconds since 1970."""
+    return _BEGINNING + timedelta(microseconds=of)
+
+
+def timestamp(time: datetime) -> Timestamp:
+    """A time as the contract has it."""
+    seconds, rest = divmod(micros_of(time), 1_000_000)
+    return Timestamp(seconds=seconds, nanos=rest * 1000)
+
+
+@lru_cache(maxsize=4096)
+def rules_in(document: bytes) -> Rules:
+    """The rules of a theme, read from what it says: a serialised `Theme`."""
+    return rules(Theme.FromString(document))
+
+
+def rules(theme: Theme) -> Rules:
+    """The rules of a theme."""
+    return Rules(
+        longest_terms={Kind(term.kind): term.months for term in theme.longest_terms},
+        principal_kind=PartyKind(theme.principal_kind),
+        delegate_kind=PartyKind(theme.delegate_kind),
+        least_age=theme.least_age or LEAST_AGE,
+        specifier_pattern=theme.specifier_rule.pattern,
+        specifier_required=theme.specifier_rule.required,
+        register_rights=tuple(
+            RegisterRight(role=one.role, until_age=one.until_age, jointly_is_enough=one.jointly_is_enough)
+            for one in theme.register_rights
+        ),
+        assurance_level=theme.assurance_level,
+        greatest_depth=theme.greatest_depth or GREATEST_DEPTH,
+        issued_end_with_issuer=theme.issued_end_with_issuer,
+        ignored_blocks=frozenset(theme.ignored_blocks),
+    )
+
+
+def request(question: Question) -> CheckRequest:
+    """A question as it is asked of the service, with the instant that is judged."""
+    return CheckRequest(
+        delegate=Party(name=question.delegate),
+        principal=Party(name=question.principal),
+        theme=f"themes/{question.theme_id}",
+        specifier=question.specifier,
+        through=Party(name=question.through) if question.through else None,
+        assurance_level=question.assurance_level,  # type: ignore[arg-type]
+        at=timestamp(question.at),
+    )
+
+
+def verdict(response: CheckResponse) -> Verdict:
+    """The service's answer as a verdict, without the steps that led to it."""
+    return Verdict(
+        allowed=response.decision == DECISION_ALLOWED,
+        reason=Reason(response.reason),
+        basis=Basis(response.basis),
+        mandates=tuple(response.mandates),
+        through=response.through.name,
+        expire=response.expire_time.ToDatetime(UTC) if response.HasField("expire_time") else None,
+    )
