@@ -41,6 +41,8 @@ class Client:
     authentication: Authentication = Authentication.TLS
     jwks: str = ""
     """Its public keys, a JSON Web Key Set; empty for none."""
+    redirect_uris: tuple[str, ...] = ()
+    """Where people may be sent after a log-in that it began."""
     revision: int = 1
     """Grows by one with every change."""
 
@@ -69,6 +71,7 @@ class Changes:
     certificate_uri: str | None = None
     authentication: Authentication | None = None
     jwks: str | None = None
+    redirect_uris: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +142,8 @@ def changed(client: Client, changes: Changes, *, etag: str, rules: Rules, now: d
         fresh = replace(fresh, authentication=changes.authentication)
     if changes.jwks is not None:
         fresh = replace(fresh, jwks=changes.jwks)
+    if changes.redirect_uris is not None:
+        fresh = replace(fresh, redirect_uris=changes.redirect_uris)
     provable(fresh)
     return client if fresh == client else replace(fresh, revision=client.revision + 1, update_time=now)
 

@@ -8,7 +8,8 @@ The file is JSON:
                   "certificate_uri": "spiffe://solmu/client/operator"}]}
 
 `certificate_uri` may be left out. A client that proves itself by assertions has
-`"authentication": "PRIVATE_KEY_JWT"` and its key set, `jwks`, beside these. Each
+`"authentication": "PRIVATE_KEY_JWT"` and its key set, `jwks`, beside these; one
+to which people log in has `redirect_uris`. Each
 entry obeys the rules of `ClientService.CreateClient`, and is brought up to date
 at every start. An entry that is taken out revokes nothing, and one whose client
 has been revoked stays revoked.
@@ -37,7 +38,9 @@ from services.runtime.parties import PartyNames
 
 logger = logging.getLogger(__name__)
 
-MEMBERS = frozenset({"client_id", "display_name", "owner", "scopes", "certificate_uri", "authentication", "jwks"})
+MEMBERS = frozenset(
+    {"client_id", "display_name", "owner", "scopes", "certificate_uri", "authentication", "jwks", "redirect_uris"}
+)
 
 
 def read(path: Path, *, parties: PartyNames, rules: Rules, now: datetime) -> list[Client]:
@@ -99,6 +102,7 @@ def _request(entry: dict[str, Any]) -> clients_pb2.CreateClientRequest:
             f"AUTHENTICATION_{entry.get('authentication', 'TLS_CLIENT_AUTH')}"
         ),
         jwks=json.dumps(entry["jwks"]) if "jwks" in entry else "",
+        redirect_uris=entry.get("redirect_uris", ()),
     )
     return clients_pb2.CreateClientRequest(client_id=entry["client_id"], client=client)
 

@@ -19,10 +19,10 @@ from services.runtime.parties import PartyNames
 BEARER = "Bearer"
 """RFC 8705, section 3: a token that is bound to a certificate still travels as a bearer token."""
 
-CHANGEABLE = ("display_name", "scopes", "certificate_uri", "authentication", "jwks")
+CHANGEABLE = ("display_name", "scopes", "certificate_uri", "authentication", "jwks", "redirect_uris")
 """Fields of a client that an update may name."""
 
-LATER = ("redirect_uris", "themes")
+LATER = ("themes",)
 """Fields of a client on which this release does not act; setting one is refused."""
 
 _AUTHENTICATION = {
@@ -47,6 +47,7 @@ def client_to_register(
         certificate_uri=rules.certificate_uri(client.certificate_uri, client_id=request.client_id),
         authentication=_AUTHENTICATION[client.authentication],
         jwks=assertions.key_set(client.jwks),
+        redirect_uris=tuple(client.redirect_uris),
         create_time=now,
         update_time=now,
     )
@@ -73,6 +74,7 @@ def changes(request: clients_pb2.UpdateClientRequest) -> Changes:
         certificate_uri=client.certificate_uri if "certificate_uri" in paths else None,
         authentication=_AUTHENTICATION[client.authentication] if "authentication" in paths else None,
         jwks=assertions.key_set(client.jwks) if "jwks" in paths else None,
+        redirect_uris=tuple(client.redirect_uris) if "redirect_uris" in paths else None,
     )
 
 
@@ -88,6 +90,7 @@ def client_message(client: Client) -> clients_pb2.Client:
         etag=client.etag,
         authentication=_SHOWN[client.authentication],
         jwks=client.jwks,
+        redirect_uris=client.redirect_uris,
     )
     message.create_time.FromDatetime(client.create_time)
     message.update_time.FromDatetime(client.update_time)

@@ -137,6 +137,14 @@ async def test_an_update_changes_what_the_mask_names(service: Service) -> None:
     assert changed == await service.clients.GetClient(GetClientRequest(name=client.name))
 
 
+async def test_where_people_are_sent_back_to_is_read_back_and_changed(service: Service) -> None:
+    client = await service.register(redirect_uris=["https://portal.example/back"])
+    assert await service.clients.GetClient(GetClientRequest(name=client.name)) == client
+    changed = await service.clients.UpdateClient(update(client, "redirect_uris"))
+    assert list(changed.redirect_uris) == []
+    assert changed == await service.clients.GetClient(GetClientRequest(name=client.name))
+
+
 async def test_an_update_to_what_is_there_keeps_the_etag(service: Service) -> None:
     client = await service.register()
     assert await service.clients.UpdateClient(UpdateClientRequest(client=client)) == client

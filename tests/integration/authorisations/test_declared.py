@@ -41,7 +41,8 @@ async def test_a_second_start_changes_nothing(service: Service) -> None:
 async def test_a_changed_declaration_changes_the_client(service: Service) -> None:
     operator = client(new_id())
     await declared.apply(service.database, [operator])
-    changed = replace(operator, scopes=("messages.read",), create_time=LATER, update_time=LATER)
+    back = ("https://portal.example/back",)
+    changed = replace(operator, scopes=("messages.read",), redirect_uris=back, create_time=LATER, update_time=LATER)
     await declared.apply(service.database, [changed])
     assert await stored(service, operator) == replace(changed, create_time=NOW, revision=2)
 

@@ -122,6 +122,46 @@ def test_a_client_that_breaks_a_rule_is_refused_by_its_field(client: clients_pb2
     assert broken(clients_pb2.CreateClientRequest(client_id="case-system", client=client)) == {field}
 
 
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "https://portal.example/",
+        "https://portal.example:8443/back?from=solmu",
+        "http://127.0.0.1:8765/",
+        "http://[::1]:8765/back",
+    ],
+)
+def test_people_may_be_sent_back_by_https_or_within_their_own_machine(uri: str) -> None:
+    client = clients_pb2.Client(display_name="x", owner=owner(), redirect_uris=[uri])
+    assert not broken(clients_pb2.CreateClientRequest(client_id="portal", client=client))
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "",
+        "https://portal.example",
+        "http://portal.example/",
+        "http://localhost:8765/",
+        "http://127.0.0.1.portal.example/",
+        "http://127.0.0.1@portal.example/",
+        "https://user@portal.example/",
+        "https://portal.example/#back",
+        "https://portal.example/\\other.example",
+        "https://portal.example/\r\nset-cookie: a=b",
+        "https://portal.example/ ",
+        "https://portal.example/\n",
+        "https:///back",
+        "javascript:alert(1)",
+        "portal://back",
+        "//portal.example/",
+    ],
+)
+def test_people_are_sent_nowhere_else(uri: str) -> None:
+    client = clients_pb2.Client(display_name="x", owner=owner(), redirect_uris=[uri])
+    assert broken(clients_pb2.CreateClientRequest(client_id="portal", client=client)) == {"client.redirect_uris"}
+
+
 def test_an_update_names_its_client_and_leaves_the_owner() -> None:
     assert broken(clients_pb2.UpdateClientRequest(client=clients_pb2.Client(display_name="x"))) == {"client"}
     named = clients_pb2.Client(name="clients/case-system", owner=owner())

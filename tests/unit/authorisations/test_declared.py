@@ -46,6 +46,14 @@ def test_a_client_with_keys_is_declared_with_them(tmp_path: Path) -> None:
     assert json.loads(client.jwks) == {"keys": [KEYS.jwk()]}
 
 
+def test_a_client_to_which_people_log_in_says_where_they_come_back_to(tmp_path: Path) -> None:
+    back = ["https://portal.example/back"]
+    (client,) = read(tmp_path, entry(redirect_uris=back))
+    assert client.redirect_uris == tuple(back)
+    with pytest.raises(ConfigError, match="redirect_uris"):
+        read(tmp_path, entry(redirect_uris=["http://portal.example/back"]))
+
+
 @pytest.mark.parametrize(
     ("defect", "says"),
     [

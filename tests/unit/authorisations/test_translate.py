@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
 from solmu.authorisations.v1.clients_pb2 import Client, CreateClientRequest, UpdateClientRequest
 from solmu.types.v1.types_pb2 import NationalIdentifier
 
@@ -48,13 +49,7 @@ def test_output_fields_of_a_request_are_not_taken_over() -> None:
     assert registered.party != "organisations/other"
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("redirect_uris", ["https://portal.example/back"]),
-        ("themes", ["themes/building-permits"]),
-    ],
-)
+@pytest.mark.parametrize(("field", "value"), [("themes", ["themes/building-permits"])])
 def test_a_field_that_this_release_would_leave_aside_is_refused(field: str, value: object) -> None:
     with pytest.raises(Unimplemented) as refusal:
         translate.client_to_register(request(**{field: value}), parties=PARTIES, rules=RULES, now=NOW)
@@ -63,6 +58,17 @@ def test_a_field_that_this_release_would_leave_aside_is_refused(field: str, valu
     update = UpdateClientRequest(client=Client(**{field: value}))  # type: ignore[arg-type]
     with pytest.raises(Unimplemented):
         translate.changes(update)
+
+
+def test_where_people_are_sent_back_to_is_kept_changed_and_taken_away() -> None:
+    back = ["https://portal.example/back"]
+    registered = translate.client_to_register(request(redirect_uris=back), parties=PARTIES, rules=RULES, now=NOW)
+    assert translate.client_message(registered).redirect_uris == back
+    update = UpdateClientRequest(client=Client(redirect_uris=["http://127.0.0.1:8765/"]))
+    assert translate.changes(update).redirect_uris == ("http://127.0.0.1:8765/",)
+    update = UpdateClientRequest(client=Client(), update_mask=FieldMask(paths=["redirect_uris"]))
+    assert translate.changes(update).redirect_uris == ()
+    assert translate.changes(UpdateClientRequest(client=Client(display_name="x"))).redirect_uris is None
 
 
 def test_authentication_by_certificate_may_be_said_aloud() -> None:

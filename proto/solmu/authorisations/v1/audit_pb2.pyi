@@ -97,6 +97,7 @@ class AuditRecord(_message.Message):
     CHECK_STEPS_FIELD_NUMBER: _builtins.int
     PURPOSE_FIELD_NUMBER: _builtins.int
     TRACE_ID_FIELD_NUMBER: _builtins.int
+    REFUSAL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name: `auditRecords/{record}`."""
     sequence: _builtins.int
@@ -106,11 +107,17 @@ class AuditRecord(_message.Message):
     method: _builtins.str
     """The method that was called: `{service}/{method}`."""
     resource: _builtins.str
-    """The resource that was changed or read, where it is one."""
+    """The resource that was changed or read, where it is one. For `KIND_TOKEN`
+    the token's `jti`.
+    """
     purpose: _builtins.str
     """Why an officer or auditor looked: the case reference given."""
     trace_id: _builtins.str
     """Under which trace it happened (W3C Trace Context), for the operator."""
+    refusal: _builtins.str
+    """For `KIND_TOKEN` and `KIND_LOG_IN`: the reason for which it was refused.
+    Empty where it was not.
+    """
     @_builtins.property
     def record_time(self) -> _timestamp_pb2.Timestamp:
         """When."""
@@ -151,10 +158,11 @@ class AuditRecord(_message.Message):
         check_steps: _abc.Iterable[_checks_pb2.CheckStep] | None = ...,
         purpose: _builtins.str = ...,
         trace_id: _builtins.str = ...,
+        refusal: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "check_request", b"check_request", "check_response", b"check_response", "record_time", b"record_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "check_request", b"check_request", "check_response", b"check_response", "check_steps", b"check_steps", "kind", b"kind", "method", b"method", "name", b"name", "parties", b"parties", "purpose", b"purpose", "record_time", b"record_time", "resource", b"resource", "sequence", b"sequence", "trace_id", b"trace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "check_request", b"check_request", "check_response", b"check_response", "check_steps", b"check_steps", "kind", b"kind", "method", b"method", "name", b"name", "parties", b"parties", "purpose", b"purpose", "record_time", b"record_time", "refusal", b"refusal", "resource", b"resource", "sequence", b"sequence", "trace_id", b"trace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

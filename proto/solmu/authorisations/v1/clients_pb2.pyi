@@ -148,7 +148,9 @@ class Client(_message.Message):
     @_builtins.property
     def redirect_uris(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Where people may be sent after a log-in that this client began. Compared
-        as exact strings.
+        as exact strings. https, without user and fragment (RFC 6749, section
+        3.1.2); for a program on the person's own machine also http to a loopback
+        address (RFC 8252, section 7.3). A client without any begins no log-in.
         """
 
     @_builtins.property

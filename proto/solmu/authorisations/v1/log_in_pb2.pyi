@@ -161,11 +161,16 @@ class StartLogInResponse(_message.Message):
     LOCATION_FIELD_NUMBER: _builtins.int
     BROWSER_SECRET_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
     location: _builtins.str
     """The identity provider's authorisation endpoint, with the parameters."""
     browser_secret: _builtins.str
     """A secret that the gateway keeps in the browser as a cookie and hands to
     `FinishLogIn`, so that nobody finishes a log-in that another began.
+    """
+    state: _builtins.str
+    """The state that the identity provider will give back. The gateway names the
+    cookie after it, so that several log-ins go on side by side in a browser.
     """
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
@@ -177,10 +182,11 @@ class StartLogInResponse(_message.Message):
         location: _builtins.str = ...,
         browser_secret: _builtins.str = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
+        state: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["browser_secret", b"browser_secret", "expire_time", b"expire_time", "location", b"location"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["browser_secret", b"browser_secret", "expire_time", b"expire_time", "location", b"location", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
