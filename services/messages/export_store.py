@@ -44,10 +44,11 @@ async def claim(database: Database, *, now: datetime, until: datetime) -> Row | 
 
 
 async def messages(database: Database, mailbox_id: UUID, *, after: UUID, limit: int) -> list[Row]:
-    """Messages in a mailbox that have been released, oldest first."""
+    """Messages in a mailbox and its bin that have been released, oldest first."""
     return await database.fetch(
         "select message_id, unit_id, direction, kind, content, thread, create_time, release_time from message"
-        " where mailbox_id = $1 and message_id > $2 and release_time is not null order by message_id limit $3",
+        " where mailbox_id = $1 and message_id > $2 and release_time is not null"
+        " and (purge_time is null or purge_time > now()) order by message_id limit $3",
         mailbox_id,
         after,
         limit,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from services.messages.message_store import UNREAD
+from services.messages.message_store import NOT_IN_BIN, UNREAD
 from services.runtime.database import Connection, Database, Row
 
 MAILBOX_COLUMNS = (
@@ -152,7 +152,7 @@ async def represented(
         select {MAILBOX_COLUMNS}, (
             select count(*) from message m join delivery d using (message_id)
             where m.mailbox_id = f.mailbox_id and not m.recipient_only
-            and (f.unit_id = '' or m.unit_id = f.unit_id) and {UNREAD}
+            and (f.unit_id = '' or m.unit_id = f.unit_id) and {UNREAD} and {NOT_IN_BIN}
         ) as unread
         from found f order by place
         """,

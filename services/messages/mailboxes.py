@@ -12,6 +12,9 @@ from services.runtime.errors import FailedPrecondition, InvalidArgument
 MAX_OPT_OUT = timedelta(days=186)
 """The longest time without electronic delivery: half a year, as at Suomi.fi; then it is to be asked for again."""
 
+BIN = timedelta(days=60)
+"""How long a message that was thrown away can be taken back, as in Suomi.fi Messages."""
+
 
 class State(IntEnum):
     """States of a mailbox; numbers as in the contract."""

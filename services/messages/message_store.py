@@ -34,6 +34,7 @@ MESSAGE_FIELDS = {
     "sender_client": "text",
     "sender_actor": "bytea",
     "recipient_only": "boolean",
+    "purge_time": "timestamptz",
     "create_time": "timestamptz",
     "release_time": "timestamptz",
     "publish_time": "timestamptz",
@@ -303,6 +304,9 @@ UNREAD = (
 )
 """Of a message and its delivery: it lies in the mailbox and has not been opened."""
 
+NOT_IN_BIN = "m.purge_time is null"
+"""Of a message: its recipient has not thrown it away."""
+
 
 @dataclass(frozen=True)
 class Sight:
@@ -322,7 +326,7 @@ async def unread(database: Database, mailbox_id: UUID, sight: Sight) -> int:
     """How many messages in a mailbox have not been opened, of those that may be seen."""
     count: int = await database.fetchval(
         "select count(*) from message m join delivery d using (message_id)"
-        f" where m.mailbox_id = $1 and {SEEN} and {UNREAD}",
+        f" where m.mailbox_id = $1 and {SEEN} and {UNREAD} and {NOT_IN_BIN}",
         mailbox_id,
         sight.all_visible,
         sight.unit_id,
@@ -338,16 +342,23 @@ async def messages_in_mailbox(
     before: tuple[datetime, UUID] | None,
     unread_only: bool,
     thread: UUID | None,
+    binned_at: datetime | None,
     limit: int,
 ) -> list[Row]:
-    """Messages in a mailbox, latest release first, with their unit's display names."""
+    """Messages in a mailbox, latest release first, with their unit's display names.
+
+    `binned_at`: those that lie in the bin at that moment, instead of those
+    that do not.
+    """
     release_time, message_id = before or (None, None)
     return await database.fetch(
         f"select {MESSAGE_COLUMNS}, u.display_names from message m join unit u using (unit_id)"
         f" where m.mailbox_id = $1 and m.release_time is not null and {SEEN}"
         " and ($4::timestamptz is null or (m.release_time, m.message_id) < ($4, $5::uuid))"
         f" and (not $6 or exists (select from delivery d where d.message_id = m.message_id and {UNREAD}))"
-        " and ($7::uuid is null or m.thread = $7) order by m.release_time desc, m.message_id desc limit $8",
+        " and ($7::uuid is null or m.thread = $7)"
+        f" and case when $8::timestamptz is null then {NOT_IN_BIN} else m.purge_time > $8 end"
+        " order by m.release_time desc, m.message_id desc limit $9",
         mailbox_id,
         sight.all_visible,
         sight.unit_id,
@@ -355,17 +366,27 @@ async def messages_in_mailbox(
         message_id,
         unread_only,
         thread,
+        binned_at,
         limit,
     )
 
 
-async def message_in_mailbox(transaction: Connection, mailbox_id: UUID, message_id: UUID, sight: Sight) -> Row | None:
-    """A message in a mailbox that has been released, with its unit's display names; locked as by `hold`."""
+async def message_in_mailbox(
+    transaction: Connection, mailbox_id: UUID, message_id: UUID, sight: Sight, *, now: datetime
+) -> Row | None:
+    """A message in a mailbox or its bin that has been released, with its unit's display names; locked as by `hold`."""
     return await transaction.fetchrow(
         f"select {MESSAGE_COLUMNS}, u.display_names from message m join unit u using (unit_id)"
-        f" where m.mailbox_id = $1 and m.message_id = $4 and m.release_time is not null and {SEEN} for update of m",
+        f" where m.mailbox_id = $1 and m.message_id = $4 and m.release_time is not null and {SEEN}"
+        f" and ({NOT_IN_BIN} or m.purge_time > $5) for update of m",
         mailbox_id,
         sight.all_visible,
         sight.unit_id,
         message_id,
+        now,
     )
+
+
+async def write_purge_time(transaction: Connection, message_id: UUID, *, purge_time: datetime | None) -> None:
+    """Puts a message into the bin until then, or takes it out."""
+    await transaction.execute("update message set purge_time = $2 where message_id = $1", message_id, purge_time)

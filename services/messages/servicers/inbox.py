@@ -8,7 +8,7 @@ from uuid import UUID
 
 from solmu.messages.v1 import inbox_pb2, messages_pb2
 
-from services.messages import access_store, attachment_store, course, message_store
+from services.messages import access_store, attachment_store, course, mailboxes, message_store
 from services.messages.course import Course
 from services.messages.servicers import courses, names, views
 from services.messages.servicers.courses import Move
@@ -42,9 +42,7 @@ class Inbox:
         """The messages in a mailbox, latest first, without their content."""
         mailbox_id = names.uid(request.parent, 1, field="parent")
         mailbox = await names.own_mailbox(self._database, mailbox_id)
-        if request.deleted:
-            return inbox_pb2.ListInboxMessagesResponse()
-        question = f"{request.parent} {request.unread_only} {request.thread}"
+        question = f"{request.parent} {request.unread_only} {request.thread} {request.deleted}"
         key = pages.key(request.page_token, question=question)
         size = pages.size(request.page_size)
         rows = await message_store.messages_in_mailbox(
@@ -54,6 +52,7 @@ class Inbox:
             before=_place(key),
             unread_only=request.unread_only,
             thread=names.uid(request.thread, 1, field="thread") if request.thread.startswith("threads/") else None,
+            binned_at=names.now() if request.deleted else None,
             limit=size + 1,
         )
         shown = rows[:size]
@@ -81,6 +80,14 @@ class Inbox:
         """Replies to a message, or writes a new one to a unit that takes them."""
         return await self._writing.write(request)
 
+    async def DeleteInboxMessage(self, request: inbox_pb2.DeleteInboxMessageRequest) -> inbox_pb2.InboxMessage:
+        """Puts a message into the bin; one that lies there leaves it when it would have."""
+        return await self._binned(request.name, method="DeleteInboxMessage", binned=True)
+
+    async def UndeleteInboxMessage(self, request: inbox_pb2.UndeleteInboxMessageRequest) -> inbox_pb2.InboxMessage:
+        """Takes a message out of the bin; one that is not in it stays where it is."""
+        return await self._binned(request.name, method="UndeleteInboxMessage", binned=False)
+
     async def open(self, transaction: Connection, mailbox_id: UUID, message_id: UUID, *, method: str) -> None:
         """Opens a message, as OpenInboxMessage does, for one who looks at a part of it."""
         await self._move(transaction, mailbox_id, message_id, method=method, move=course.opened)
@@ -98,10 +105,8 @@ class Inbox:
         self, transaction: Connection, mailbox_id: UUID, message_id: UUID, *, method: str, move: Seeing
     ) -> tuple[Row, Course]:
         """Moves a message of the mailbox and records the access, every time. Returns it as it is then."""
-        row = await message_store.message_in_mailbox(transaction, mailbox_id, message_id, names.sight())
-        if row is None:
-            raise not_found(f"mailboxes/{mailbox_id}/messages/{message_id}")
         now, actor = names.now(), names.actor().SerializeToString()
+        row = await _held(transaction, mailbox_id, message_id, now=now)
         (before,) = await courses.of(transaction, [row])
         after = before if row["direction"] == Message.DIRECTION_INBOUND else move(before, actor=actor, now=now)
         await access_store.record_access(
@@ -117,8 +122,38 @@ class Inbox:
             await courses.keep(transaction, self._outbox, [Move(row, before, after)], now=now)
         return row, after
 
+    async def _binned(self, name: str, *, method: str, binned: bool) -> inbox_pb2.InboxMessage:
+        """Moves a message into the bin or out of it, which is no look at it, and records the act."""
+        mailbox_id, message_id, now = names.uid(name, 1), names.uid(name, 3), names.now()
+        async with self._database.transaction() as transaction:
+            mailbox = await names.own_mailbox(transaction, mailbox_id)
+            row = await _held(transaction, mailbox_id, message_id, now=now)
+            if binned is not (row["purge_time"] is not None):
+                purge_time = now + mailboxes.BIN if binned else None
+                await message_store.write_purge_time(transaction, message_id, purge_time=purge_time)
+                row = await _held(transaction, mailbox_id, message_id, now=now)
+            await access_store.record_access(
+                transaction,
+                access_id=new_id(),
+                mailbox_id=mailbox_id,
+                message_id=message_id,
+                method=method,
+                actor=names.actor().SerializeToString(),
+                now=now,
+            )
+            (known,) = await courses.of(transaction, [row])
+        return views.inbox_message(row, known, [], sealer=self._sealer(mailbox), vault=self._vault, whole=False)
+
     def _sealer(self, mailbox: Row) -> Sealer:
         return self._vault.sealer(mailbox["data_key"], owner=f"mailboxes/{mailbox['mailbox_id']}")
+
+
+async def _held(transaction: Connection, mailbox_id: UUID, message_id: UUID, *, now: datetime) -> Row:
+    """A message that the caller may see, locked against another's change. Raises NotFound."""
+    row = await message_store.message_in_mailbox(transaction, mailbox_id, message_id, names.sight(), now=now)
+    if row is None:
+        raise not_found(f"mailboxes/{mailbox_id}/messages/{message_id}")
+    return row
 
 
 def _place(key: str) -> tuple[datetime, UUID] | None:

@@ -124,6 +124,7 @@ class Sending:
             "sender_client": caller.client,
             "sender_actor": names.actor().SerializeToString() if caller.actor else None,
             "recipient_only": new.recipient_only,
+            "purge_time": None,
             "create_time": new.now,
             "release_time": kept.release_time,
             "publish_time": kept.publish_time,

@@ -97,6 +97,7 @@ def inbox_message(
         open_time=names.timestamp(way.open_time) if way else None,
         legal_effect=courses.legal_effect(course),
         withdraw_time=names.timestamp(course.withdraw_time),
+        purge_time=names.timestamp(row["purge_time"]),
     )
     if row["withdrawal"] is not None:
         context = f"messages/{row['message_id']}/withdrawal"

@@ -104,7 +104,9 @@ class Writing:
         if names.uid(request.in_reply_to, 1, field="in_reply_to") == mailbox_id:
             message_id = names.uid(request.in_reply_to, 3, field="in_reply_to")
             async with self._database.transaction() as transaction:
-                answered = await message_store.message_in_mailbox(transaction, mailbox_id, message_id, names.sight())
+                answered = await message_store.message_in_mailbox(
+                    transaction, mailbox_id, message_id, names.sight(), now=names.now()
+                )
         if answered is None:
             raise not_found(request.in_reply_to)
         sealer = self._vault.sealer(owned["data_key"], owner=f"mailboxes/{mailbox_id}")
@@ -124,7 +126,9 @@ class Writing:
 
     async def _shown(self, owned: Row, message_id: UUID) -> inbox_pb2.InboxMessage:
         async with self._database.transaction() as transaction:
-            row = await message_store.message_in_mailbox(transaction, owned["mailbox_id"], message_id, Sight())
+            row = await message_store.message_in_mailbox(
+                transaction, owned["mailbox_id"], message_id, Sight(), now=names.now()
+            )
             assert row is not None
             (known,) = await courses.of(transaction, [row])
             attachments = await attachment_store.attachments_of(transaction, [message_id])

@@ -103,7 +103,10 @@ class InboxServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteInboxMessage(self, request, context):
-        """Puts a message into the bin, from where it is deleted after 60 days.
+        """Puts a message into the bin, from where it is deleted after 60 days. That is
+        no look at it: it stays unread, and is served as it would have been. What
+        was deleted is gone from the mailbox; the unit keeps its own copy for as
+        long as its retention says.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

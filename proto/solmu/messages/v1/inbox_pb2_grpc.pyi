@@ -47,7 +47,11 @@ class InboxServiceStub:
     WriteToUnit: _grpc.UnaryUnaryMultiCallable[_inbox_pb2.WriteToUnitRequest, _inbox_pb2.InboxMessage]
     """Replies to a message, or writes a new one to a unit that accepts them."""
     DeleteInboxMessage: _grpc.UnaryUnaryMultiCallable[_inbox_pb2.DeleteInboxMessageRequest, _inbox_pb2.InboxMessage]
-    """Puts a message into the bin, from where it is deleted after 60 days."""
+    """Puts a message into the bin, from where it is deleted after 60 days. That is
+    no look at it: it stays unread, and is served as it would have been. What
+    was deleted is gone from the mailbox; the unit keeps its own copy for as
+    long as its retention says.
+    """
     UndeleteInboxMessage: _grpc.UnaryUnaryMultiCallable[_inbox_pb2.UndeleteInboxMessageRequest, _inbox_pb2.InboxMessage]
     """Takes a message out of the bin."""
 
@@ -70,7 +74,11 @@ class InboxServiceAsyncStub(InboxServiceStub):
     WriteToUnit: _aio.UnaryUnaryMultiCallable[_inbox_pb2.WriteToUnitRequest, _inbox_pb2.InboxMessage]  # type: ignore[assignment]
     """Replies to a message, or writes a new one to a unit that accepts them."""
     DeleteInboxMessage: _aio.UnaryUnaryMultiCallable[_inbox_pb2.DeleteInboxMessageRequest, _inbox_pb2.InboxMessage]  # type: ignore[assignment]
-    """Puts a message into the bin, from where it is deleted after 60 days."""
+    """Puts a message into the bin, from where it is deleted after 60 days. That is
+    no look at it: it stays unread, and is served as it would have been. What
+    was deleted is gone from the mailbox; the unit keeps its own copy for as
+    long as its retention says.
+    """
     UndeleteInboxMessage: _aio.UnaryUnaryMultiCallable[_inbox_pb2.UndeleteInboxMessageRequest, _inbox_pb2.InboxMessage]  # type: ignore[assignment]
     """Takes a message out of the bin."""
 
@@ -120,7 +128,11 @@ class InboxServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _inbox_pb2.DeleteInboxMessageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_inbox_pb2.InboxMessage, _abc.Awaitable[_inbox_pb2.InboxMessage]]:
-        """Puts a message into the bin, from where it is deleted after 60 days."""
+        """Puts a message into the bin, from where it is deleted after 60 days. That is
+        no look at it: it stays unread, and is served as it would have been. What
+        was deleted is gone from the mailbox; the unit keeps its own copy for as
+        long as its retention says.
+        """
 
     @_abc_1.abstractmethod
     def UndeleteInboxMessage(
