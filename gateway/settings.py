@@ -7,9 +7,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from gateway import adapters
-from gateway.envoy.plan import ADAPTERS, Plan
+from gateway.envoy.plan import ADAPTERS, Limits, Plan
 from gateway.routes import Route
-from services.runtime.config import Address, ConfigError, ProcessSettings, address, file, setting
+from services.runtime.config import Address, ConfigError, ProcessSettings, address, file, natural, setting
 
 _WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
 
@@ -41,6 +41,12 @@ class GatewaySettings(ProcessSettings):
         "SOLMU_METRICS_LISTEN", address, default=None, doc="host:port of /metrics for Prometheus"
     )
     issuer: str = setting("SOLMU_ISSUER", origin, doc="origin of the edge: issuer and audience of its tokens")
+    client_rate: int = setting(
+        "SOLMU_CLIENT_RATE", natural, default=Limits.client_calls_per_second, doc="calls per second of one client"
+    )
+    client_burst: int = setting(
+        "SOLMU_CLIENT_BURST", natural, default=Limits.client_burst, doc="calls that a client may make after a pause"
+    )
     folder: Path = setting("SOLMU_EDGE_STATE", new_folder, doc="folder for the files that Envoy reads")
     edge_listen: Address = setting("SOLMU_EDGE_LISTEN", address, doc="host:port of the public port")
     browser_listen: Address | None = setting(
@@ -94,4 +100,5 @@ def plan(settings: GatewaySettings, *, routes: tuple[Route, ...], descriptors: s
         descriptors=descriptors,
         traces=address(settings.otlp_endpoint) if settings.otlp_endpoint else None,
         trace_ratio=settings.trace_ratio,
+        limits=Limits(client_calls_per_second=settings.client_rate, client_burst=settings.client_burst),
     )

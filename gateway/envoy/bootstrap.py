@@ -21,8 +21,31 @@ _STATISTICS = (
 """Counters that are kept; each costs memory, and Envoy has thousands."""
 
 
+HEAP = "envoy.resource_monitors.fixed_heap"
+
+SHEDDING = {
+    "shrink_heap": 0.7,
+    "disable_http_keepalive": 0.8,
+    "stop_accepting_requests": 0.85,
+    "stop_accepting_connections": 0.95,
+}
+"""What Envoy does from which share of its memory on: calls under way end well, new ones are told to come back later."""
+
+
 def render(plan: Plan) -> Json:
     """The bootstrap file."""
+    heap = xds.extension(
+        HEAP,
+        "envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig",
+        max_heap_size_bytes=plan.limits.heap_bytes,
+    )
+    actions = [
+        {
+            "name": f"envoy.overload_actions.{action}",
+            "triggers": [{"name": HEAP, "threshold": {"value": share}}],
+        }
+        for action, share in SHEDDING.items()
+    ]
     connections = xds.extension(
         "envoy.resource_monitors.global_downstream_max_connections",
         "envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
@@ -35,7 +58,7 @@ def render(plan: Plan) -> Json:
             "lds_config": xds.watched(plan.folder, xds.LISTENERS),
             "cds_config": xds.watched(plan.folder, xds.CLUSTERS),
         },
-        "overload_manager": {"resource_monitors": [connections]},
+        "overload_manager": {"resource_monitors": [heap, connections], "actions": actions},
         "stats_config": {
             "stats_matcher": {"inclusion_list": {"patterns": [{"prefix": prefix} for prefix in _STATISTICS]}}
         },

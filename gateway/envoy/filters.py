@@ -5,19 +5,21 @@
 1. `flood`: before anything costs something.
 2. `revocation`: whether the connection's certificate has been revoked since its
    handshake. First of the checks: it costs least, and holds for the adapters too.
-3. `authentication`: signature, issuer, audience and life of the access token. Before
+3. `allowance`: how many calls the client, by its certificate, may still make. Before
+   its tokens cost a signature each; holds for the adapters too.
+4. `authentication`: signature, issuer, audience and life of the access token. Before
    the body is looked at, so strangers never reach a parser.
-4. `body_limit`: counts the body as it was sent, JSON or gRPC, as it streams.
-5. `problem`: only on REST routes; before the transcoder in order to see the
+5. `body_limit`: counts the body as it was sent, JSON or gRPC, as it streams.
+6. `problem`: only on REST routes; before the transcoder in order to see the
    response after it.
-6. `transcoder`: only on REST routes; turns the request into a gRPC call and has
+7. `transcoder`: only on REST routes; turns the request into a gRPC call and has
    its route looked up again.
-7. `binding`: whether the token is an access token bound to the certificate of
+8. `binding`: whether the token is an access token bound to the certificate of
    this connection. One policy for all routes: each copy would take 50 kB.
-8. `scopes`: whether the token has the scopes of the method. After the
+9. `scopes`: whether the token has the scopes of the method. After the
    transcoder, so that one policy holds for both forms. Where a route has no
    policy it refuses everybody.
-9. `router`.
+10. `router`.
 
 Browsers, who bring neither certificate nor token, meet `flood`, `body_limit` and
 `router`; nothing but adapters is behind them.
@@ -37,6 +39,7 @@ from gateway.routes import Door
 REQUEST_ID = "request_id"
 FLOOD = "flood"
 REVOCATION = "revocation"
+ALLOWANCE = "allowance"
 AUTHENTICATION = "authentication"
 BODY_LIMIT = "body_limit"
 PROBLEM = "problem"
@@ -46,6 +49,9 @@ SCOPES = "scopes"
 
 CALLERS_REQUEST_ID = "x-edge-request-id"
 """Where a caller's own `x-request-id` waits for the filter `request_id`; the edge strips what comes under this name."""
+
+CLIENT = "client"
+"""What calls are counted by: the client's identity in its certificate."""
 
 REVOKED = "revoked"
 """Name of the rule that refuses revoked certificates; Envoy tells it in the details of its reply."""
@@ -85,6 +91,7 @@ def chain(plan: Plan, door: Door) -> list[Json]:
         _request_id(),
         _flood(plan.limits.calls_per_second),
         _followed(plan, REVOCATION, xds.REVOCATION, _RBAC),
+        _allowance(plan),
         _followed(plan, AUTHENTICATION, xds.AUTHENTICATION, _JWT_AUTHN),
         _body_limit(),
         _problem(),
@@ -204,6 +211,37 @@ def _flood(calls_per_second: int) -> Json:
         token_bucket=bucket,
         filter_enabled=always,
         filter_enforced=always,
+    )
+
+
+def _allowance(plan: Plan) -> Json:
+    """A token bucket for each client, named by its certificate, and what is left of it in every answer.
+
+    A bucket that has not been used for the longest time makes room for a new
+    client's.
+    """
+    client = xds.extension(
+        "client",
+        "envoy.extensions.rate_limit_descriptors.expr.v3.Descriptor",
+        descriptor_key=CLIENT,
+        parsed=_select(_identifier("connection"), "uri_san_peer_certificate"),
+    )
+    always = {"default_value": {"numerator": 100}}
+    bucket = {
+        "max_tokens": plan.limits.client_burst,
+        "tokens_per_fill": plan.limits.client_calls_per_second,
+        "fill_interval": "1s",
+    }
+    return xds.http_filter(
+        ALLOWANCE,
+        "local_ratelimit.v3.LocalRateLimit",
+        stat_prefix=ALLOWANCE,
+        filter_enabled=always,
+        filter_enforced=always,
+        rate_limits=[{"actions": [{"extension": client}]}],
+        descriptors=[{"entries": [{"key": CLIENT}], "token_bucket": bucket}],
+        max_dynamic_descriptors=plan.limits.counted_clients,
+        enable_x_ratelimit_headers="DRAFT_VERSION_03",
     )
 
 

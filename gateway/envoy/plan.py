@@ -22,9 +22,17 @@ class Limits:
     """What the edge takes before it refuses. Each guards the memory or the time of the one process that all share."""
 
     connections: int = 10_000
-    """Open connections. At some 50 kB each with TLS this is half a gigabyte, the most a small node should lose."""
+    """Open connections. At some 50 kB each with TLS this is half a gigabyte; `heap_bytes` may end it sooner."""
+    heap_bytes: int = 384 << 20
+    """Memory of Envoy, short of which it sheds (`bootstrap.SHEDDING`); three quarters of what containers give it."""
     calls_per_second: int = 20_000
     """Calls of all clients together; several times what one core of Envoy carries, so that it stops floods only."""
+    client_calls_per_second: int = 2000
+    """Calls of one client in the long run: a case system sends a city's decisions of a year in minutes with that."""
+    client_burst: int = 4000
+    """Calls that one client may make at once after a pause."""
+    counted_clients: int = 10_000
+    """Clients whose calls are counted at a time, some 200 bytes each; the one that has called least lately makes room."""
     browser_calls_per_second: int = 500
     """Calls of all browsers together, who are strangers: some 50 people who begin to log in each second."""
     connection_seconds: int = 300

@@ -171,7 +171,7 @@ REFUSALS = (
         reason="RATE_LIMITED",
         code="RESOURCE_EXHAUSTED",
         status=429,
-        text="too many calls",
+        text="more calls than the client is allowed at present",
         when="response.code == 429",
         retry_after=1,
     ),

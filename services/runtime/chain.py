@@ -12,10 +12,9 @@ this order:
    those that the gateway's adapters make for a client;
 5. scopes: all of `access.scopes` must be in the token; a token that rests on a
    mandate must be wanted (`access.on_behalf`);
-6. allowance: the client may not have made too many calls (`allowances.py`);
-7. mandate: whether one who acts for another may do so now (`Judge`), for a
+6. mandate: whether one who acts for another may do so now (`Judge`), for a
    stream again every few seconds;
-8. validation of the shape that the contract declares (protovalidate).
+7. validation of the shape that the contract declares (protovalidate).
 
 A method that the servicer does not have answers METHOD_NOT_IMPLEMENTED after
 all of these; one without the option `access` cannot be built.
@@ -43,7 +42,6 @@ from opentelemetry.trace import SpanKind
 from solmu.options.v1 import access_pb2
 
 from services.runtime import database, identity, mesh, telemetry, tls
-from services.runtime.allowances import Allowances
 from services.runtime.errors import Fault, Internal, InvalidArgument, PermissionDenied, Unavailable, Unimplemented
 from services.runtime.status import to_status
 
@@ -88,8 +86,7 @@ class Chain:
     """Builds the handlers of one service process.
 
     `service` names the reasons' domain, `node` the trust domain of peers;
-    `authenticator` turns the edge's calls into clients, and `allowances` say how
-    many calls each may make; None: as many as they like.
+    `authenticator` turns the edge's calls into clients.
     """
 
     def __init__(
@@ -99,9 +96,7 @@ class Chain:
         node: str,
         authenticator: identity.Authenticator,
         telemetry: telemetry.Telemetry,
-        allowances: Allowances | None = None,
     ) -> None:
-        self._allowances = allowances
         self._service = service
         self._node = node
         self._authenticator = authenticator
@@ -196,7 +191,6 @@ class Chain:
         try:
             with self._telemetry.span(policy.method, SpanKind.SERVER, carrier=metadata, rpc_system="grpc"):
                 caller = await self._admit(policy, context, metadata)
-                await self._take(caller, context)
                 caller = await _judged(policy, caller)
                 identity.set_caller(caller)
                 yield caller
@@ -215,13 +209,6 @@ class Chain:
         if fault:
             status = to_status(fault, service=self._service)
             await context.abort_with_status(rpc_status.to_status(status))  # type: ignore[no-untyped-call]
-
-    async def _take(self, caller: identity.Caller, context: Context) -> None:
-        if self._allowances is None or not caller.client_id:
-            return
-        headers = self._allowances.headers(self._allowances.take(caller.client_id))
-        if headers:
-            await context.send_initial_metadata(headers)
 
     async def _admit(self, policy: Policy, context: Context, metadata: dict[str, str]) -> identity.Caller:
         peer = tls.peer_service(context.auth_context(), self._node)

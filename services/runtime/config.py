@@ -163,12 +163,6 @@ class ServiceSettings(ProcessSettings):
         default=1,
         doc="copies of each JetStream stream: 1 on one server, 3 in a cluster",
     )
-    client_rate: int = setting(
-        "SOLMU_CLIENT_RATE", natural, default=2000, doc="calls per second that each process takes from one client"
-    )
-    client_burst: int = setting(
-        "SOLMU_CLIENT_BURST", natural, default=4000, doc="calls that a client may make at once after a pause"
-    )
     pool_size: int = setting(
         "SOLMU_DATABASE_POOL", natural, default=12, doc="connections to the database; relay and consumers hold one each"
     )

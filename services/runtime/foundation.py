@@ -21,7 +21,6 @@ from nats.aio.client import Client
 from solmu.authorisations.v1 import tokens_pb2, tokens_pb2_grpc
 
 from services.runtime import consumer, jetstream, tls
-from services.runtime.allowances import Allowances
 from services.runtime.chain import Chain
 from services.runtime.client import Peer
 from services.runtime.config import Address, ServiceSettings
@@ -107,7 +106,6 @@ async def lay(
         node=settings.node,
         authenticator=authenticator,
         telemetry=telemetry,
-        allowances=Allowances(rate=settings.client_rate, burst=settings.client_burst),
     )
     server = Server(chain=chain, files=settings.tls, listen=settings.listen, ready=database.ready)
     return Foundation(telemetry, database, client, outbox, revocations, server, tasks)

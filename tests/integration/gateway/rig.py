@@ -323,11 +323,15 @@ class Rig:
             await asyncio.sleep(0.05)
         raise RuntimeError((self.folder / "access.log").read_text())
 
-    async def _live(self) -> bool:
+    async def ask_envoy(self, path: str) -> tuple[int, str]:
+        """What Envoy's own administration answers: status and body."""
         connector = aiohttp.UnixConnector(str(self.folder / "edge" / xds.ADMIN_SOCKET))
+        async with aiohttp.ClientSession(connector=connector) as session, session.get(f"http://envoy{path}") as got:
+            return got.status, await got.text()
+
+    async def _live(self) -> bool:
         try:
-            async with aiohttp.ClientSession(connector=connector) as session, session.get("http://envoy/ready") as got:
-                return got.status == 200
+            return (await self.ask_envoy("/ready"))[0] == 200
         except aiohttp.ClientError:
             return False
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 
 import pytest
 
+from gateway.envoy.bootstrap import SHEDDING
 from gateway.envoy.plan import Limits
 from tests.integration.gateway.rig import Refused, Rig, until
 from tests.unit.gateway import pki
@@ -45,6 +47,25 @@ async def test_a_flood_is_held_off(tmp_path: Path) -> None:
     assert {(each.code, each.reason, each.retry_after) for each in refused if isinstance(each, Refused)} == {
         ("RESOURCE_EXHAUSTED", "RATE_LIMITED", 1)
     }
+
+
+async def test_short_of_memory_the_edge_sheds_calls_before_it_falls(tmp_path: Path) -> None:
+    (tmp_path / "idle").mkdir()
+    async with Rig(tmp_path / "idle") as rig:
+        await rig.call("GetParcel")
+        memory = json.loads((await rig.ask_envoy("/memory"))[1])
+        used = int(memory["heap_size"]) - int(memory["pageheap_unmapped"]) - int(memory["pageheap_free"])
+    (tmp_path / "short").mkdir()
+    between = (SHEDDING["stop_accepting_requests"] + SHEDDING["stop_accepting_connections"]) / 2
+    async with Rig(tmp_path / "short", limits=Limits(heap_bytes=int(used / between))) as rig:
+        await until(lambda: sheds(rig))
+        await assert_unavailable(rig)
+        assert rig.parcels.calls == 0
+
+
+async def sheds(rig: Rig) -> bool:
+    _, statistics = await rig.ask_envoy("/stats?filter=stop_accepting_requests.active")
+    return statistics.strip().endswith(": 1")
 
 
 async def test_connections_over_the_limit_are_closed(tmp_path: Path) -> None:

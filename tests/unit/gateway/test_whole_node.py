@@ -19,6 +19,7 @@ ORDER = {
         filters.REQUEST_ID,
         filters.FLOOD,
         filters.REVOCATION,
+        filters.ALLOWANCE,
         filters.AUTHENTICATION,
         filters.BODY_LIMIT,
         filters.PROBLEM,
@@ -68,6 +69,7 @@ def test_no_route_leads_to_a_service_without_a_scope() -> None:
         settings = route["typed_per_filter_config"]
         assert filters.FLOOD not in settings
         assert filters.REVOCATION not in settings
+        assert filters.ALLOWANCE not in settings
         if "direct_response" in route:
             assert route["direct_response"]["status"] == 404
             assert route["name"] == UNKNOWN or filters.SCOPES not in settings
