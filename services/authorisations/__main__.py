@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from services.authorisations import declared, token_store
+from services.authorisations.administration_servicer import AdministrationServicer
 from services.authorisations.audit_log import AuditLog, Chainer
 from services.authorisations.audit_servicer import AuditServicer
 from services.authorisations.authentication import Authenticator
@@ -21,6 +22,7 @@ from services.authorisations.identity_providers import IdentityProviders
 from services.authorisations.issuing import Issuing
 from services.authorisations.keyring import KeyRing
 from services.authorisations.mandate_servicer import MandateServicer
+from services.authorisations.officers import Officers
 from services.authorisations.register_facts import BirthDays, RegisterFacts
 from services.authorisations.register_servicer import RegisterServicer
 from services.authorisations.revisions import Revisions
@@ -133,6 +135,13 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
             issuing=issuing,
             audit=audit,
             parties=parties,
+            clock=now,
+            new_id=new_id,
+        ),
+        administration=AdministrationServicer(
+            database=foundation.database,
+            revisions=revisions,
+            officers=Officers(issuing=issuing, registers=registers, parties=parties, new_id=new_id),
             clock=now,
             new_id=new_id,
         ),

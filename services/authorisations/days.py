@@ -8,7 +8,7 @@ month lacks, its last day stands for it (Finland: Act 150/1930, section 3).
 from __future__ import annotations
 
 import calendar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo
@@ -73,6 +73,13 @@ def record_period(first_day: str, last_day: str, *, as_of: datetime, zone: ZoneI
     if end is not None and end <= start:
         raise InvalidArgument("VALIDITY_INVALID", "the period is empty", field="validity.last_day")
     return Period(first_day=first or as_of.astimezone(zone).date(), last_day=last, start=start, end=end)
+
+
+def not_before(period: Period, instant: datetime) -> Period:
+    """The period, from an instant on where its first day has come. Raises InvalidArgument, VALIDITY_INVALID."""
+    if period.end is not None and period.end <= instant:
+        raise InvalidArgument("VALIDITY_INVALID", "the period is over", field="validity.last_day")
+    return replace(period, start=max(period.start, instant))
 
 
 def add_months(day: date, months: int) -> date:

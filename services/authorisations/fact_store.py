@@ -60,7 +60,7 @@ async def registers(transaction: Connection) -> AsyncIterator[FactChange]:
 
 def record_change(row: Row, registers: RegisterFacts, ages: Collection[int]) -> FactChange:
     """What a register's record means to those who judge by facts: a right or a block."""
-    name = f"registers/{row['register_id']}/records/{row['record']}"
+    name = messages.record_name(row["register_id"], row["record"])
     window: tuple[datetime, datetime | None] = (row["held_from"], row["held_until"])
     if window[1] is not None and window[1] <= window[0]:
         return FactChange(name=name)

@@ -105,12 +105,34 @@ class Issuing:
         group_id = self._new_id()
         for one in drafts:
             step = await self._judge(reader, one, actor, group_id=group_id, now=now, renews=renews)
-            alike = await mandate_store.alike(reader, step[0])
-            same = [other for other, _ in steps if _right_of(other) == _right_of(step[0])]
-            if twin := mandates.overlaps(step[0], [*alike, *same], now=now):
-                raise AlreadyExists("MANDATE_EXISTS", "the same mandate is there already", resource=twin.name)
+            await self._alone(reader, step[0], [other for other, _ in steps], now=now)
             steps.append(step)
         return steps
+
+    async def granted(
+        self, reader: Connection, one: Draft, *, asked_by: Actor, granted_by: Actor, now: datetime
+    ) -> Step:
+        """The mandate that a draft becomes where officers give it: nobody's own right is asked for.
+
+        Raises Fault as `judge`, but for ISSUING_RIGHT_MISSING.
+        """
+        theme, period = await self._suitable(reader, one, now=now)
+        await self._eligible(reader, one, least_age=theme.rules.least_age, now=now)
+        asked, _ = mandates.requested(
+            mandate_id=self._new_id(),
+            kind=one.kind,
+            principal=one.principal,
+            delegate=one.delegate,
+            theme_id=one.theme_id,
+            specifier=one.specifier,
+            period=period,
+            rule=(),
+            actor=asked_by,
+            group_id=self._new_id(),
+            now=now,
+        )
+        await self._alone(reader, asked, [], now=now)
+        return mandates.granted(asked, actor=granted_by, now=now)
 
     async def entitled(
         self, reader: Database | Connection, mandate: Mandate, actor: Actor, *, now: datetime
@@ -176,28 +198,11 @@ class Issuing:
         now: datetime,
         renews: Mandate | None,
     ) -> Step:
-        theme = await self._themes.find(reader, one.theme_id)
-        if theme is None:
-            raise InvalidArgument("THEME_UNSUITABLE", "there is no such theme", theme=f"themes/{one.theme_id}")
-        period = days.mandate_period(one.first_day, one.last_day, now=now, zone=self._zone)
-        themes.admit(
-            theme,
-            kind=one.kind,
-            principal=one.principal,
-            delegate=one.delegate,
-            specifier=one.specifier,
-            period=period,
-        )
+        theme, period = await self._suitable(reader, one, now=now)
         if renews is not None:
             mandates.renewable(renews, period=period, now=now)
         rule, issued_under = await self._right(reader, one, actor, period=period, now=now)
-        for field, party, side in (
-            ("principal", one.principal, Effect.BEING_ACTED_FOR),
-            ("delegate", one.delegate, Effect.ACTING),
-        ):
-            least_age = theme.rules.least_age
-            if not await self._registers.eligible(reader, party, side=side, least_age=least_age, at=now):
-                raise FailedPrecondition("PARTY_NOT_ELIGIBLE", "the party cannot be on this side", field=field)
+        await self._eligible(reader, one, least_age=theme.rules.least_age, now=now)
         return mandates.requested(
             mandate_id=self._new_id(),
             kind=one.kind,
@@ -213,6 +218,38 @@ class Issuing:
             issued_under=issued_under.mandate_id if issued_under else None,
             renews=renews.mandate_id if renews else None,
         )
+
+    async def _suitable(self, reader: Connection, one: Draft, *, now: datetime) -> tuple[Theme, days.Period]:
+        """The theme and the period of a draft, which fits both."""
+        theme = await self._themes.find(reader, one.theme_id)
+        if theme is None:
+            raise InvalidArgument("THEME_UNSUITABLE", "there is no such theme", theme=f"themes/{one.theme_id}")
+        period = days.mandate_period(one.first_day, one.last_day, now=now, zone=self._zone)
+        themes.admit(
+            theme,
+            kind=one.kind,
+            principal=one.principal,
+            delegate=one.delegate,
+            specifier=one.specifier,
+            period=period,
+        )
+        return theme, period
+
+    async def _eligible(self, reader: Connection, one: Draft, *, least_age: int, now: datetime) -> None:
+        """Whether no register keeps a party from its side."""
+        for field, party, side in (
+            ("principal", one.principal, Effect.BEING_ACTED_FOR),
+            ("delegate", one.delegate, Effect.ACTING),
+        ):
+            if not await self._registers.eligible(reader, party, side=side, least_age=least_age, at=now):
+                raise FailedPrecondition("PARTY_NOT_ELIGIBLE", "the party cannot be on this side", field=field)
+
+    async def _alone(self, reader: Connection, mandate: Mandate, beside: Sequence[Mandate], *, now: datetime) -> None:
+        """Whether the same right is not there already, or asked for beside it."""
+        alike = await mandate_store.alike(reader, mandate)
+        same = [other for other in beside if _right_of(other) == _right_of(mandate)]
+        if twin := mandates.overlaps(mandate, [*alike, *same], now=now):
+            raise AlreadyExists("MANDATE_EXISTS", "the same mandate is there already", resource=twin.name)
 
     async def _right(
         self, reader: Connection, one: Draft, actor: Actor, *, period: days.Period, now: datetime

@@ -299,6 +299,7 @@ def _ending(text: str | None) -> Ending | None:
         time=datetime.fromisoformat(value["time"]),
         ended_by=Actor(**value["ended_by"]) if value["ended_by"] else None,
         record=value["record"],
+        proposal=value.get("proposal", ""),
     )
 
 

@@ -105,6 +105,8 @@ class Ending:
     time: datetime
     ended_by: Actor | None = None
     record: str = ""
+    proposal: str = ""
+    """The decision of two officers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,6 +241,15 @@ def requested(
     return replace(confirmed_, revision=1), (asked, *events)
 
 
+def granted(asked: Mandate, *, actor: Actor, now: datetime) -> Step:
+    """A requested mandate that officers give: what the parties applied for on paper stands for every confirmation."""
+    fresh = replace(asked, stored=State.ACTIVE, confirm_time=now)
+    return fresh, (
+        Event(happening=Happening.REQUESTED, time=now, state=State.REQUESTED, actor=asked.requested_by),
+        Event(happening=Happening.ACTIVATED, time=now, state=fresh.state(now), actor=actor),
+    )
+
+
 def confirmed(mandate: Mandate, *, actor: Actor, etag: str, now: datetime) -> Step:
     """The mandate with the actor's confirmation; unchanged where it has it already.
 
@@ -307,6 +318,12 @@ def invalidated(mandate: Mandate, *, cause: Cause, record: str, actor: Actor | N
     if mandate.state(now) not in WAITING | HOLDING:
         return mandate, ()
     return _ended(mandate, Ending(cause=cause, time=now, ended_by=actor, record=record), now)
+
+
+def ended_by_officers(mandate: Mandate, *, cause: Cause, proposal: str, actor: Actor, now: datetime) -> Step:
+    """The mandate or request, ended by a decision of two officers. Raises FailedPrecondition, MANDATE_STATE."""
+    _expect(mandate, WAITING | HOLDING, now)
+    return _ended(mandate, Ending(cause=cause, time=now, ended_by=actor, proposal=proposal), now)
 
 
 def renewable(mandate: Mandate, *, period: Period, now: datetime) -> None:

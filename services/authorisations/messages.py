@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from solmu.authorisations.v1 import mandates_pb2
 from solmu.authorisations.v1.events_pb2 import MandateChanged
@@ -43,6 +44,25 @@ OUTPUT_OF_THEME = (
 def party_name(party: Party, parties: PartyNames, *, field: str) -> str:
     """The name of a party that a request names either way. Raises InvalidArgument, IDENTIFIER_INVALID."""
     return party.name or parties.name_of(party.identifier, field=f"{field}.identifier")
+
+
+def name_parties(message: Message, parties: PartyNames) -> None:
+    """Puts names in place of identity codes, wherever a party stands in a message. Raises as `party_name`."""
+    for field, value in message.ListFields():
+        if field.message_type is None:
+            continue
+        for one in value if field.is_repeated else [value]:
+            if isinstance(one, Party):
+                name = party_name(one, parties, field=field.name)
+                one.Clear()
+                one.name = name
+            else:
+                name_parties(one, parties)
+
+
+def record_name(register_id: str, record: UUID) -> str:
+    """The name of a register's record, or of a block that officers placed, which belongs to no register."""
+    return f"registers/{register_id}/records/{record}" if register_id else f"blocks/{record}"
 
 
 def instant(time: Timestamp) -> datetime:
@@ -137,6 +157,7 @@ def ending(value: Ending) -> mandates_pb2.Ending:
         end_time=timestamp(value.time),
         ended_by=actor(value.ended_by) if value.ended_by else None,
         record=value.record,
+        proposal=value.proposal,
     )
 
 

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from solmu.authorisations.v1.parties_pb2 import TERMS_ALONE, Party
+from solmu.authorisations.v1.parties_pb2 import TERMS_ALONE
 from solmu.authorisations.v1.register_records_pb2 import RegisterRecord
 
 from services.authorisations import days, messages
@@ -27,7 +27,7 @@ def said(record: RegisterRecord, *, as_of: datetime, parties: PartyNames, zone: 
     kept = RegisterRecord()
     kept.CopyFrom(record)
     kept.ClearField("name")
-    _name_all(kept, parties)
+    messages.name_parties(kept, parties)
     period = days.record_period(record.validity.first_day, record.validity.last_day, as_of=as_of, zone=zone)
     values = _READ[what](kept, zone)
     _forget_birth_day(kept)
@@ -40,20 +40,6 @@ def said(record: RegisterRecord, *, as_of: datetime, parties: PartyNames, zone: 
         content=kept.SerializeToString(deterministic=True),
         **values,
     )
-
-
-def _name_all(message: object, parties: PartyNames) -> None:
-    """Puts names in place of identity codes, wherever a party stands."""
-    for field, value in message.ListFields():  # type: ignore[attr-defined]
-        if field.message_type is None:
-            continue
-        for one in value if field.is_repeated else [value]:
-            if isinstance(one, Party):
-                name = messages.party_name(one, parties, field=field.name)
-                one.Clear()
-                one.name = name
-            else:
-                _name_all(one, parties)
 
 
 def _guardianship(record: RegisterRecord, _: ZoneInfo) -> dict[str, Any]:

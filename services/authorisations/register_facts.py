@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 from solmu.authorisations.v1.register_records_pb2 import RegisterRecord
 
-from services.authorisations import register_store
+from services.authorisations import messages, register_store
 from services.authorisations.confirming import Carer, Holder, SignatoryPart, SignatoryRule, Standing
 from services.authorisations.days import reaches_age
 from services.runtime.database import Connection, Database, Row
@@ -58,7 +58,9 @@ class RegisterFacts:
         own = [row for row in rows if row["subject"] == principal]
         minor = any(row["what"] == "custody" and self._younger(row, ADULT_AGE, at) for row in towards)
         carers = tuple(
-            Carer(party=row["subject"], alone=row["alone"], basis=_name(row))
+            Carer(
+                party=row["subject"], alone=row["alone"], basis=messages.record_name(row["register_id"], row["record"])
+            )
             for row in towards
             if row["what"] == "guardianship" or (row["what"] == "custody" and self._younger(row, ADULT_AGE, at))
         )
@@ -96,10 +98,6 @@ class RegisterFacts:
         return at < reaches_age(birth_day, age, self.zone)
 
 
-def _name(row: Row) -> str:
-    return f"registers/{row['register_id']}/records/{row['record']}"
-
-
 def _signatory_rule(row: Row) -> SignatoryRule:
     said = RegisterRecord.FromString(row["content"]).signatory_rule
     return SignatoryRule(
@@ -112,5 +110,5 @@ def _signatory_rule(row: Row) -> SignatoryRule:
             )
             for alternative in said.alternatives
         ),
-        basis=_name(row),
+        basis=messages.record_name(row["register_id"], row["record"]),
     )

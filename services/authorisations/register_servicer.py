@@ -390,7 +390,7 @@ def _import(row: Row | dict[str, Any]) -> registers_pb2.Import:
 
 def _record(row: Row) -> RegisterRecord:
     record = RegisterRecord.FromString(row["content"])
-    record.name = f"registers/{row['register_id']}/records/{row['record']}"
+    record.name = messages.record_name(row["register_id"], row["record"])
     record.validity.CopyFrom(
         ValidityPeriod(
             first_day=record.validity.first_day,

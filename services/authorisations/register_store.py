@@ -52,7 +52,7 @@ async def find(reader: Database | Connection, register_id: str) -> Row | None:
     return await reader.fetchrow(
         f"select {_REGISTER}, (select count(*) from register_record r"
         " where r.register_id = register.register_id and latest) as record_count"
-        " from register where register_id = $1",
+        " from register where register_id = $1 and register_id <> ''",
         register_id,
     )
 
@@ -206,6 +206,61 @@ async def keep_import(transaction: Connection, values: Mapping[str, Any]) -> Non
         values["import_id"],
         values["as_of"],
     )
+
+
+_BLOCK = "record, register_id, subject, object, role, alone, block, effect, birth_day, held_from, held_until"
+
+
+async def place_block(
+    transaction: Connection,
+    *,
+    record: UUID,
+    proposal_id: UUID,
+    content: bytes,
+    subject: str,
+    counterpart: str,
+    kind: str,
+    effect: int,
+    held: tuple[datetime, datetime | None],
+) -> Row:
+    """Adds a block that officers place."""
+    row = await transaction.fetchrow(
+        "insert into register_record (record, register_id, record_id, digest, content, what, subject, object, block,"
+        " effect, held_from, held_until, import_id)"
+        f" values ($1, '', $1::uuid::text, '', $2, 'block', $3, $4, $5, $6, $7, $8, $9) returning {_BLOCK}",
+        record,
+        content,
+        subject,
+        counterpart,
+        kind,
+        effect,
+        *held,
+        proposal_id,
+    )
+    assert row is not None
+    return row
+
+
+async def end_block(transaction: Connection, record: UUID, at: datetime) -> Row:
+    """Ends a block that officers placed."""
+    row = await transaction.fetchrow(
+        f"update register_record set latest = false, held_until = $2 where record = $1 returning {_BLOCK}", record, at
+    )
+    assert row is not None
+    return row
+
+
+async def find_record(reader: Connection, record: UUID) -> Row | None:
+    """A record of a register, or a block that officers placed."""
+    return await reader.fetchrow(f"select {_BLOCK} from register_record where record = $1", record)
+
+
+async def has_blocks(reader: Connection, kind: str) -> bool:
+    """Whether any register tells, or told, of blocks of this kind."""
+    found: bool = await reader.fetchval(
+        "select exists (select from register_record where block = $1 and register_id <> '')", kind
+    )
+    return found
 
 
 async def about(reader: Database | Connection, party: str, *, at: datetime) -> list[Row]:

@@ -56,7 +56,7 @@ class Write:
     events: list[Event] = field(default_factory=list)
     records: list[AuditRecord] = field(default_factory=list)
 
-    def note(self, kind: AuditRecord.Kind.ValueType, resource: str, *parties: str) -> None:
+    def note(self, kind: AuditRecord.Kind.ValueType, resource: str, *parties: str, purpose: str = "") -> None:
         """Has the audit record say, with the commit, that the caller changed a resource that concerns the parties."""
         self.records.append(
             AuditRecord(
@@ -65,6 +65,7 @@ class Write:
                 method=f"{watch_pb2.DESCRIPTOR.package}.{self.method}",
                 resource=resource,
                 parties=[Party(name=party) for party in parties],
+                purpose=purpose,
             )
         )
 

@@ -18,6 +18,7 @@ from solmu.authorisations.v1 import (
     watch_pb2,
 )
 
+from services.authorisations.administration_servicer import AdministrationServicer
 from services.authorisations.audit_servicer import AuditServicer
 from services.authorisations.check_servicer import CheckServicer
 from services.authorisations.client_servicer import ClientServicer
@@ -27,10 +28,7 @@ from services.authorisations.theme_servicer import ThemeServicer
 from services.authorisations.token_servicer import KeyServicer, TokenServicer
 from services.authorisations.watch_servicer import WatchServicer
 
-_LATER = (
-    administration_pb2,
-    log_in_pb2,
-)
+_LATER = (log_in_pb2,)
 """Contracts whose methods answer METHOD_NOT_IMPLEMENTED, to those who may call them."""
 
 
@@ -45,6 +43,7 @@ def surface(
     audit: AuditServicer,
     watch: WatchServicer,
     registers: RegisterServicer,
+    administration: AdministrationServicer,
 ) -> Iterator[tuple[ServiceDescriptor, object]]:
     """Every service of the contract, with what answers it."""
     yield clients_pb2.DESCRIPTOR.services_by_name["ClientService"], clients
@@ -56,6 +55,7 @@ def surface(
     yield audit_pb2.DESCRIPTOR.services_by_name["AuditService"], audit
     yield watch_pb2.DESCRIPTOR.services_by_name["WatchService"], watch
     yield registers_pb2.DESCRIPTOR.services_by_name["RegisterService"], registers
+    yield administration_pb2.DESCRIPTOR.services_by_name["AdministrationService"], administration
     for module in _LATER:
         for service in module.DESCRIPTOR.services_by_name.values():
             yield service, object()

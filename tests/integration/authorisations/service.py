@@ -13,6 +13,7 @@ from solmu.authorisations.v1 import tokens_pb2
 from solmu.authorisations.v1.clients_pb2 import Client, CreateClientRequest
 from solmu.types.v1.types_pb2 import NationalIdentifier
 
+from services.authorisations.administration_servicer import AdministrationServicer
 from services.authorisations.audit_log import AuditLog, Chainer
 from services.authorisations.audit_servicer import AuditServicer
 from services.authorisations.authentication import Authenticator
@@ -24,6 +25,7 @@ from services.authorisations.identity_providers import IdentityProviders
 from services.authorisations.issuing import Issuing
 from services.authorisations.keyring import KeyRing
 from services.authorisations.mandate_servicer import MandateServicer
+from services.authorisations.officers import Officers
 from services.authorisations.register_facts import BirthDays, RegisterFacts
 from services.authorisations.register_servicer import RegisterServicer
 from services.authorisations.revisions import Revisions
@@ -64,6 +66,7 @@ class Service:
     chainer: Chainer
     watch: WatchServicer
     registers: RegisterServicer
+    administration: AdministrationServicer
     revisions: Revisions
     facts: FactCache
     clock: "Clock"
@@ -198,6 +201,13 @@ def assemble(
         chainer,
         watch,
         importing,
+        AdministrationServicer(
+            database=database,
+            revisions=revisions,
+            officers=Officers(issuing=issuing, registers=registers, parties=PARTIES, new_id=new_uuid),
+            clock=facts_clock,
+            new_id=new_uuid,
+        ),
         revisions,
         facts,
         facts_clock,

@@ -12,14 +12,14 @@ import pytest
 import pytest_asyncio
 from google.protobuf.message import Message
 from solmu.authorisations.v1 import (
-    administration_pb2,
-    administration_pb2_grpc,
     checks_pb2_grpc,
     clients_pb2,
     clients_pb2_grpc,
     mandate_service_pb2_grpc,
     tokens_pb2,
 )
+from solmu.authorisations.v1.administration_pb2 import ListProposalsRequest
+from solmu.authorisations.v1.administration_pb2_grpc import AdministrationServiceStub
 from solmu.authorisations.v1.checks_pb2 import CheckRequest
 from solmu.authorisations.v1.clients_pb2 import Client, CreateClientRequest, GetClientRequest
 from solmu.authorisations.v1.mandate_service_pb2 import GetMandateRequest
@@ -117,6 +117,7 @@ async def doors(authorisations_database: Database, tmp_path: Path) -> AsyncItera
         audit=service.audit,
         watch=service.watch,
         registers=service.registers,
+        administration=service.administration,
     ):
         server.add(contract, servicer)
     stop = asyncio.Event()
@@ -188,13 +189,16 @@ async def test_a_revoked_client_is_refused_with_the_token_it_holds(doors: Doors)
     assert refusal.reason == "CLIENT_REVOKED"
 
 
-async def test_what_the_contract_holds_for_later_says_so_to_those_who_may_call(doors: Doors) -> None:
+async def test_officers_come_with_a_scope_of_their_own(doors: Doors) -> None:
+    listing = (AdministrationServiceStub, "ListProposals", ListProposalsRequest())
     _, token = await doors.client("mandates.administer")
-    later = administration_pb2.ListProposalsRequest()
-    stub = administration_pb2_grpc.AdministrationServiceStub
-    refusal = await doors.refusal("edge", stub, "ListProposals", later, token)
-    assert (refusal.code, refusal.reason) == ("UNIMPLEMENTED", "METHOD_NOT_IMPLEMENTED")
-    assert refusal.metadata == {"method": "solmu.authorisations.v1.AdministrationService.ListProposals"}
+    assert (await doors.call("edge", *listing, token)).next_page_token == ""
+    _, other = await doors.client("messages.send")
+    assert (await doors.refusal("edge", *listing, other)).metadata == {"scope": "mandates.administer"}
+    assert (await doors.refusal("messages", *listing)).reason == "CALLER_NOT_ALLOWED"
+
+
+async def test_services_call_what_the_contract_opens_to_them(doors: Doors) -> None:
     in_no_theme = await doors.refusal("messages", checks_pb2_grpc.CheckServiceStub, "Check", CHECK)
     assert in_no_theme.reason == "THEME_UNSUITABLE"
     get = GetMandateRequest(name="mandates/0190a1b2-0000-7000-8000-000000000000")

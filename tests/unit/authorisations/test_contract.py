@@ -16,7 +16,7 @@ from services.authorisations.surface import surface
 from services.runtime import contracts, mesh
 
 NOTHING: Any = object()
-PARTS = ("clients", "tokens", "keys", "mandates", "themes", "checks", "audit", "watch", "registers")
+PARTS = ("clients", "tokens", "keys", "mandates", "themes", "checks", "audit", "watch", "registers", "administration")
 SERVICES = [service for service, _ in surface(**dict.fromkeys(PARTS, NOTHING))]
 METHODS = {method.full_name: method for service in SERVICES for method in service.methods}
 

@@ -46,7 +46,9 @@ class RegisterRecord(_message.Message):
     BLOCK_FIELD_NUMBER: _builtins.int
     PARTY_NAME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Resource name: `registers/{register}/records/{record}`. Output only."""
+    """Resource name: `registers/{register}/records/{record}`; `blocks/{block}` of
+    one that officers placed. Output only.
+    """
     record_id: _builtins.str
     """The keeper's own id of the record, unique in the register."""
     removed: _builtins.bool
