@@ -14,6 +14,7 @@ from solmu.messages.v1 import (
     letters_pb2,
     mailboxes_pb2,
     messages_pb2,
+    numbers_pb2,
     templates_pb2,
     units_pb2,
 )
@@ -31,6 +32,7 @@ from services.messages.servicers.feed import Feeds
 from services.messages.servicers.inbox import Inbox
 from services.messages.servicers.mailboxes import Mailboxes
 from services.messages.servicers.messages import Messages
+from services.messages.servicers.numbers import Numbers
 from services.messages.servicers.templates import Templates
 from services.messages.servicers.units import Units
 from services.runtime import config, foundation
@@ -134,6 +136,7 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
         (feed_pb2, "FeedService", feeds),
         (letters_pb2, "LetterService", None),
         (templates_pb2, "TemplateService", Templates(database=database)),
+        (numbers_pb2, "NumberService", Numbers(database=database)),
     )
     for module, name, servicer in contract:
         base.server.add(module.DESCRIPTOR.services_by_name[name], servicer, judge=acting.right)

@@ -57,6 +57,16 @@ async def attachments_of(database: Database | Connection, message_ids: Sequence[
     )
 
 
+async def received_by(database: Database, attachment_id: UUID, organisation: str) -> Row | None:
+    """A message with an attachment that a resident sent to a unit of an organisation, and the unit."""
+    return await database.fetchrow(
+        "select m.message_id, m.unit_id from message_attachment a join message m using (message_id)"
+        " join unit u using (unit_id) where a.attachment_id = $1 and u.organisation = $2 and m.direction = 2 limit 1",
+        attachment_id,
+        organisation,
+    )
+
+
 async def delete_attachment(database: Database, attachment_id: UUID) -> Row | None:
     """The attachment, marked as deleted; None where a message uses it."""
     return await database.fetchrow(
@@ -79,18 +89,22 @@ async def expired_attachments(database: Database, *, now: datetime, limit: int) 
     return [row["attachment_id"] for row in rows]
 
 
-async def set_uploaded(database: Database, attachment_id: UUID, *, scanned: bool, now: datetime) -> Row | None:
-    """Records that all of the content is there, to be scanned if `scanned`, else ready.
+async def set_uploaded(
+    database: Database, attachment_id: UUID, *, size: int, sha256: str, scanned: bool, now: datetime
+) -> Row | None:
+    """Records that all of the content is there, and what it is; to be scanned if `scanned`, else ready.
 
     None where the attachment has been deleted meanwhile.
     """
     return await database.fetchrow(
         "update attachment set state = case when $2 then 3 else 4 end, upload_time = $3::timestamptz,"
-        " scan_time = case when $2 then $3::timestamptz end"
+        " scan_time = case when $2 then $3::timestamptz end, size_bytes = $4, sha256 = $5"
         f" where attachment_id = $1 and state = 1 returning {ATTACHMENT_COLUMNS}",
         attachment_id,
         scanned,
         now,
+        size,
+        sha256,
     )
 
 

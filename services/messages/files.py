@@ -12,6 +12,9 @@ _FORBIDDEN = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
 MAX_NAME_BYTES = 255
 """What file systems take (ext4, APFS, NTFS)."""
 
+MAX_BYTES = 2 << 30
+"""Content of one attachment: 2 GiB, as the contract has it."""
+
 _RESERVED = re.compile(r"^(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?$", re.IGNORECASE)
 """Names that Windows keeps for devices."""
 
@@ -53,16 +56,16 @@ def resumed_at(offset: int, *, received: int) -> None:
 
 
 def not_beyond(received: int, *, size: int) -> None:
-    """Raises InvalidArgument as soon as more bytes arrive than were reserved."""
-    if received > size:
-        raise _size_mismatch(received, size)
+    """Raises InvalidArgument as soon as more bytes arrive than were reserved; `size` 0 is not known."""
+    if received > (size or MAX_BYTES):
+        raise _size_mismatch(received, size or MAX_BYTES)
 
 
 def complete(received: int, digest: str, *, size: int, sha256: str) -> None:
-    """Raises InvalidArgument where what arrived is not what was reserved."""
-    if received != size:
+    """Raises InvalidArgument where what arrived is not what was reserved; `size` 0 and `sha256` "" are not known."""
+    if not received or (size and received != size):
         raise _size_mismatch(received, size)
-    if digest != sha256:
+    if sha256 and digest != sha256:
         raise InvalidArgument(
             "ATTACHMENT_DIGEST_MISMATCH",
             "the content has another SHA-256 digest than was reserved; it was thrown away",

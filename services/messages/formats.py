@@ -45,18 +45,20 @@ Defect = str
 
 @dataclass(frozen=True)
 class Format:
-    """A format that is taken: its media types, and what finds the defect of a file that should be of it."""
+    """A format that is taken: its media types, the usual one first, and what finds the defect of a file."""
 
-    media_types: frozenset[str]
+    media_types: tuple[str, ...]
     defect: Callable[[BinaryIO], Defect]
+
+
+def media_type(file_name: str) -> str:
+    """The media type that a file name stands for. Raises InvalidArgument, ATTACHMENT_TYPE_REFUSED."""
+    return _by_extension(file_name).media_types[0]
 
 
 def declared(file_name: str, media_type: str) -> Format:
     """The format that an attachment is going to have. Raises InvalidArgument, ATTACHMENT_TYPE_REFUSED."""
-    extension = file_name.rpartition(".")[2].lower() if "." in file_name else ""
-    found = FORMATS.get(extension)
-    if found is None:
-        raise _refused("files with this extension are not taken", "EXTENSION_NOT_ALLOWED")
+    found = _by_extension(file_name)
     if media_type not in found.media_types:
         raise _refused("the media type is not that of the file's extension", "MEDIA_TYPE_DIFFERS")
     return found
@@ -67,6 +69,14 @@ def check(file: BinaryIO, *, file_name: str, media_type: str, attachment: str) -
     defect = declared(file_name, media_type).defect(file)
     if defect:
         raise _refused("the content is not of the declared type, or holds macros", defect, attachment=attachment)
+
+
+def _by_extension(file_name: str) -> Format:
+    extension = file_name.rpartition(".")[2].lower() if "." in file_name else ""
+    found = FORMATS.get(extension)
+    if found is None:
+        raise _refused("files with this extension are not taken", "EXTENSION_NOT_ALLOWED")
+    return found
 
 
 def _signature(*media_types: str) -> Callable[[BinaryIO], Defect]:
@@ -169,7 +179,7 @@ def _refused(message: str, defect: Defect, *, attachment: str = "") -> InvalidAr
 
 
 def _format(defect: Callable[[BinaryIO], Defect], *media_types: str) -> Format:
-    return Format(frozenset(media_types), defect)
+    return Format(media_types, defect)
 
 
 _OFFICE = "application/vnd.openxmlformats-officedocument"

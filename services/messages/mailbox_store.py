@@ -171,7 +171,7 @@ async def look_up(
     *,
     access_ids: Sequence[UUID],
     audit_id: UUID,
-    unit_id: str,
+    unit_id: str | None,
     method: str,
     actor: bytes,
     asked: int,

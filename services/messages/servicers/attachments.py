@@ -56,7 +56,8 @@ class Attachments:
         """Reserves an attachment; a repeat of the request id returns the first."""
         asked, attachment_id, owner, now = request.attachment, new_id(), identity.caller().party, names.now()
         name = files.file_name(asked.file_name)
-        formats.declared(name, asked.media_type)
+        media_type = asked.media_type or formats.media_type(name)
+        formats.declared(name, media_type)
         data_key = self._vault.new_key(owner=f"attachments/{attachment_id}")
         sealer = self._vault.sealer(data_key, owner=f"attachments/{attachment_id}")
         request_id = UUID(request.request_id) if request.request_id else None
@@ -67,7 +68,7 @@ class Attachments:
                 "owner": owner,
                 "request_id": request_id,
                 "file_name": sealer.seal(name.encode(), context=f"attachments/{attachment_id}/name"),
-                "media_type": asked.media_type,
+                "media_type": media_type,
                 "size_bytes": asked.size_bytes,
                 "sha256": asked.sha256,
                 "data_key": data_key,
@@ -105,7 +106,7 @@ class Attachments:
     async def DownloadAttachment(
         self, request: attachments_pb2.DownloadAttachmentRequest
     ) -> AsyncIterator[httpbody_pb2.HttpBody]:
-        """Content, to a recipient (which opens the message) or to the party that made it."""
+        """Content, to a recipient (which opens the message), to a unit that has it, or to the party that made it."""
         row = await self._readable(request.name)
         if row["state"] != Attachment.STATE_CLEAN:
             raise FailedPrecondition(
@@ -145,7 +146,11 @@ class Attachments:
         if name.startswith("attachments/"):
             if identity.caller().actor:  # an archive of the mailbox is one, too
                 raise not_found(name)
-            return await self._own(names.uid(name, 1))
+            attachment_id = names.uid(name, 1)
+            use = await attachment_store.received_by(self._database, attachment_id, identity.caller().party)
+            if use is None:
+                return await self._own(attachment_id)
+            return await self._received(f"units/{use['unit_id']}/messages/{use['message_id']}/{name}")
         if name.startswith("units/"):
             return await self._received(name)
         mailbox_id, message_id, attachment_id = (names.uid(name, position) for position in (1, 3, 5))
@@ -179,7 +184,7 @@ class Attachments:
         raise not_found(name)
 
     async def _finish(self, writer: Writer, row: Row) -> Attachment:
-        if writer.received < row["size_bytes"]:
+        if writer.received < row["size_bytes"]:  # 0 where the size was not known: then the end is where it ends
             await writer.pause()
             return self._view(row)
         try:
@@ -189,12 +194,17 @@ class Attachments:
             raise
         await writer.finish()
         try:
-            await asyncio.to_thread(self._check_format, row)
+            await asyncio.to_thread(self._check_format, row, size=writer.received)
         except InvalidArgument:
             writer.discard()
             raise
         uploaded = await attachment_store.set_uploaded(
-            self._database, row["attachment_id"], scanned=self._scanning is not None, now=names.now()
+            self._database,
+            row["attachment_id"],
+            size=writer.received,
+            sha256=writer.digest,
+            scanned=self._scanning is not None,
+            now=names.now(),
         )
         if uploaded is None:
             writer.discard()
@@ -203,9 +213,9 @@ class Attachments:
             self._scanning.wake()
         return self._view(uploaded)
 
-    def _check_format(self, row: Row) -> None:
+    def _check_format(self, row: Row, *, size: int) -> None:
         sealer = views.attachment_sealer(row, vault=self._vault)
-        with self._blobs.opened(row["attachment_id"], sealer, size=row["size_bytes"]) as file:
+        with self._blobs.opened(row["attachment_id"], sealer, size=size) as file:
             formats.check(
                 file,
                 file_name=views.file_name(row, vault=self._vault),

@@ -10,7 +10,7 @@ from uuid import UUID
 from solmu.messages.v1 import mailboxes_pb2
 from solmu.types.v1 import types_pb2
 
-from services.messages import access_store, export_store, mailbox_store, mailboxes, message_store
+from services.messages import access_store, export_store, mailbox_store, mailboxes, message_store, unit_store
 from services.messages.acting import Acting, Represented
 from services.messages.blobs import Blobs
 from services.messages.servicers import names
@@ -124,8 +124,8 @@ class Mailboxes:
         self, request: mailboxes_pb2.LookUpMailboxesRequest
     ) -> mailboxes_pb2.LookUpMailboxesResponse:
         """Says which codes can be reached electronically now, and has it recorded."""
-        unit_id, now = names.part(request.unit, 1), names.now()
-        await names.own_unit(self._database, unit_id)
+        now, unit_id = names.now(), names.part(request.unit, 1) if request.unit else None
+        await self._sends(unit_id)
         parties, refusals = await self._named(request.identifiers)
         distinct = list(dict.fromkeys(party for party in parties if party))
         rows = await mailbox_store.look_up(
@@ -212,6 +212,13 @@ class Mailboxes:
             now=now,
         )
         return [mailbox(row, unread=row["unread"]) for row in rows]
+
+    async def _sends(self, unit_id: str | None) -> None:
+        """Raises where the caller's organisation does not have this unit, or, where none is said, any."""
+        if unit_id is not None:
+            await names.own_unit(self._database, unit_id)
+        elif not await unit_store.units_of(self._database, identity.caller().party, after="", limit=1):
+            raise not_found("units/-")
 
     async def _lock_own(self, transaction: Connection, mailbox_id: UUID) -> Row:
         await names.own_mailbox(transaction, mailbox_id)

@@ -54,6 +54,11 @@ async def download(service: Service, name: str, *, offset: int = 0) -> bytes:
     return b"".join([body.data async for body in service.attachments.DownloadAttachment(asked)])
 
 
+async def each(*requests: attachments_pb2.UploadAttachmentRequest) -> AsyncIterator:
+    for one in requests:
+        yield one
+
+
 async def test_what_goes_up_comes_down(service: Service):
     reserved = await reserve(service)
     assert (reserved.state, reserved.received_bytes) == (Attachment.STATE_RESERVED, 0)
@@ -61,6 +66,23 @@ async def test_what_goes_up_comes_down(service: Service):
     assert (done.state, done.received_bytes, done.file_name) == (Attachment.STATE_CLEAN, len(CONTENT), "päätös.pdf")
     assert await download(service, done.name) == CONTENT
     assert await download(service, done.name, offset=300_000) == CONTENT[300_000:]
+
+
+async def test_content_of_unknown_size_is_whole_where_its_stream_ends(service: Service):
+    reserved = await reserve(service, size_bytes=0, sha256="", media_type="")
+    assert (reserved.media_type, reserved.size_bytes, reserved.sha256) == ("application/pdf", 0, "")
+    done = await upload(service, reserved)
+    assert (done.state, done.size_bytes) == (Attachment.STATE_CLEAN, len(CONTENT))
+    assert done.sha256 == hashlib.sha256(CONTENT).hexdigest()
+    assert await download(service, done.name) == CONTENT
+
+
+async def test_nothing_is_no_content(service: Service):
+    reserved = await reserve(service, size_bytes=0, sha256="")
+    empty = attachments_pb2.UploadAttachmentRequest(name=reserved.name)
+    with pytest.raises(InvalidArgument) as refused:
+        await service.attachments.UploadAttachment(each(empty))
+    assert refused.value.reason == "ATTACHMENT_SIZE_MISMATCH"
 
 
 async def test_another_digest_is_refused_and_nothing_is_kept(service: Service):

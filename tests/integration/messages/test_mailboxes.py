@@ -156,6 +156,18 @@ async def test_a_look_up_is_on_the_owners_list_and_in_the_audit_record(service: 
     ]
 
 
+async def test_a_look_up_may_be_for_any_unit_of_an_organisation_that_has_one(service: Service):
+    await service.unit()
+    identifier, _ = await service.resident()
+    service.act_as(service.city)
+    assert [one.reachable for one in await look_up(service, "", identifier, person())] == [True, False]
+    count = "select count(*) from audit_record where unit_id is null and asked = 2 and found = 1"
+    assert await service.database.fetchval(count) == 1
+    service.act_as(service.parties.name_of(person()))
+    with pytest.raises(NotFound):
+        await look_up(service, "", identifier)
+
+
 async def test_a_look_up_is_for_units_of_ones_own(service: Service):
     unit = await service.unit()
     identifier, mailbox = await service.resident()

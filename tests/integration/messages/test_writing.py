@@ -241,12 +241,15 @@ async def test_supporting_documents_reach_the_unit_and_their_owner_sees_who_look
     service.act_as(service.city, client="permits")
     got = await service.messages.GetMessage(messages_pb2.GetMessageRequest(name=arrived.name))
     assert await downloaded(service, f"{arrived.name}/{got.attachments[0].attachment}") == content
+    assert await downloaded(service, attachment) == content
     service.act_as(OTHERS)
-    with pytest.raises(NotFound):
-        await downloaded(service, f"{arrived.name}/{attachment}")
+    for name in (f"{arrived.name}/{attachment}", attachment):
+        with pytest.raises(NotFound):
+            await downloaded(service, name)
     service.act_as(service.parties.name_of(identifier))
     accesses = (await service.mailboxes.ListAccesses(mailboxes_pb2.ListAccessesRequest(parent=mailbox))).accesses
     assert [(access.method, access.actor.client) for access in accesses] == [
+        ("DownloadAttachment", "clients/permits"),
         ("DownloadAttachment", "clients/permits"),
         ("GetMessage", "clients/permits"),
     ]

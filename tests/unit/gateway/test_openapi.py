@@ -57,7 +57,7 @@ def test_rules_of_the_contract_are_in_the_schemas():
     assert attachment["properties"]["sha256"]["pattern"] == "^[0-9a-f]{64}$"
     assert "≤ 2147483648" in attachment["properties"]["sizeBytes"]["description"]
     assert attachment["properties"]["state"]["readOnly"] is True
-    assert {"fileName", "mediaType", "sizeBytes", "sha256"} == set(attachment["required"])
+    assert {"fileName"} == set(attachment["required"])
     recipient = DOCUMENT["components"]["schemas"]["messages.Recipient"]
     assert {"required": ["mailbox"]} in recipient["allOf"][0]["oneOf"]
     [key] = [each for each in OPERATIONS["messages.SendMessage"]["parameters"] if each["name"] == "idempotencyKey"]

@@ -29,7 +29,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from solmu.options.v1 import access_pb2 as solmu_dot_options_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#solmu/messages/v1/attachments.proto\x12\x11solmu.messages.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dsolmu/options/v1/access.proto\"\xc1\x04\n\nAttachment\x12\x0c\n\x04name\x18\x01 \x01(\t\x12 \n\tfile_name\x18\x02 \x01(\tB\r\x80\x01\x01\xbaH\x07r\x05\x10\x01\x18\xc8\x01\x12`\n\nmedia_type\x18\x03 \x01(\tBL\xbaHIrG\x18\xbe\x01\x32\x42^[a-z0-9][a-z0-9!#$&^_.+-]{0,62}/[a-z0-9][a-z0-9!#$&^_.+-]{0,126}$\x12!\n\nsize_bytes\x18\x04 \x01(\x03\x42\r\xbaH\n\"\x08\x18\x80\x80\x80\x80\x08 \x00\x12%\n\x06sha256\x18\x05 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{64}$\x12\x32\n\x05state\x18\x06 \x01(\x0e\x32#.solmu.messages.v1.Attachment.State\x12\x16\n\x0ereceived_bytes\x18\x07 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa8\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTATE_RESERVED\x10\x01\x12\x12\n\x0eSTATE_UPLOADED\x10\x02\x12\x12\n\x0eSTATE_SCANNING\x10\x03\x12\x0f\n\x0bSTATE_CLEAN\x10\x04\x12\x12\n\x0eSTATE_INFECTED\x10\x05\x12\x15\n\x11STATE_SCAN_FAILED\x10\x06\x12\x10\n\x0cSTATE_PURGED\x10\x07\"u\n\x17\x43reateAttachmentRequest\x12\x39\n\nattachment\x18\x01 \x01(\x0b\x32\x1d.solmu.messages.v1.AttachmentB\x06\xbaH\x03\xc8\x01\x01\x12\x1f\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"\x8e\x01\n\x17UploadAttachmentRequest\x12\x33\n\x04name\x18\x01 \x01(\tB%\xbaH\"r\x1d\x32\x1b^attachments/[0-9a-f-]{36}$\xd8\x01\x01\x12\x17\n\x06offset\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12%\n\x07\x63ontent\x18\x03 \x01(\x0b\x32\x14.google.api.HttpBody\"H\n\x14GetAttachmentRequest\x12\x30\n\x04name\x18\x01 \x01(\tB\"\xbaH\x1fr\x1d\x32\x1b^attachments/[0-9a-f-]{36}$\"\xb0\x01\n\x19\x44ownloadAttachmentRequest\x12z\n\x04name\x18\x01 \x01(\tBl\xbaHirg2e^((mailboxes/[0-9a-f-]{36}|units/[a-z0-9-]{3,63})/messages/[0-9a-f-]{36}/)?attachments/[0-9a-f-]{36}$\x12\x17\n\x06offset\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\"K\n\x17\x44\x65leteAttachmentRequest\x12\x30\n\x04name\x18\x01 \x01(\tB\"\xbaH\x1fr\x1d\x32\x1b^attachments/[0-9a-f-]{36}$2\xa8\x07\n\x11\x41ttachmentService\x12\x9b\x01\n\x10\x43reateAttachment\x12*.solmu.messages.v1.CreateAttachmentRequest\x1a\x1d.solmu.messages.v1.Attachment\"<\xa2\xbb\x18\x15\n\x11\x61ttachments.write(\x01\x82\xd3\xe4\x93\x02\x1d\"\x0f/v1/attachments:\nattachment\x12\xb1\x01\n\x10UploadAttachment\x12*.solmu.messages.v1.UploadAttachmentRequest\x1a\x1d.solmu.messages.v1.Attachment\"P\xa2\xbb\x18\x1b\n\x11\x61ttachments.write\x18\x80\x80\x80\xa0\x08(\x01\x82\xd3\xe4\x93\x02+\x1a /v1/{name=attachments/*}/content:\x07\x63ontent(\x01\x12\x92\x01\n\rGetAttachment\x12\'.solmu.messages.v1.GetAttachmentRequest\x1a\x1d.solmu.messages.v1.Attachment\"9\xa2\xbb\x18\x15\n\x11\x61ttachments.write(\x01\x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/{name=attachments/*}\x12\x90\x02\n\x12\x44ownloadAttachment\x12,.solmu.messages.v1.DownloadAttachmentRequest\x1a\x14.google.api.HttpBody\"\xb3\x01\xa2\xbb\x18\x14\n\x10\x61ttachments.read(\x01\x82\xd3\xe4\x93\x02\x94\x01\x12 /v1/{name=attachments/*}/contentZ9\x12\x37/v1/{name=mailboxes/*/messages/*/attachments/*}/contentZ5\x12\x33/v1/{name=units/*/messages/*/attachments/*}/content0\x01\x12\x98\x01\n\x10\x44\x65leteAttachment\x12*.solmu.messages.v1.DeleteAttachmentRequest\x1a\x1d.solmu.messages.v1.Attachment\"9\xa2\xbb\x18\x15\n\x11\x61ttachments.write(\x01\x82\xd3\xe4\x93\x02\x1a*\x18/v1/{name=attachments/*}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#solmu/messages/v1/attachments.proto\x12\x11solmu.messages.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dsolmu/options/v1/access.proto\"\xc7\x04\n\nAttachment\x12\x0c\n\x04name\x18\x01 \x01(\t\x12 \n\tfile_name\x18\x02 \x01(\tB\r\x80\x01\x01\xbaH\x07r\x05\x10\x01\x18\xc8\x01\x12\x63\n\nmedia_type\x18\x03 \x01(\tBO\xbaHLrG\x18\xbe\x01\x32\x42^[a-z0-9][a-z0-9!#$&^_.+-]{0,62}/[a-z0-9][a-z0-9!#$&^_.+-]{0,126}$\xd8\x01\x01\x12!\n\nsize_bytes\x18\x04 \x01(\x03\x42\r\xbaH\n\"\x08\x18\x80\x80\x80\x80\x08(\x00\x12(\n\x06sha256\x18\x05 \x01(\tB\x18\xbaH\x15r\x10\x32\x0e^[0-9a-f]{64}$\xd8\x01\x01\x12\x32\n\x05state\x18\x06 \x01(\x0e\x32#.solmu.messages.v1.Attachment.State\x12\x16\n\x0ereceived_bytes\x18\x07 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa8\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTATE_RESERVED\x10\x01\x12\x12\n\x0eSTATE_UPLOADED\x10\x02\x12\x12\n\x0eSTATE_SCANNING\x10\x03\x12\x0f\n\x0bSTATE_CLEAN\x10\x04\x12\x12\n\x0eSTATE_INFECTED\x10\x05\x12\x15\n\x11STATE_SCAN_FAILED\x10\x06\x12\x10\n\x0cSTATE_PURGED\x10\x07\"u\n\x17\x43reateAttachmentRequest\x12\x39\n\nattachment\x18\x01 \x01(\x0b\x32\x1d.solmu.messages.v1.AttachmentB\x06\xbaH\x03\xc8\x01\x01\x12\x1f\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"\x8e\x01\n\x17UploadAttachmentRequest\x12\x33\n\x04name\x18\x01 \x01(\tB%\xbaH\"r\x1d\x32\x1b^attachments/[0-9a-f-]{36}$\xd8\x01\x01\x12\x17\n\x06offset\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12%\n\x07\x63ontent\x18\x03 \x01(\x0b\x32\x14.google.api.HttpBody\"H\n\x14GetAttachmentRequest\x12\x30\n\x04name\x18\x01 \x01(\tB\"\xbaH\x1fr\x1d\x32\x1b^attachments/[0-9a-f-]{36}$\"\xb0\x01\n\x19\x44ownloadAttachmentRequest\x12z\n\x04name\x18\x01 \x01(\tBl\xbaHirg2e^((mailboxes/[0-9a-f-]{36}|units/[a-z0-9-]{3,63})/messages/[0-9a-f-]{36}/)?attachments/[0-9a-f-]{36}$\x12\x17\n\x06offset\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\"K\n\x17\x44\x65leteAttachmentRequest\x12\x30\n\x04name\x18\x01 \x01(\tB\"\xbaH\x1fr\x1d\x32\x1b^attachments/[0-9a-f-]{36}$2\xa8\x07\n\x11\x41ttachmentService\x12\x9b\x01\n\x10\x43reateAttachment\x12*.solmu.messages.v1.CreateAttachmentRequest\x1a\x1d.solmu.messages.v1.Attachment\"<\xa2\xbb\x18\x15\n\x11\x61ttachments.write(\x01\x82\xd3\xe4\x93\x02\x1d\"\x0f/v1/attachments:\nattachment\x12\xb1\x01\n\x10UploadAttachment\x12*.solmu.messages.v1.UploadAttachmentRequest\x1a\x1d.solmu.messages.v1.Attachment\"P\xa2\xbb\x18\x1b\n\x11\x61ttachments.write\x18\x80\x80\x80\xa0\x08(\x01\x82\xd3\xe4\x93\x02+\x1a /v1/{name=attachments/*}/content:\x07\x63ontent(\x01\x12\x92\x01\n\rGetAttachment\x12\'.solmu.messages.v1.GetAttachmentRequest\x1a\x1d.solmu.messages.v1.Attachment\"9\xa2\xbb\x18\x15\n\x11\x61ttachments.write(\x01\x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/{name=attachments/*}\x12\x90\x02\n\x12\x44ownloadAttachment\x12,.solmu.messages.v1.DownloadAttachmentRequest\x1a\x14.google.api.HttpBody\"\xb3\x01\xa2\xbb\x18\x14\n\x10\x61ttachments.read(\x01\x82\xd3\xe4\x93\x02\x94\x01\x12 /v1/{name=attachments/*}/contentZ9\x12\x37/v1/{name=mailboxes/*/messages/*/attachments/*}/contentZ5\x12\x33/v1/{name=units/*/messages/*/attachments/*}/content0\x01\x12\x98\x01\n\x10\x44\x65leteAttachment\x12*.solmu.messages.v1.DeleteAttachmentRequest\x1a\x1d.solmu.messages.v1.Attachment\"9\xa2\xbb\x18\x15\n\x11\x61ttachments.write(\x01\x82\xd3\xe4\x93\x02\x1a*\x18/v1/{name=attachments/*}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,11 +39,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ATTACHMENT'].fields_by_name['file_name']._loaded_options = None
   _globals['_ATTACHMENT'].fields_by_name['file_name']._serialized_options = b'\200\001\001\272H\007r\005\020\001\030\310\001'
   _globals['_ATTACHMENT'].fields_by_name['media_type']._loaded_options = None
-  _globals['_ATTACHMENT'].fields_by_name['media_type']._serialized_options = b'\272HIrG\030\276\0012B^[a-z0-9][a-z0-9!#$&^_.+-]{0,62}/[a-z0-9][a-z0-9!#$&^_.+-]{0,126}$'
+  _globals['_ATTACHMENT'].fields_by_name['media_type']._serialized_options = b'\272HLrG\030\276\0012B^[a-z0-9][a-z0-9!#$&^_.+-]{0,62}/[a-z0-9][a-z0-9!#$&^_.+-]{0,126}$\330\001\001'
   _globals['_ATTACHMENT'].fields_by_name['size_bytes']._loaded_options = None
-  _globals['_ATTACHMENT'].fields_by_name['size_bytes']._serialized_options = b'\272H\n\"\010\030\200\200\200\200\010 \000'
+  _globals['_ATTACHMENT'].fields_by_name['size_bytes']._serialized_options = b'\272H\n\"\010\030\200\200\200\200\010(\000'
   _globals['_ATTACHMENT'].fields_by_name['sha256']._loaded_options = None
-  _globals['_ATTACHMENT'].fields_by_name['sha256']._serialized_options = b'\272H\022r\0202\016^[0-9a-f]{64}$'
+  _globals['_ATTACHMENT'].fields_by_name['sha256']._serialized_options = b'\272H\025r\0202\016^[0-9a-f]{64}$\330\001\001'
   _globals['_CREATEATTACHMENTREQUEST'].fields_by_name['attachment']._loaded_options = None
   _globals['_CREATEATTACHMENTREQUEST'].fields_by_name['attachment']._serialized_options = b'\272H\003\310\001\001'
   _globals['_CREATEATTACHMENTREQUEST'].fields_by_name['request_id']._loaded_options = None
@@ -71,19 +71,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ATTACHMENTSERVICE'].methods_by_name['DeleteAttachment']._loaded_options = None
   _globals['_ATTACHMENTSERVICE'].methods_by_name['DeleteAttachment']._serialized_options = b'\242\273\030\025\n\021attachments.write(\001\202\323\344\223\002\032*\030/v1/{name=attachments/*}'
   _globals['_ATTACHMENT']._serialized_start=209
-  _globals['_ATTACHMENT']._serialized_end=786
-  _globals['_ATTACHMENT_STATE']._serialized_start=618
-  _globals['_ATTACHMENT_STATE']._serialized_end=786
-  _globals['_CREATEATTACHMENTREQUEST']._serialized_start=788
-  _globals['_CREATEATTACHMENTREQUEST']._serialized_end=905
-  _globals['_UPLOADATTACHMENTREQUEST']._serialized_start=908
-  _globals['_UPLOADATTACHMENTREQUEST']._serialized_end=1050
-  _globals['_GETATTACHMENTREQUEST']._serialized_start=1052
-  _globals['_GETATTACHMENTREQUEST']._serialized_end=1124
-  _globals['_DOWNLOADATTACHMENTREQUEST']._serialized_start=1127
-  _globals['_DOWNLOADATTACHMENTREQUEST']._serialized_end=1303
-  _globals['_DELETEATTACHMENTREQUEST']._serialized_start=1305
-  _globals['_DELETEATTACHMENTREQUEST']._serialized_end=1380
-  _globals['_ATTACHMENTSERVICE']._serialized_start=1383
-  _globals['_ATTACHMENTSERVICE']._serialized_end=2319
+  _globals['_ATTACHMENT']._serialized_end=792
+  _globals['_ATTACHMENT_STATE']._serialized_start=624
+  _globals['_ATTACHMENT_STATE']._serialized_end=792
+  _globals['_CREATEATTACHMENTREQUEST']._serialized_start=794
+  _globals['_CREATEATTACHMENTREQUEST']._serialized_end=911
+  _globals['_UPLOADATTACHMENTREQUEST']._serialized_start=914
+  _globals['_UPLOADATTACHMENTREQUEST']._serialized_end=1056
+  _globals['_GETATTACHMENTREQUEST']._serialized_start=1058
+  _globals['_GETATTACHMENTREQUEST']._serialized_end=1130
+  _globals['_DOWNLOADATTACHMENTREQUEST']._serialized_start=1133
+  _globals['_DOWNLOADATTACHMENTREQUEST']._serialized_end=1309
+  _globals['_DELETEATTACHMENTREQUEST']._serialized_start=1311
+  _globals['_DELETEATTACHMENTREQUEST']._serialized_end=1386
+  _globals['_ATTACHMENTSERVICE']._serialized_start=1389
+  _globals['_ATTACHMENTSERVICE']._serialized_end=2325
 # @@protoc_insertion_point(module_scope)

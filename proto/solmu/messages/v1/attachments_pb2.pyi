@@ -84,11 +84,15 @@ class Attachment(_message.Message):
     characters, not a name that an operating system reserves.
     """
     media_type: _builtins.str
-    """IANA media type, such as "application/pdf"."""
+    """IANA media type, such as "application/pdf". Not set on creation: that of
+    the file name's extension.
+    """
     size_bytes: _builtins.int
-    """Size of the content in bytes; at most 2 GiB."""
+    """Size of the content in bytes; at most 2 GiB. 0 on creation: not known yet."""
     sha256: _builtins.str
-    """SHA-256 digest of the content, 64 lower-case hexadecimal digits."""
+    """SHA-256 digest of the content, 64 lower-case hexadecimal digits. Not set on
+    creation: not known yet, and compared with nothing.
+    """
     state: Global___Attachment.State.ValueType
     """Where it is. Output only."""
     received_bytes: _builtins.int
@@ -215,7 +219,8 @@ class DownloadAttachmentRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """`attachments/{attachment}` for the party that made it,
+    """`attachments/{attachment}` for the party that made it, or for an
+    organisation whose unit received it,
     `mailboxes/{mailbox}/messages/{message}/attachments/{attachment}` for a
     recipient, `units/{unit}/messages/{message}/attachments/{attachment}` for
     the unit that sent or received the message.

@@ -29,10 +29,10 @@ if _version_not_supported:
 class AttachmentServiceStub:
     """Takes and gives attachments as streams.
 
-    An attachment is reserved with what it will be (size, digest, type), its
-    content streamed up, from where it broke off if need be, and checked against
-    the reservation when the last byte is there. One that no message uses within
-    a day is deleted.
+    An attachment is reserved with what it will be (size, digest, type, each where
+    it is known), its content streamed up, from where it broke off if need be, and
+    checked against the reservation when the last byte is there. One that no
+    message uses within a day is deleted.
     """
 
     def __init__(self, channel):
@@ -71,10 +71,10 @@ class AttachmentServiceStub:
 class AttachmentServiceServicer:
     """Takes and gives attachments as streams.
 
-    An attachment is reserved with what it will be (size, digest, type), its
-    content streamed up, from where it broke off if need be, and checked against
-    the reservation when the last byte is there. One that no message uses within
-    a day is deleted.
+    An attachment is reserved with what it will be (size, digest, type, each where
+    it is known), its content streamed up, from where it broke off if need be, and
+    checked against the reservation when the last byte is there. One that no
+    message uses within a day is deleted.
     """
 
     def CreateAttachment(self, request, context):
@@ -90,7 +90,8 @@ class AttachmentServiceServicer:
         The stream may break off: `GetAttachment` says how many bytes arrived, and
         a new call goes on from there with `offset`. With the last byte the size
         and the SHA-256 digest are compared with the reservation; where they
-        differ the content is thrown away and the call refused.
+        differ the content is thrown away and the call refused. Where no size was
+        reserved, the last byte is there when a stream comes to its end.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -158,10 +159,10 @@ def add_AttachmentServiceServicer_to_server(servicer, server):
 class AttachmentService:
     """Takes and gives attachments as streams.
 
-    An attachment is reserved with what it will be (size, digest, type), its
-    content streamed up, from where it broke off if need be, and checked against
-    the reservation when the last byte is there. One that no message uses within
-    a day is deleted.
+    An attachment is reserved with what it will be (size, digest, type, each where
+    it is known), its content streamed up, from where it broke off if need be, and
+    checked against the reservation when the last byte is there. One that no
+    message uses within a day is deleted.
     """
 
     @staticmethod

@@ -30,10 +30,10 @@ GRPC_VERSION: str
 class AttachmentServiceStub:
     """Takes and gives attachments as streams.
 
-    An attachment is reserved with what it will be (size, digest, type), its
-    content streamed up, from where it broke off if need be, and checked against
-    the reservation when the last byte is there. One that no message uses within
-    a day is deleted.
+    An attachment is reserved with what it will be (size, digest, type, each where
+    it is known), its content streamed up, from where it broke off if need be, and
+    checked against the reservation when the last byte is there. One that no
+    message uses within a day is deleted.
     """
 
     @_typing.overload
@@ -48,7 +48,8 @@ class AttachmentServiceStub:
     The stream may break off: `GetAttachment` says how many bytes arrived, and
     a new call goes on from there with `offset`. With the last byte the size
     and the SHA-256 digest are compared with the reservation; where they
-    differ the content is thrown away and the call refused.
+    differ the content is thrown away and the call refused. Where no size was
+    reserved, the last byte is there when a stream comes to its end.
     """
     GetAttachment: _grpc.UnaryUnaryMultiCallable[_attachments_pb2.GetAttachmentRequest, _attachments_pb2.Attachment]
     """Returns an attachment to the party that made it."""
@@ -64,10 +65,10 @@ class AttachmentServiceStub:
 class AttachmentServiceAsyncStub(AttachmentServiceStub):
     """Takes and gives attachments as streams.
 
-    An attachment is reserved with what it will be (size, digest, type), its
-    content streamed up, from where it broke off if need be, and checked against
-    the reservation when the last byte is there. One that no message uses within
-    a day is deleted.
+    An attachment is reserved with what it will be (size, digest, type, each where
+    it is known), its content streamed up, from where it broke off if need be, and
+    checked against the reservation when the last byte is there. One that no
+    message uses within a day is deleted.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -79,7 +80,8 @@ class AttachmentServiceAsyncStub(AttachmentServiceStub):
     The stream may break off: `GetAttachment` says how many bytes arrived, and
     a new call goes on from there with `offset`. With the last byte the size
     and the SHA-256 digest are compared with the reservation; where they
-    differ the content is thrown away and the call refused.
+    differ the content is thrown away and the call refused. Where no size was
+    reserved, the last byte is there when a stream comes to its end.
     """
     GetAttachment: _aio.UnaryUnaryMultiCallable[_attachments_pb2.GetAttachmentRequest, _attachments_pb2.Attachment]  # type: ignore[assignment]
     """Returns an attachment to the party that made it."""
@@ -94,10 +96,10 @@ class AttachmentServiceAsyncStub(AttachmentServiceStub):
 class AttachmentServiceServicer(metaclass=_abc_1.ABCMeta):
     """Takes and gives attachments as streams.
 
-    An attachment is reserved with what it will be (size, digest, type), its
-    content streamed up, from where it broke off if need be, and checked against
-    the reservation when the last byte is there. One that no message uses within
-    a day is deleted.
+    An attachment is reserved with what it will be (size, digest, type, each where
+    it is known), its content streamed up, from where it broke off if need be, and
+    checked against the reservation when the last byte is there. One that no
+    message uses within a day is deleted.
     """
 
     @_abc_1.abstractmethod
@@ -119,7 +121,8 @@ class AttachmentServiceServicer(metaclass=_abc_1.ABCMeta):
         The stream may break off: `GetAttachment` says how many bytes arrived, and
         a new call goes on from there with `offset`. With the last byte the size
         and the SHA-256 digest are compared with the reservation; where they
-        differ the content is thrown away and the call refused.
+        differ the content is thrown away and the call refused. Where no size was
+        reserved, the last byte is there when a stream comes to its end.
         """
 
     @_abc_1.abstractmethod

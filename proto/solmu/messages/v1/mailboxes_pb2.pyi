@@ -360,7 +360,9 @@ class LookUpMailboxesRequest(_message.Message):
     UNIT_FIELD_NUMBER: _builtins.int
     IDENTIFIERS_FIELD_NUMBER: _builtins.int
     unit: _builtins.str
-    """The unit for whose sending this is asked: `units/{unit}`."""
+    """The unit for whose sending this is asked: `units/{unit}`. Empty: any of the
+    caller's organisation, which has one at least.
+    """
     @_builtins.property
     def identifiers(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.NationalIdentifier]:
         """The codes."""
