@@ -14,6 +14,7 @@ from gateway import contracts
 from gateway.adapters import documentation, server
 from gateway.adapters.authzen import AuthZen
 from gateway.adapters.oauth import OAuth
+from gateway.adapters.suomifi import SuomiFi
 from gateway.edge import Edge
 from gateway.routes import scopes
 from gateway.settings import GatewaySettings
@@ -32,6 +33,8 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
     stack.callback(traces.stop)
     authorisations = Peer(name="authorisations", address=settings.authorisations, files=settings.tls, telemetry=traces)
     stack.push_async_callback(authorisations.close)
+    messages = Peer(name="messages", address=settings.messages, files=settings.tls, telemetry=traces)
+    stack.push_async_callback(messages.close)
 
     async def fetch_keys() -> str:
         with authorisations.faults():
@@ -60,7 +63,8 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
         keys=lambda: edge.jwks,
     )
     authzen = AuthZen(origin=settings.issuer, call=call_checks)
-    routes = [*oauth.routes(), *authzen.routes(), *documentation.routes()]
+    suomifi = SuomiFi(messages=messages, issue=call_tokens)
+    routes = [*oauth.routes(), *authzen.routes(), *documentation.routes(), *suomifi.routes()]
     application = server.application(routes, node=settings.node, traces=traces)
     async with Tasks(stop) as tasks:
         tasks.start(edge.follow_files())

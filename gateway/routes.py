@@ -103,9 +103,10 @@ class Door(Enum):
 
 @dataclass(frozen=True)
 class Endpoint:
-    """One path of a foreign protocol, served by the gateway process."""
+    """A path of a foreign protocol, served by the gateway process."""
 
     path: str
+    """With a variable in braces, as the adapter's server writes it, where `pattern` is set."""
     max_request_bytes: int
     doors: frozenset[Door] = frozenset({Door.SYSTEMS})
     scopes: tuple[str, ...] = ()
@@ -113,6 +114,9 @@ class Endpoint:
     echoes_request_id: bool = False
     """Whether the caller's own `x-request-id` names the call, in answers and in the log, in place of the edge's; for
     `Door.SYSTEMS` alone."""
+    pattern: str = ""
+    """Regular expression (RE2) over the whole path; empty: `path` is all there is."""
+    timeout_seconds: int = DEFAULT_UNARY_SECONDS
 
 
 def routes(descriptors: FileDescriptorSet) -> tuple[Route, ...]:

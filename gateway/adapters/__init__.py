@@ -8,7 +8,13 @@ protocol.
 
 from __future__ import annotations
 
-from gateway.adapters import authzen, documentation, oauth, server
+from gateway.adapters import authzen, documentation, oauth, server, suomifi
 
-ENDPOINTS = (*authzen.ENDPOINTS, *documentation.ENDPOINTS, *oauth.ENDPOINTS, *server.ENDPOINTS)
+ENDPOINTS = (
+    *authzen.ENDPOINTS,
+    *documentation.ENDPOINTS,
+    *oauth.ENDPOINTS,
+    *server.ENDPOINTS,
+    *suomifi.ENDPOINTS,
+)
 """Every path of every adapter."""

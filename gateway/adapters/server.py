@@ -31,7 +31,7 @@ HEALTH_PATH = "/healthz"
 ENDPOINTS = (Endpoint(HEALTH_PATH, 1024),)
 
 MAX_REQUEST_BYTES = 4 << 20
-"""What any adapter takes at most; the edge has a limit per path."""
+"""What any adapter reads into memory at most; the edge has a limit per path."""
 
 LOOK_SECONDS = 1.0
 """Between two looks at the files of the server's certificate."""

@@ -19,9 +19,6 @@ UNKNOWN = "unknown"
 ROUTE_METADATA = "solmu.edge"
 """Metadata of a route, for replies: `scopes`, separated by spaces."""
 
-ADAPTER_SECONDS = 15
-"""Time for a call to an adapter, as for any unary call."""
-
 _NOT_GRPC = {**xds.GRPC_REQUEST, "invert_match": True, "treat_missing_header_as_empty": True}
 
 _HTTPS_ONLY = {"key": "strict-transport-security", "value": "max-age=31536000"}
@@ -105,12 +102,12 @@ def _endpoint(endpoint: Endpoint, door: Door) -> Json:
     named = {filters.REQUEST_ID: filters.switched(on=True)} if endpoint.echoes_request_id else {}
     return {
         "name": f"adapter {endpoint.path}",
-        "match": {"path": endpoint.path},
+        "match": {"safe_regex": {"regex": endpoint.pattern}} if endpoint.pattern else {"path": endpoint.path},
         "metadata": {"filter_metadata": {ROUTE_METADATA: {"scopes": " ".join(endpoint.scopes)}}},
         "route": {
             "cluster": ADAPTERS,
             # From the first byte on; `timeout` would begin with the last one of the body, which need never come.
-            "max_stream_duration": {"max_stream_duration": xds.seconds(ADAPTER_SECONDS)},
+            "max_stream_duration": {"max_stream_duration": xds.seconds(endpoint.timeout_seconds)},
             "retry_policy": _RETRY,
         },
         "typed_per_filter_config": {

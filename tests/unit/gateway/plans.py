@@ -5,10 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 from gateway import adapters
-from gateway.envoy.plan import Plan
+from gateway.envoy.plan import Json, Plan
 from gateway.routes import routes
 from services.runtime.config import Address
 from tests.unit.gateway import contract
+
+
+def adapters_of(plan: Plan) -> list[Json]:
+    """What the routes of a plan's adapters match."""
+    return [
+        {"safe_regex": {"regex": endpoint.pattern}} if endpoint.pattern else {"path": endpoint.path}
+        for endpoint in plan.endpoints
+    ]
+
 
 ONE_MACHINE = Plan(
     node="solmu",

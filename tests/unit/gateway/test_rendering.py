@@ -77,7 +77,7 @@ def test_every_route_demands_scopes_or_is_an_adapter_or_answers_itself() -> None
         if "route" not in route:
             assert route["direct_response"]["status"] == 404
         elif route["route"]["cluster"] == "gateway":
-            assert route["match"]["path"] in {endpoint.path for endpoint in plans.ONE_MACHINE.endpoints}
+            assert route["match"] in plans.adapters_of(plans.ONE_MACHINE)
         else:
             [policy] = settings[filters.SCOPES]["rbac"]["rules"]["policies"].values()
             [principal] = policy["principals"]
