@@ -22,7 +22,7 @@ KINDS = {kind: number for number, kind in enumerate(Kind, start=1)}
 async def insert_statements(transaction: Connection, entries: Sequence[Entry]) -> set[tuple[bytes, bool]]:
     """Writes statements; returns digest and `own` of those that were not there."""
     rows = await transaction.fetch(
-        "insert into statement (sha256, own, exchange_id, kind, subsystem, content, signature, certificate_status,"
+        "insert into statement (sha256, own, exchange_id, kind, subsystem, content, signature, certificate_sha256,"
         " time_stamp, policy) select * from unnest($1::bytea[], $2::boolean[], $3::uuid[], $4::smallint[],"
         " $5::text[], $6::bytea[], $7::bytea[], $8::bytea[], $9::bytea[], $10::text[])"
         " on conflict do nothing returning sha256, own",
@@ -33,7 +33,7 @@ async def insert_statements(transaction: Connection, entries: Sequence[Entry]) -
         [entry.subsystem for entry in entries],
         [entry.statement.content for entry in entries],
         [entry.signature.SerializeToString() for entry in entries],
-        [entry.certificate_status for entry in entries],
+        [entry.signature.certificate_sha256 for entry in entries],
         [entry.time_stamp for entry in entries],
         [entry.policy for entry in entries],
     )

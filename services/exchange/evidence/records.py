@@ -53,14 +53,18 @@ Group = Sequence[bytes]
 """The SHA-256 of each data object of a member."""
 
 
-class Batch:
-    """The hash tree over the members of a batch (section 4.2)."""
+def member(group: Group) -> bytes:
+    """What stands for a member in the tree: the digest of its one object, or a digest over those of several."""
+    return _combined(group)
 
-    def __init__(self, groups: Sequence[Group]) -> None:
-        if not 0 < len(groups) <= MAX_BATCH:
+
+class Batch:
+    """The hash tree over the members of a batch (section 4.2), each given as `member`."""
+
+    def __init__(self, members: Sequence[bytes]) -> None:
+        if not 0 < len(members) <= MAX_BATCH:
             raise ValueError(f"a batch has 1 to {MAX_BATCH} members")
-        self._groups = groups
-        self._levels = [[_combined(group) for group in groups]]
+        self._levels = [members]
         while len(below := self._levels[-1]) > 1:
             self._levels.append([_combined(below[at : at + 2]) for at in range(0, len(below), 2)])
 
@@ -69,9 +73,8 @@ class Batch:
         """What the time stamp is asked for: its imprint is this, not a digest of it."""
         return self._levels[-1][0]
 
-    def record(self, index: int, token: bytes) -> bytes:
-        """The evidence record (DER) of a member, once the time stamp over `root` is there."""
-        group = self._groups[index]
+    def record(self, index: int, group: Group, token: bytes) -> bytes:
+        """The evidence record (DER) of a member, given as a whole, once the time stamp over `root` is there."""
         lists = [list(group)] if len(group) > 1 else []
         at = index
         for level in self._levels[:-1]:

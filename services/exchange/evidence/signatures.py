@@ -200,6 +200,15 @@ class PinnedKey:
         if not fits(self.public_key, self.algorithm):
             raise InvalidArgument("SIGNATURE_FORM_REFUSED", "the key is not of the algorithm that is pinned to it")
 
+    @classmethod
+    def of(cls, certificate: bytes) -> PinnedKey:
+        """A certificate (DER) whose key is pinned nowhere, with the one algorithm of the key; it is nobody's.
+
+        Raises ValueError or InvalidVersion where it cannot be read, and
+        InvalidArgument, SIGNATURE_FORM_REFUSED.
+        """
+        return cls(certificate, algorithm_for(x509.load_der_x509_certificate(certificate).public_key()), "")
+
     @functools.cached_property
     def public_key(self) -> object:
         """The key of the certificate, and of nothing else."""

@@ -225,6 +225,12 @@ def _verified(token: bytes, sha256: bytes, roots: list[x509.Certificate]) -> Sta
     return Stamp(time, signer)
 
 
+def policy(token: bytes) -> ObjectIdentifier:
+    """Under which policy of its authority a verified token was made."""
+    response = asn1.encode_der(_Response(status=_Status(status=0), token=asn1.decode_der(asn1.TLV, token)))
+    return decode_timestamp_response(response).tst_info.policy
+
+
 class Authority:
     """A time-stamping authority of one's own: for tests, and for a node that is tried out.
 

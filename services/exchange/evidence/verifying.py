@@ -231,12 +231,10 @@ def _verified(held: Container, found: XadesFile) -> PinnedKey:
     if len(found.certificate) > certificates.MAX_CERTIFICATE_BYTES:
         raise _not_for("certificate")
     try:
-        public = x509.load_der_x509_certificate(found.certificate).public_key()
-        algorithm = signatures.algorithm_for(public)
-        pinned = PinnedKey(found.certificate, algorithm, "")
+        pinned = PinnedKey.of(found.certificate)
     except (ValueError, x509.InvalidVersion):
         raise _not_for("certificate") from None
-    if xades.algorithm_of(found) is not algorithm:
+    if xades.algorithm_of(found) is not pinned.algorithm:
         raise InvalidArgument("SIGNATURE_FORM_REFUSED", "the signature names another algorithm than its key's")
     if not xades.names_its_certificate(found, pinned):
         raise InvalidArgument(
@@ -244,7 +242,7 @@ def _verified(held: Container, found: XadesFile) -> PinnedKey:
         )
     if not xades.covers(found, pinned, hashlib.sha256(held.content).digest()):
         raise InvalidArgument("SIGNATURE_INVALID", f"{held.file} is not the file that was signed")
-    signatures.raw_verify(pinned.public_key, algorithm, found.value, found.signed_info)
+    signatures.raw_verify(pinned.public_key, pinned.algorithm, found.value, found.signed_info)
     return pinned
 
 

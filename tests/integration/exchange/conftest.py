@@ -11,6 +11,7 @@ import services.exchange
 from services.runtime.database import Database
 from services.runtime.telemetry import Telemetry
 from tests.engines import Engines
+from tests.integration.exchange import trusting
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +23,10 @@ async def database(engines: Engines) -> AsyncIterator[Database]:
     await database.migrate(Path(services.exchange.__file__).parent / "migrations")
     yield database
     await database.close()
+
+
+@pytest.fixture(scope="session")
+async def mesh(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[trusting.Mesh]:
+    """A trust service, over HTTP."""
+    async with trusting.running(tmp_path_factory.mktemp("trust")) as started:
+        yield started

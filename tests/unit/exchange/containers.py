@@ -92,9 +92,12 @@ def _container(
 
 def recorded(*held: Container, now: datetime = NOW, by: pki.Holder = MESH.stamping) -> list[Container]:
     """The containers with their evidence records, of one batch."""
-    tree = records.Batch([each.group for each in held])
+    tree = records.Batch([records.member(each.group) for each in held])
     token = stamp(tree.root, now=now, by=by)
-    return [Container(each.file, each.content, each.signature, tree.record(at, token)) for at, each in enumerate(held)]
+    return [
+        Container(each.file, each.content, each.signature, tree.record(at, each.group, token))
+        for at, each in enumerate(held)
+    ]
 
 
 def whole(sample: Statement | None = None) -> bytes:

@@ -89,6 +89,7 @@ def test_the_issuer_itself_and_whom_the_directory_names_may_answer() -> None:
     status.verify(answer(responder(MESH.other)), CERTIFICATE, ISSUER, at=NOW, responders=[MESH.other.der])
 
 
+@pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")  # odd numbers
 @given(st.integers(1, 254), st.data())
 def test_a_tampered_status_is_refused_or_says_the_same(mask, data) -> None:
     content = bytearray(ANSWER)

@@ -146,12 +146,16 @@ groups = st.lists(st.integers(1, 3), min_size=1, max_size=20).map(
 )
 
 
+def tree(members) -> Batch:
+    return Batch([records.member(group) for group in members])
+
+
 @given(groups, st.data())
 def test_every_member_of_a_batch_is_proven_by_its_record(members, data) -> None:
-    batch = Batch(members)
+    batch = tree(members)
     stamped = token(batch.root)
     at = data.draw(st.integers(0, len(members) - 1))
-    record = batch.record(at, stamped)
+    record = batch.record(at, members[at], stamped)
     assert records.verify(record, members[at], authorities=TRUSTED).time == NOW
     assert records.time_stamp(record) == stamped
     for other in ([], [*members[at], digest("more")], [digest("other")], [digest("other"), *members[at][1:]]):
@@ -163,14 +167,14 @@ def test_every_member_of_a_batch_is_proven_by_its_record(members, data) -> None:
 
 def test_an_object_left_out_of_a_group_is_noticed() -> None:
     members = [[digest("statement"), digest("signature"), digest("head")]]
-    batch = Batch(members)
-    record = batch.record(0, token(batch.root))
+    batch = tree(members)
+    record = batch.record(0, members[0], token(batch.root))
     assert refused(records.verify, record, members[0][:2], authorities=TRUSTED) == "EVIDENCE_RECORD_INVALID"
 
 
 def test_a_record_with_the_stamp_of_another_batch_is_refused() -> None:
-    one, other = Batch([[digest(1)], [digest(2)]]), Batch([[digest(1)], [digest(3)]])
-    record = one.record(0, token(other.root))
+    one, other = Batch([digest(1), digest(2)]), Batch([digest(1), digest(3)])
+    record = one.record(0, [digest(1)], token(other.root))
     assert refused(records.verify, record, [digest(1)], authorities=TRUSTED) == "TIME_STAMP_IMPRINT_MISMATCH"
 
 
@@ -178,14 +182,14 @@ def test_a_record_with_the_stamp_of_another_batch_is_refused() -> None:
 @given(st.data())
 def test_a_record_with_a_byte_changed_is_refused_or_proves_the_same(data) -> None:
     members = [[digest((member, 1)), digest((member, 2))] for member in range(3)]
-    batch = Batch(members)
-    content = bytearray(batch.record(1, TOKEN_OF_THREE))
+    batch = tree(members)
+    content = bytearray(batch.record(1, members[1], TOKEN_OF_THREE))
     at = data.draw(st.integers(0, len(content) - 1))
     content[at] ^= data.draw(st.integers(1, 255))
     refused_or_the_same(records.verify, bytes(content), members[1])
 
 
-TOKEN_OF_THREE = token(Batch([[digest((member, 1)), digest((member, 2))] for member in range(3)]).root)
+TOKEN_OF_THREE = token(tree([[digest((member, 1)), digest((member, 2))] for member in range(3)]).root)
 
 
 def test_a_batch_has_a_limit() -> None:
