@@ -144,6 +144,45 @@ async def statements(
     )
 
 
+_REFUSED = (
+    "select refused_proof_id, exchange_id, sha256, subsystem, reason, statement as content, signature,"
+    " certificate_status, log_index, refuse_time from refused_proof"
+)
+
+
+async def refused(database: Database, sha256: bytes, *, subsystems: Sequence[str]) -> Row | None:
+    """The last refusal of a statement, where it was for one of these subsystems."""
+    return await database.fetchrow(
+        f"{_REFUSED} where sha256 = $1 and subsystem = any($2) order by refused_proof_id desc limit 1",
+        sha256,
+        subsystems,
+    )
+
+
+async def refusals(
+    database: Database,
+    *,
+    subsystem: str,
+    exchange_id: Any,
+    start: datetime | None,
+    end: datetime | None,
+    before: Any,
+    limit: int,
+) -> list[Row]:
+    """What was refused of what was for a subsystem, latest first."""
+    return await database.fetch(
+        f"{_REFUSED} where subsystem = $1 and ($2::uuid is null or exchange_id = $2)"
+        " and ($3::timestamptz is null or refuse_time >= $3) and ($4::timestamptz is null or refuse_time < $4)"
+        " and ($5::uuid is null or refused_proof_id < $5) order by refused_proof_id desc limit $6",
+        subsystem,
+        exchange_id,
+        start,
+        end,
+        before,
+        limit,
+    )
+
+
 async def retain(database: Database, seq: int, *, expire: datetime, content_expire: datetime | None) -> None:
     """Has a statement, and what is kept of its content, kept for longer. Never shortens."""
     await database.execute(
@@ -185,23 +224,26 @@ async def erase_statements(database: Database, *, now: datetime, limit: int) -> 
 
 # The log
 
-_LEAF = "s.seq, s.sha256, s.own, s.signature, s.append_time"
+_LEAF = "s.seq, null::uuid as refused, s.sha256, s.own, s.signature, s.append_time"
 
 
 async def unlogged(transaction: Connection, limit: int) -> list[Row]:
-    """Statements that wait for the log, in the journal's order."""
+    """Statements that wait for the log, in the journal's order, and what was refused."""
     return await transaction.fetch(
-        f"select {_LEAF} from evidence e join statement s using (seq)"
-        " where e.log_index is null order by e.seq limit $1",
+        f"(select {_LEAF} from evidence e join statement s using (seq)"
+        " where e.log_index is null order by e.seq limit $1)"
+        " union all (select null, refused_proof_id, sha256, false, signature, refuse_time from refused_proof"
+        " where log_index is null and sha256 <> '' order by refuse_time limit $1) limit $1",
         limit,
     )
 
 
 async def leaf(database: Database, sha256: bytes) -> Row | None:
-    """What a statement's leaf is made of; of the one signed here where there are two."""
+    """What a statement's leaf is made of; of the one signed here where there are two, of a refused one at last."""
     return await database.fetchrow(
         f"select {_LEAF}, e.log_index from evidence e join statement s using (seq) where s.sha256 = $1"
-        " and e.log_index is not null order by s.own desc limit 1",
+        " and e.log_index is not null union all select null, refused_proof_id, sha256, false, signature, refuse_time,"
+        " log_index from refused_proof where sha256 = $1 and log_index is not null order by own desc, seq limit 1",
         sha256,
     )
 
@@ -212,21 +254,25 @@ async def log_size(writer: Writer) -> int:
 
 
 async def insert_leaves(
-    transaction: Connection, places: Sequence[tuple[int, int]], nodes: Mapping[tuple[int, int], bytes]
+    transaction: Connection, rows: Sequence[Row], *, first: int, nodes: Mapping[tuple[int, int], bytes]
 ) -> None:
-    """Enters statements, by number, at their places in the log, and the hashes that became complete by it."""
+    """Enters what was `unlogged` in the log from a place on, and the hashes that became complete by it."""
     await transaction.execute(
         "insert into log_node (level, index, hash) select * from unnest($1::smallint[], $2::bigint[], $3::bytea[])",
         [level for level, _ in nodes],
         [index for _, index in nodes],
         list(nodes.values()),
     )
+    kept = [(row["seq"], first + at) for at, row in enumerate(rows) if row["refused"] is None]
     await transaction.execute(
         "update evidence e set log_index = g.place from unnest($1::bigint[], $2::bigint[]) as g (seq, place)"
         " where e.seq = g.seq",
-        [seq for seq, _ in places],
-        [place for _, place in places],
+        [seq for seq, _ in kept],
+        [place for _, place in kept],
     )
+    refused = [(row["refused"], first + at) for at, row in enumerate(rows) if row["refused"] is not None]
+    if refused:
+        await transaction.executemany("update refused_proof set log_index = $2 where refused_proof_id = $1", refused)
 
 
 async def nodes(writer: Writer, wanted: Iterable[tuple[int, int]]) -> dict[tuple[int, int], bytes]:

@@ -21,7 +21,7 @@ from uuid import UUID
 from solmu.exchange.v1 import exchanges_pb2, statements_pb2
 
 from services.exchange import journal_store
-from services.exchange.evidence.statements import Statement
+from services.exchange.evidence.statements import Statement, parse
 from services.runtime.database import Connection, Database
 from services.runtime.errors import Fault, InvalidArgument
 
@@ -125,9 +125,14 @@ class Journal:
         await append.done
 
     async def refuse(self, *, exchange_id: str, node: str, reason: str, proof: statements_pb2.Proof) -> None:
-        """Keeps a proof that did not hold, with the reason."""
+        """Keeps a proof that did not hold, with the reason, for the subsystem that it names as receiver."""
         await journal_store.insert_refused(
-            self._database, exchange_id=_uuid(exchange_id), node=node, reason=reason, proof=proof
+            self._database,
+            exchange_id=_uuid(exchange_id),
+            node=node,
+            subsystem=_receiver(proof.statement),
+            reason=reason,
+            proof=proof,
         )
 
     async def _write(self) -> None:
@@ -167,6 +172,15 @@ def _uuid(text: str) -> UUID | None:
     with contextlib.suppress(ValueError):
         return UUID(text)
     return None
+
+
+def _receiver(content: bytes) -> str:
+    """The subsystem that a statement is for, as it says; empty where it is none."""
+    try:
+        kind, identifier = parse(content).receiver
+    except Fault:
+        return ""
+    return "/".join(identifier.split("/")[:4]) if kind in {"service", "subsystem"} else ""
 
 
 def _replayed() -> Fault:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -77,16 +78,25 @@ async def insert_exchanges(transaction: Connection, exchanges: Sequence[Exchange
 
 
 async def insert_refused(
-    database: Database, *, exchange_id: UUID | None, node: str, reason: str, proof: statements_pb2.Proof
+    database: Database,
+    *,
+    exchange_id: UUID | None,
+    node: str,
+    subsystem: str,
+    reason: str,
+    proof: statements_pb2.Proof,
 ) -> None:
     """Keeps a proof that did not hold."""
     await database.execute(
-        "insert into refused_proof (refused_proof_id, exchange_id, node, reason, statement, signature)"
-        " values ($1, $2, $3, $4, $5, $6)",
+        "insert into refused_proof (refused_proof_id, exchange_id, node, subsystem, reason, sha256, statement,"
+        " signature, certificate_status) values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
         new_id(),
         exchange_id,
         node,
+        subsystem,
         reason,
+        hashlib.sha256(proof.statement).digest(),
         proof.statement,
         proof.signature.SerializeToString(),
+        proof.certificate_status,
     )

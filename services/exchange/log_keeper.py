@@ -77,8 +77,7 @@ class LogKeeper:
             size = await evidence_store.log_size(transaction)
             known = await evidence_store.nodes(transaction, merkle.peaks(size))
             fresh = merkle.append(size, [proofs.leaf(row).hash() for row in rows], _from(known))
-            places = [(row["seq"], size + at) for at, row in enumerate(rows)]
-            await evidence_store.insert_leaves(transaction, places, fresh)
+            await evidence_store.insert_leaves(transaction, rows, first=size, nodes=fresh)
         return len(rows)
 
     async def sign(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from dataclasses import dataclass, replace
 
 from solmu.exchange.v1 import statements_pb2
 
@@ -75,11 +76,23 @@ def head_group(head: bytes) -> tuple[bytes]:
     return (hashlib.sha256(head).digest(),)
 
 
-def record(group: records.Group, place: int, batch: Row) -> bytes:
-    """The evidence record of a member of a batch. `batch` is a row of `stamp_batch`."""
-    members = batch["members"]
-    hashes = [members[at : at + HASH_BYTES] for at in range(0, len(members), HASH_BYTES)]
-    return records.Batch(hashes).record(place, group, batch["token"])
+@dataclass(frozen=True)
+class Batch:
+    """A batch of time stamps, laid out."""
+
+    tree: records.Batch
+    token: bytes
+
+    @classmethod
+    def of(cls, row: Row) -> Batch:
+        """From a row of `stamp_batch`."""
+        members = row["members"]
+        hashes = [members[at : at + HASH_BYTES] for at in range(0, len(members), HASH_BYTES)]
+        return cls(records.Batch(hashes), row["token"])
+
+    def record(self, group: records.Group, place: int) -> bytes:
+        """The evidence record of a member."""
+        return self.tree.record(place, group, self.token)
 
 
 def leaf(row: Row) -> Leaf:
@@ -91,16 +104,16 @@ def leaf(row: Row) -> Leaf:
         statement_sha256=row["sha256"],
         form=signature.form,
         signing_time=signature.signing_time,
-        certificate_sha256=signature.certificate_sha256,
-        value=signature.value,
+        certificate_sha256=signature.certificate_sha256.ljust(HASH_BYTES, b"\0")[:HASH_BYTES],
+        value=b"" if row["refused"] else signature.value,
     )
 
 
-def whole(row: Row, batch: Row | None) -> bytes:
+def whole(row: Row, batch: Batch | None) -> bytes:
     """The container as a file, with its evidence record where it was stamped in a batch."""
     found = signed(row)
     if batch is not None:
-        found = Container(found.file, found.content, found.signature, record(found.group, row["stamp_place"], batch))
+        found = replace(found, record=batch.record(found.group, row["stamp_place"]))
     return container.write(found)
 
 

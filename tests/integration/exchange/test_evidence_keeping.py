@@ -81,7 +81,7 @@ async def stamp_all(stamper: Stamper) -> None:
 async def export(database, statement) -> bytes:
     row = await view(database, statement)
     batch = await evidence_store.batch(database, row["stamp_batch"]) if row["stamp_batch"] else None
-    return proofs.whole(row, batch)
+    return proofs.whole(row, proofs.Batch.of(batch) if batch else None)
 
 
 async def test_what_was_journaled_is_stamped_in_a_batch_and_proven_by_its_container(database, journal, mesh, stamper):
@@ -183,7 +183,7 @@ async def test_heads_are_stamped_with_the_statements(database, journal, mesh, st
     head = await latest_head(database)
     batch = there(await evidence_store.batch(database, head["stamp_batch"]))
     group = proofs.head_group(head["head"])
-    record = proofs.record(group, head["stamp_place"], batch)
+    record = proofs.Batch.of(batch).record(group, head["stamp_place"])
     assert records.verify(record, group, authorities=mesh.anchors.authorities).time == batch["stamp_time"]
 
 

@@ -189,7 +189,7 @@ class Statement(_message.Message):
     `subsystems/{subsystem}/deliveries/{delivery}`.
     """
     log_index: _builtins.int
-    """Its place in this node's log, from 0."""
+    """Its place in this node's log, from 0; -1 while it waits for it, a second or so."""
     time_stamp_state: Global___Statement.TimeStampState.ValueType
     """How its time is proven."""
     evidence_record: _builtins.bytes
