@@ -25,12 +25,12 @@ class Entry:
 
 
 async def append(writer: Database | Connection, entries: Sequence[Entry]) -> None:
-    """Adds entries in one statement."""
+    """Adds entries in one statement; one that is there already stays as it is."""
     await writer.execute(
         "insert into audit_record (record, record_time, kind, client, resource, parties, content)"
         " select record, record_time, kind, client, resource, string_to_array(parties, ' '), content"
         " from unnest($1::uuid[], $2::timestamptz[], $3::smallint[], $4::text[], $5::text[], $6::text[], $7::bytea[])"
-        " as entry (record, record_time, kind, client, resource, parties, content)",
+        " as entry (record, record_time, kind, client, resource, parties, content) on conflict (record) do nothing",
         [entry.record for entry in entries],
         [entry.record_time for entry in entries],
         [entry.kind for entry in entries],

@@ -20,8 +20,7 @@ from services.runtime.errors import Fault
 from services.runtime.facts import checking, wire
 from services.runtime.facts.cache import FactCache
 from services.runtime.facts.checking import Outcome, Question, Verdict
-from services.runtime.facts.rules import Rules
-from services.runtime.facts.table import FactTable, Judged
+from services.runtime.facts.table import Judged
 from services.runtime.parties import PartyNames
 
 PATIENCE = 3.0
@@ -35,7 +34,6 @@ LOOK_AHEAD = 200
 class _Answers:
     """The verdicts on some questions, all by the same facts."""
 
-    facts: FactTable
     token: str
     """The consistency token of the facts."""
     verdicts: list[Judged]
@@ -67,7 +65,7 @@ class CheckServicer:
         """Checks one act."""
         question = self._question(request, self._clock())
         answers = await self._judge([question], tokens=[request.consistency_token])
-        response = self._response(question, _raised(answers.verdicts[0]), answers)
+        response = self._response(_raised(answers.verdicts[0]), answers)
         await self._record("Check", [(question, response, answers.verdicts[0])])
         return response
 
@@ -96,7 +94,7 @@ class CheckServicer:
                     break
                 continue
             assert isinstance(one, Question)
-            result = self._response(one, verdict, answers)
+            result = self._response(verdict, answers)
             answered.append((one, result, verdict))
             response.results.add().response.CopyFrom(result)
             if _stops(request.semantics, allowed=verdict.allowed):
@@ -109,9 +107,28 @@ class CheckServicer:
         question = self._question(request.check, self._clock())
         answers = await self._judge([question], tokens=[request.check.consistency_token], explain=True)
         verdict = _raised(answers.verdicts[0])
-        response = self._response(question, verdict, answers)
+        response = self._response(verdict, answers)
         await self._record("ExplainCheck", [(question, response, verdict)], purpose=request.purpose)
         return checks_pb2.ExplainCheckResponse(response=response, steps=[_step(step) for step in verdict.steps])
+
+    async def RecordChecks(self, request: checks_pb2.RecordChecksRequest) -> checks_pb2.RecordChecksResponse:
+        """Records checks that another service of the node judged by itself."""
+        actor = messages.actor(callers.actor())
+        await self._audit.record(
+            [
+                AuditRecord(
+                    name=f"auditRecords/{messages.uid(one.response.audit_record)}",
+                    kind=AuditRecord.KIND_CHECK,
+                    actor=actor,
+                    method=f"{checks_pb2.DESCRIPTOR.package}.CheckService/RecordChecks",
+                    parties=[one.check.delegate, one.check.principal],
+                    check_request=one.check,
+                    check_response=one.response,
+                )
+                for one in request.checks
+            ]
+        )
+        return checks_pb2.RecordChecksResponse()
 
     async def ListPrincipals(self, request: rights_pb2.ListPrincipalsRequest) -> rights_pb2.ListPrincipalsResponse:
         """Lists for whom a party may act."""
@@ -182,7 +199,7 @@ class CheckServicer:
                 if len(rights) == size:
                     await self._record_listing(listing, rights)
                     return rights, pages.token(_key(at, after), question=listing.question), facts_token
-                rights.append(_right(question, found, answers.facts.rules(question.theme_id)))
+                rights.append(_right(question, found))
                 after = candidate
             if len(candidates) < wanted:
                 await self._record_listing(listing, rights)
@@ -201,7 +218,7 @@ class CheckServicer:
         facts = await self._facts.reach(*set(tokens), known=known, patience=PATIENCE)
         now = self._clock()
         verdicts = [facts.judge(question, now=now, explain=explain) for question in questions]
-        return _Answers(facts, self._facts.position, verdicts)
+        return _Answers(self._facts.position, verdicts)
 
     def _question(self, request: checks_pb2.CheckRequest, now: datetime) -> Question:
         return Question(
@@ -220,19 +237,8 @@ class CheckServicer:
     def _own_or(self, party: Party | None, *, field: str) -> str:
         return self._named(party, field=field) if party is not None else callers.party_actor().party
 
-    def _response(self, question: Question, verdict: Verdict, answers: _Answers) -> checks_pb2.CheckResponse:
-        decision = checks_pb2.DECISION_ALLOWED if verdict.allowed else checks_pb2.DECISION_DENIED
-        return checks_pb2.CheckResponse(
-            decision=decision,
-            reason=verdict.reason,  # type: ignore[arg-type]
-            basis=verdict.basis,  # type: ignore[arg-type]
-            mandates=verdict.mandates,
-            through=Party(name=verdict.through) if verdict.through else None,
-            expire_time=messages.timestamp(verdict.expire),
-            needed_assurance_level=answers.facts.rules(question.theme_id).assurance_level,  # type: ignore[arg-type]
-            consistency_token=answers.token,
-            audit_record=self._audit.name(),
-        )
+    def _response(self, verdict: Verdict, answers: _Answers) -> checks_pb2.CheckResponse:
+        return wire.response(verdict, consistency_token=answers.token, audit_record=self._audit.name())
 
     async def _record(
         self,
@@ -310,7 +316,7 @@ class _Listing:
         return right.principal.name if self.forward else right.delegate.name
 
 
-def _right(question: Question, verdict: Verdict, rules: Rules) -> rights_pb2.Right:
+def _right(question: Question, verdict: Verdict) -> rights_pb2.Right:
     return rights_pb2.Right(
         delegate=Party(name=question.delegate),
         principal=Party(name=question.principal),
@@ -321,7 +327,7 @@ def _right(question: Question, verdict: Verdict, rules: Rules) -> rights_pb2.Rig
         mandates=verdict.mandates,
         through=Party(name=verdict.through) if verdict.through else None,
         expire_time=messages.timestamp(verdict.expire),
-        needed_assurance_level=rules.assurance_level,  # type: ignore[arg-type]
+        needed_assurance_level=verdict.assurance_level,  # type: ignore[arg-type]
     )
 
 

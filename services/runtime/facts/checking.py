@@ -189,6 +189,8 @@ class Verdict:
     mandates: tuple[str, ...] = ()
     through: str = ""
     expire: datetime | None = None
+    assurance_level: int = 0
+    """How surely the delegate must be known in this theme."""
     steps: tuple[Step, ...] = ()
 
 
@@ -206,21 +208,24 @@ def judge(question: Question, rules: Rules, facts: Facts) -> Verdict:
     blocked = _blocked(question, rules, facts)
     steps.append(Step(Rule.BLOCK, Outcome.DENIES if blocked else Outcome.SILENT, blocked))
     if blocked:
-        return Verdict(allowed=False, reason=Reason.NO_RIGHT, steps=tuple(steps))
+        return _denied(rules, Reason.NO_RIGHT, steps)
     jointly = False
     for rule, basis, find in _RULES:
         ways, items = find(question, rules, facts)
         steps.append(Step(rule, Outcome.ALLOWS if ways else Outcome.SILENT, items))
         jointly = jointly or any(item.shortfall is Shortfall.JOINTLY for item in items)
         if ways:
-            return _allowed(question, rules, basis, max(ways, key=_lasting), tuple(steps))
-    reason = Reason.JOINTLY_ONLY if jointly else Reason.NO_RIGHT
-    return Verdict(allowed=False, reason=reason, steps=tuple(steps))
+            return _allowed(question, rules, basis, max(ways, key=_lasting), steps)
+    return _denied(rules, Reason.JOINTLY_ONLY if jointly else Reason.NO_RIGHT, steps)
 
 
-def _allowed(question: Question, rules: Rules, basis: Basis, way: _Way, steps: tuple[Step, ...]) -> Verdict:
+def _denied(rules: Rules, reason: Reason, steps: Sequence[Step]) -> Verdict:
+    return Verdict(allowed=False, reason=reason, assurance_level=rules.assurance_level, steps=tuple(steps))
+
+
+def _allowed(question: Question, rules: Rules, basis: Basis, way: _Way, steps: Sequence[Step]) -> Verdict:
     if 0 < question.assurance_level < rules.assurance_level:
-        return Verdict(allowed=False, reason=Reason.ASSURANCE_TOO_LOW, steps=steps)
+        return _denied(rules, Reason.ASSURANCE_TOO_LOW, steps)
     chain = way.chain or Chain(())
     return Verdict(
         allowed=True,
@@ -229,7 +234,8 @@ def _allowed(question: Question, rules: Rules, basis: Basis, way: _Way, steps: t
         mandates=tuple(link.name for link in chain.links),
         through=chain.nodes[0] if chain.nodes else "",
         expire=way.expire,
-        steps=steps,
+        assurance_level=rules.assurance_level,
+        steps=tuple(steps),
     )
 
 

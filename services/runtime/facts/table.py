@@ -127,10 +127,6 @@ class FactTable:
             return Unavailable("REGISTER_STALE", "a register has not spoken for too long", register=stale)
         return checking.judge(question, rules, self.facts(question, rules, explain=explain))
 
-    def rules(self, theme_id: str) -> Rules:
-        """The rules of a theme that was judged in."""
-        return self._rules[theme_id]
-
     def facts(self, question: Question, rules: Rules, *, explain: bool = False) -> Facts:
         """The facts that could matter to a question."""
         look = _Look(self._sql, question, always=explain)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from solmu.authorisations.v1.checks_pb2 import DECISION_ALLOWED, CheckRequest, CheckResponse
+from solmu.authorisations.v1.checks_pb2 import DECISION_ALLOWED, DECISION_DENIED, CheckRequest, CheckResponse
 from solmu.authorisations.v1.parties_pb2 import Party
 from solmu.authorisations.v1.themes_pb2 import Theme
 
@@ -77,6 +77,21 @@ def request(question: Question) -> CheckRequest:
     )
 
 
+def response(verdict: Verdict, *, consistency_token: str, audit_record: str) -> CheckResponse:
+    """A verdict as the service answers it, with the facts that it was judged by and where it is recorded."""
+    return CheckResponse(
+        decision=DECISION_ALLOWED if verdict.allowed else DECISION_DENIED,
+        reason=verdict.reason,  # type: ignore[arg-type]
+        basis=verdict.basis,  # type: ignore[arg-type]
+        mandates=verdict.mandates,
+        through=Party(name=verdict.through) if verdict.through else None,
+        expire_time=timestamp(verdict.expire) if verdict.expire else None,
+        needed_assurance_level=verdict.assurance_level,  # type: ignore[arg-type]
+        consistency_token=consistency_token,
+        audit_record=audit_record,
+    )
+
+
 def verdict(response: CheckResponse) -> Verdict:
     """The service's answer as a verdict, without the steps that led to it."""
     return Verdict(
@@ -85,5 +100,6 @@ def verdict(response: CheckResponse) -> Verdict:
         basis=Basis(response.basis),
         mandates=tuple(response.mandates),
         through=response.through.name,
-        expire=response.expire_time.ToDatetime(UTC) if response.HasField("expire_time") else None,
+        expire=instant(micros(response.expire_time)) if response.HasField("expire_time") else None,
+        assurance_level=response.needed_assurance_level,
     )

@@ -352,6 +352,77 @@ class BatchCheckResponse(_message.Message):
 Global___BatchCheckResponse: _TypeAlias = BatchCheckResponse  # noqa: Y015
 
 @_typing.final
+class RecordChecksRequest(_message.Message):
+    """Checks that were judged by the caller."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class JudgedCheck(_message.Message):
+        """A check and its answer."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        CHECK_FIELD_NUMBER: _builtins.int
+        RESPONSE_FIELD_NUMBER: _builtins.int
+        @_builtins.property
+        def check(self) -> Global___CheckRequest:
+            """The check, with names for its parties and the instant that was judged."""
+
+        @_builtins.property
+        def response(self) -> Global___CheckResponse:
+            """The answer, with the name of its record, `auditRecords/{record}`: a random
+            or time-ordered UUID of the caller's.
+            """
+
+        def __init__(
+            self,
+            *,
+            check: Global___CheckRequest | None = ...,
+            response: Global___CheckResponse | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["check", b"check", "response", b"response"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["check", b"check", "response", b"response"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    CHECKS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def checks(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecordChecksRequest.JudgedCheck]:
+        """The checks."""
+
+    def __init__(
+        self,
+        *,
+        checks: _abc.Iterable[Global___RecordChecksRequest.JudgedCheck] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checks", b"checks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordChecksRequest: _TypeAlias = RecordChecksRequest  # noqa: Y015
+
+@_typing.final
+class RecordChecksResponse(_message.Message):
+    """The checks are recorded."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordChecksResponse: _TypeAlias = RecordChecksResponse  # noqa: Y015
+
+@_typing.final
 class ExplainCheckRequest(_message.Message):
     """Asks how a check is judged."""
 

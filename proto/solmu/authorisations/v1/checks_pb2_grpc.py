@@ -57,6 +57,11 @@ class CheckServiceStub:
                 request_serializer=solmu_dot_authorisations_dot_v1_dot_checks__pb2.ExplainCheckRequest.SerializeToString,
                 response_deserializer=solmu_dot_authorisations_dot_v1_dot_checks__pb2.ExplainCheckResponse.FromString,
                 _registered_method=True)
+        self.RecordChecks = channel.unary_unary(
+                '/solmu.authorisations.v1.CheckService/RecordChecks',
+                request_serializer=solmu_dot_authorisations_dot_v1_dot_checks__pb2.RecordChecksRequest.SerializeToString,
+                response_deserializer=solmu_dot_authorisations_dot_v1_dot_checks__pb2.RecordChecksResponse.FromString,
+                _registered_method=True)
         self.ListPrincipals = channel.unary_unary(
                 '/solmu.authorisations.v1.CheckService/ListPrincipals',
                 request_serializer=solmu_dot_authorisations_dot_v1_dot_rights__pb2.ListPrincipalsRequest.SerializeToString,
@@ -119,6 +124,15 @@ class CheckServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RecordChecks(self, request, context):
+        """Records checks that a service of the node judged by itself, with the facts
+        of a watch. One that is there already, by the name of its record, stays as
+        it is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListPrincipals(self, request, context):
         """Lists for whom a party may act: AuthZEN's search for resources.
         """
@@ -158,6 +172,11 @@ def add_CheckServiceServicer_to_server(servicer, server):
                     servicer.ExplainCheck,
                     request_deserializer=solmu_dot_authorisations_dot_v1_dot_checks__pb2.ExplainCheckRequest.FromString,
                     response_serializer=solmu_dot_authorisations_dot_v1_dot_checks__pb2.ExplainCheckResponse.SerializeToString,
+            ),
+            'RecordChecks': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecordChecks,
+                    request_deserializer=solmu_dot_authorisations_dot_v1_dot_checks__pb2.RecordChecksRequest.FromString,
+                    response_serializer=solmu_dot_authorisations_dot_v1_dot_checks__pb2.RecordChecksResponse.SerializeToString,
             ),
             'ListPrincipals': grpc.unary_unary_rpc_method_handler(
                     servicer.ListPrincipals,
@@ -263,6 +282,33 @@ class CheckService:
             '/solmu.authorisations.v1.CheckService/ExplainCheck',
             solmu_dot_authorisations_dot_v1_dot_checks__pb2.ExplainCheckRequest.SerializeToString,
             solmu_dot_authorisations_dot_v1_dot_checks__pb2.ExplainCheckResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecordChecks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/solmu.authorisations.v1.CheckService/RecordChecks',
+            solmu_dot_authorisations_dot_v1_dot_checks__pb2.RecordChecksRequest.SerializeToString,
+            solmu_dot_authorisations_dot_v1_dot_checks__pb2.RecordChecksResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -64,6 +64,11 @@ class CheckServiceStub:
     mandates that it met. For auditors; relying parties get the coarse reason of
     `Check`.
     """
+    RecordChecks: _grpc.UnaryUnaryMultiCallable[_checks_pb2.RecordChecksRequest, _checks_pb2.RecordChecksResponse]
+    """Records checks that a service of the node judged by itself, with the facts
+    of a watch. One that is there already, by the name of its record, stays as
+    it is.
+    """
     ListPrincipals: _grpc.UnaryUnaryMultiCallable[_rights_pb2.ListPrincipalsRequest, _rights_pb2.ListPrincipalsResponse]
     """Lists for whom a party may act: AuthZEN's search for resources."""
     ListDelegates: _grpc.UnaryUnaryMultiCallable[_rights_pb2.ListDelegatesRequest, _rights_pb2.ListDelegatesResponse]
@@ -107,6 +112,11 @@ class CheckServiceAsyncStub(CheckServiceStub):
     """Checks one act and says how each rule judged it, with the records and
     mandates that it met. For auditors; relying parties get the coarse reason of
     `Check`.
+    """
+    RecordChecks: _aio.UnaryUnaryMultiCallable[_checks_pb2.RecordChecksRequest, _checks_pb2.RecordChecksResponse]  # type: ignore[assignment]
+    """Records checks that a service of the node judged by itself, with the facts
+    of a watch. One that is there already, by the name of its record, stays as
+    it is.
     """
     ListPrincipals: _aio.UnaryUnaryMultiCallable[_rights_pb2.ListPrincipalsRequest, _rights_pb2.ListPrincipalsResponse]  # type: ignore[assignment]
     """Lists for whom a party may act: AuthZEN's search for resources."""
@@ -166,6 +176,17 @@ class CheckServiceServicer(metaclass=_abc_1.ABCMeta):
         """Checks one act and says how each rule judged it, with the records and
         mandates that it met. For auditors; relying parties get the coarse reason of
         `Check`.
+        """
+
+    @_abc_1.abstractmethod
+    def RecordChecks(
+        self,
+        request: _checks_pb2.RecordChecksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_checks_pb2.RecordChecksResponse, _abc.Awaitable[_checks_pb2.RecordChecksResponse]]:
+        """Records checks that a service of the node judged by itself, with the facts
+        of a watch. One that is there already, by the name of its record, stays as
+        it is.
         """
 
     @_abc_1.abstractmethod
