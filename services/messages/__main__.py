@@ -38,6 +38,7 @@ from services.messages.servicers.units import Units
 from services.runtime import config, foundation
 from services.runtime.client import Peer
 from services.runtime.config import Address, ServiceSettings, setting
+from services.runtime.facts.checks import Checks
 from services.runtime.parties import PartyNames
 from services.runtime.sealing import Vault
 from services.runtime.server import run
@@ -83,12 +84,12 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
     database, outbox = base.database, base.outbox
     parties = PartyNames(key=settings.party_key, test_mode=settings.test_mode)
     vault = Vault(settings.root_key)
-    acting = Acting(
-        authorisations=Peer(
-            name="authorisations", address=settings.authorisations, files=settings.tls, telemetry=base.telemetry
-        ),
-        theme=settings.mail_theme,
+    authorisations = Peer(
+        name="authorisations", address=settings.authorisations, files=settings.tls, telemetry=base.telemetry
     )
+    checks = Checks(authorisations=authorisations, themes=(settings.mail_theme,))
+    base.tasks.start(checks.run())
+    acting = Acting(checks=checks, authorisations=authorisations, theme=settings.mail_theme)
     blobs = Blobs(settings.attachments)
 
     feed = Feed(database=database, nats=base.nats)

@@ -1,9 +1,10 @@
-"""Acting for another in a mailbox: what authorisations is asked, and what its answers mean here.
+"""Acting for another in a mailbox: what is asked, and what the answers mean here.
 
 A token on another's behalf (RFC 8693) says who acts for whom in which theme.
-Whether that holds is asked anew for every call, so that a mandate that was
-revoked a moment ago opens nothing, and nothing is opened while it cannot be
-known. A mandate with a specifier, `units/{unit}`, is for mail with that unit.
+Whether that holds is judged anew for every call, by facts that this process
+holds and that follow those of authorisations within milliseconds
+(`runtime/facts/`): a mandate that was revoked opens nothing, and nothing is
+opened while it cannot be known. A mandate with a specifier, `units/{unit}`, is for mail with that unit.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ import contextlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
-from solmu.authorisations.v1 import checks_pb2, checks_pb2_grpc, rights_pb2
+from solmu.authorisations.v1 import checks_pb2_grpc, rights_pb2
 from solmu.authorisations.v1.parties_pb2 import AssuranceLevel, Party
 
 from services.runtime.client import Peer
 from services.runtime.errors import Fault, InvalidArgument, PermissionDenied, Unavailable
+from services.runtime.facts.checking import Question
+from services.runtime.facts.checks import Checks
 from services.runtime.identity import Caller, Right
 
 ANSWER_WITHIN = 5.0
@@ -42,9 +46,10 @@ class Represented:
 
 
 class Acting:
-    """Asks authorisations, over `authorisations`. `theme` is that of mandates for mail: `themes/{theme}`."""
+    """Says who may act for whom. `theme` is that of mandates for mail: `themes/{theme}`."""
 
-    def __init__(self, *, authorisations: Peer, theme: str) -> None:
+    def __init__(self, *, checks: Checks, authorisations: Peer, theme: str) -> None:
+        self._checks = checks
         self._authorisations = authorisations
         self._theme = theme
 
@@ -55,21 +60,21 @@ class Acting:
         authorisations does not say.
         """
         specifier = _specifier(caller, self._theme)
-        request = checks_pb2.CheckRequest(
-            delegate=Party(name=caller.actor),
-            principal=Party(name=caller.party),
-            theme=self._theme,
+        question = Question(
+            delegate=caller.actor,
+            principal=caller.party,
+            theme_id=self._theme.removeprefix("themes/"),
             specifier=specifier,
             assurance_level=_level(caller),
+            at=datetime.now(UTC),
         )
-        stub: checks_pb2_grpc.CheckServiceAsyncStub = self._authorisations.stub(checks_pb2_grpc.CheckServiceStub)
-        with _answering(self._authorisations):
-            answer = await stub.Check(request, timeout=ANSWER_WITHIN, metadata=self._authorisations.metadata())
-        if answer.decision != checks_pb2.DECISION_ALLOWED:
-            raise denied(checks_pb2.DenialReason.Name(answer.reason).removeprefix("DENIAL_REASON_"))
-        if not _known_surely(caller, caller.actor, answer.needed_assurance_level):
+        with _answering():
+            verdict = await self._checks.check(question)
+        if not verdict.allowed:
+            raise denied(verdict.reason.name)
+        if not _known_surely(caller, caller.actor, verdict.assurance_level):
             raise denied("ASSURANCE_TOO_LOW")
-        return Right(mandates=tuple(answer.mandates), through=answer.through.name, specifier=specifier)
+        return Right(mandates=verdict.mandates, through=verdict.through, specifier=specifier)
 
     async def principals(self, caller: Caller, *, page_token: str, size: int) -> tuple[list[Represented], str]:
         """For whom a caller may read mail, in pages: each party once a page, and the token of the next page.
@@ -80,7 +85,7 @@ class Acting:
             delegate=Party(name=caller.party), theme=self._theme, page_size=size, page_token=page_token
         )
         stub: checks_pb2_grpc.CheckServiceAsyncStub = self._authorisations.stub(checks_pb2_grpc.CheckServiceStub)
-        with _answering(self._authorisations):
+        with _answering(), self._authorisations.faults():
             answer = await stub.ListPrincipals(request, timeout=ANSWER_WITHIN, metadata=self._authorisations.metadata())
         found: dict[str, Represented] = {}
         for one in answer.rights:
@@ -117,17 +122,16 @@ def _level(caller: Caller) -> AssuranceLevel.ValueType:
     return LEVELS.get(caller.acr, AssuranceLevel.ASSURANCE_LEVEL_UNSPECIFIED)
 
 
-def _known_surely(caller: Caller, actor: str, needed: AssuranceLevel.ValueType) -> bool:
+def _known_surely(caller: Caller, actor: str, needed: int) -> bool:
     """Levels are of persons: an organisation's system is known by its certificate."""
     return not actor.startswith("persons/") or _level(caller) >= needed
 
 
 @contextlib.contextmanager
-def _answering(authorisations: Peer) -> Iterator[None]:
-    """What comes of a call that fails: nothing is allowed, and not known is not the same as no."""
+def _answering() -> Iterator[None]:
+    """What comes of a question that has no answer: nothing is allowed, and not known is not the same as no."""
     try:
-        with authorisations.faults():
-            yield
+        yield
     except InvalidArgument:  # such as a theme that is not there: nothing in it is allowed
         raise denied("NO_RIGHT") from None
     except Fault:

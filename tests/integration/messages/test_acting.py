@@ -15,6 +15,7 @@ from services.messages.acting import Acting, Represented
 from services.runtime.client import Peer
 from services.runtime.config import Address
 from services.runtime.errors import Fault, NotFound, PermissionDenied, Unavailable
+from services.runtime.facts.checks import Checks
 from services.runtime.identity import Caller, Right
 from services.runtime.telemetry import Telemetry
 from tests.engines import Engines
@@ -201,7 +202,7 @@ async def away(engines: Engines) -> AsyncIterator[Acting]:
         unused.bind(("127.0.0.1", 0))
         address = Address("127.0.0.1", unused.getsockname()[1])
         peer = Peer(name="authorisations", address=address, files=engines.identity("messages"), telemetry=Telemetry())
-        yield Acting(authorisations=peer, theme="themes/mail")
+        yield Acting(checks=Checks(authorisations=peer), authorisations=peer, theme="themes/mail")
         await peer.close()
 
 
