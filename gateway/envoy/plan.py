@@ -32,7 +32,7 @@ class Limits:
     client_burst: int = 4000
     """Calls that one client may make at once after a pause."""
     counted_clients: int = 10_000
-    """Clients whose calls are counted at a time, some 200 bytes each; the one that has called least lately makes room."""
+    """Clients whose calls are counted at a time, some 200 bytes each; who has not called for longest makes room."""
     browser_calls_per_second: int = 500
     """Calls of all browsers together, who are strangers: some 50 people who begin to log in each second."""
     connection_seconds: int = 300
