@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import asyncpg
@@ -12,6 +13,8 @@ from services.runtime import tls
 from services.runtime.database import AWAY, Database, MigrationError
 from services.runtime.telemetry import Telemetry
 from tests.engines import Engines
+
+Trial = Callable[[], Awaitable[Database]]
 
 
 async def connect(engines: Engines, service: str = "exchange", *, certificate: str | None = None) -> Database:
@@ -28,8 +31,23 @@ def migrations(folder: Path, **files: str) -> Path:
     return target
 
 
-async def drop(database: Database) -> None:
-    await database.execute("drop owned by exchange")
+@pytest.fixture
+async def trial(engines: Engines) -> AsyncIterator[Trial]:
+    """Connects to a schema of its own, which nobody has migrated."""
+    opened = [await connect(engines)]
+    await opened[0].execute("create schema trial")
+
+    async def in_trial() -> Database:
+        address = f"{engines.database('exchange')}?search_path=trial"
+        opened.append(
+            await Database.connect(address, files=engines.identity("exchange"), size=4, telemetry=Telemetry())
+        )
+        return opened[-1]
+
+    yield in_trial
+    await opened[0].execute("drop schema trial cascade")
+    for database in opened:
+        await database.close()
 
 
 async def test_a_service_reaches_its_own_database_only(engines: Engines):
@@ -46,23 +64,20 @@ async def test_a_service_reaches_its_own_database_only(engines: Engines):
         await asyncpg.connect(engines.database("exchange"), ssl=False)
 
 
-async def test_processes_that_start_at_once_migrate_once(engines: Engines, tmp_path: Path):
+async def test_processes_that_start_at_once_migrate_once(trial: Trial, tmp_path: Path):
     folder = migrations(
         tmp_path, **{"0001_first": "create table first (id int)", "0002_second": "create table second ()"}
     )
-    databases = await asyncio.gather(*(connect(engines) for _ in range(4)))
+    databases = await asyncio.gather(*(trial() for _ in range(4)))
     applied = await asyncio.gather(*(database.migrate(folder) for database in databases))
     assert sorted(name for names in applied for name in names if name.startswith("trial/")) == [
         "trial/0001_first.sql",
         "trial/0002_second.sql",
     ]
-    await drop(databases[0])
-    for database in databases:
-        await database.close()
 
 
-async def test_a_migration_that_was_edited_or_is_unknown_stops_the_start(engines: Engines, tmp_path: Path):
-    database = await connect(engines)
+async def test_a_migration_that_was_edited_or_is_unknown_stops_the_start(trial: Trial, tmp_path: Path):
+    database = await trial()
     folder = migrations(
         tmp_path, **{"0001_first": "create table first (id int)", "0002_second": "create table second ()"}
     )
@@ -74,18 +89,14 @@ async def test_a_migration_that_was_edited_or_is_unknown_stops_the_start(engines
     (folder / "0002_second.sql").unlink()
     with pytest.raises(MigrationError, match="ahead"):
         await database.migrate(folder)
-    await drop(database)
-    await database.close()
 
 
-async def test_a_migration_that_fails_leaves_nothing(engines: Engines, tmp_path: Path):
-    database = await connect(engines)
+async def test_a_migration_that_fails_leaves_nothing(trial: Trial, tmp_path: Path):
+    database = await trial()
     folder = migrations(tmp_path, **{"0001_first": "create table first (id int); select 1/0"})
     with pytest.raises(asyncpg.DivisionByZeroError):
         await database.migrate(folder)
     assert await database.fetchval("select to_regclass('first')") is None
-    await drop(database)
-    await database.close()
 
 
 async def test_one_process_leads_and_another_follows_when_it_ends(engines: Engines):
