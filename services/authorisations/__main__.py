@@ -83,7 +83,7 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
     registers = RegisterFacts(BirthDays(settings.party_key), settings.zone)
     issuing = Issuing(themes=theme_store, registers=registers, zone=settings.zone, new_id=new_id)
     mandates = MandateServicer(
-        database=foundation.database, revisions=revisions, issuing=issuing, parties=parties, clock=now
+        database=foundation.database, revisions=revisions, issuing=issuing, audit=audit, parties=parties, clock=now
     )
     themes = ThemeServicer(
         database=foundation.database, revisions=revisions, store=theme_store, registers=registers, clock=now

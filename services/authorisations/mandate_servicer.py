@@ -5,23 +5,27 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
+from typing import Literal
 from uuid import UUID
 
 from solmu.authorisations.v1 import mandate_service_pb2 as service
 from solmu.authorisations.v1 import mandates_pb2
+from solmu.authorisations.v1.audit_pb2 import AuditRecord
 from solmu.authorisations.v1.issuing_rights_pb2 import (
     IssuingRight,
     ListIssuingRightsRequest,
     ListIssuingRightsResponse,
 )
+from solmu.authorisations.v1.parties_pb2 import Party
 
 from services.authorisations import callers, issuing, mandate_store, mandates, messages
+from services.authorisations.audit_log import AuditLog
 from services.authorisations.issuing import Draft, Issuing, keep
 from services.authorisations.mandates import Actor, Mandate, State, Step
 from services.authorisations.revisions import Revisions, Write
 from services.runtime import pages
 from services.runtime.database import Connection, Database
-from services.runtime.errors import AlreadyExists, not_found
+from services.runtime.errors import AlreadyExists, InvalidArgument, not_found
 from services.runtime.parties import PartyNames
 
 
@@ -34,12 +38,14 @@ class MandateServicer:
         database: Database,
         revisions: Revisions,
         issuing: Issuing,
+        audit: AuditLog,
         parties: PartyNames,
         clock: Callable[[], datetime],
     ) -> None:
         self._database = database
         self._revisions = revisions
         self._issuing = issuing
+        self._audit = audit
         self._parties = parties
         self._clock = clock
 
@@ -102,6 +108,38 @@ class MandateServicer:
         )
         return service.ListMandatesResponse(
             mandates=[messages.mandate(one, now=at) for one in found[:size]],
+            next_page_token=_next(found, size, question, at),
+            consistency_token=token,
+        )
+
+    async def SearchMandates(self, request: service.SearchMandatesRequest) -> service.SearchMandatesResponse:
+        """Finds mandates of any party, and records that somebody looked."""
+        token = await self._revisions.head(request.consistency_token)
+        principal, delegate = self._named(request, "principal"), self._named(request, "delegate")
+        if not principal and not delegate:
+            raise InvalidArgument(
+                "FIELD_INVALID", "a search needs a party", violations=[("principal", "or delegate is needed")]
+            )
+        then = messages.instant(request.at) if request.HasField("at") else None
+        question = f"search mandates {principal} {delegate} {request.theme} {then}"
+        at, before = _position(request.page_token, question, then or self._clock())
+        size = pages.size(request.page_size)
+        found = await mandate_store.page(
+            self._database,
+            principal=principal or None,
+            delegate=delegate or None,
+            theme_id=request.theme.removeprefix("themes/"),
+            states=(),
+            at=at,
+            before=before,
+            size=size + 1,
+            everyone=True,
+            asked_for_by=then,
+        )
+        await self._looked_up("SearchMandates", {principal, delegate}, found[:size], purpose=request.purpose)
+        stood = [mandates.as_of(one, then) if then else one for one in found[:size]]
+        return service.SearchMandatesResponse(
+            mandates=[messages.mandate(one, now=at) for one in stood if one is not None],
             next_page_token=_next(found, size, question, at),
             consistency_token=token,
         )
@@ -231,6 +269,22 @@ class MandateServicer:
                 "REQUEST_ID_REUSED", "the request id was used for another content", request_id=request_id
             )
         return await mandate_store.find_all(write.transaction, known[1])
+
+    def _named(self, request: service.SearchMandatesRequest, side: Literal["principal", "delegate"]) -> str:
+        if not request.HasField(side):
+            return ""
+        return messages.party_name(getattr(request, side), self._parties, field=side)
+
+    async def _looked_up(self, method: str, asked: set[str], found: Sequence[Mandate], *, purpose: str) -> None:
+        parties = asked.union(*({one.principal, one.delegate} for one in found)) - {""}
+        record = AuditRecord(
+            kind=AuditRecord.KIND_LOOKUP,
+            actor=messages.actor(callers.actor()),
+            method=f"{service.DESCRIPTOR.package}.MandateService/{method}",
+            parties=[Party(name=party) for party in sorted(parties)],
+            purpose=purpose,
+        )
+        await self._audit.record([record])
 
     async def _visible(self, reader: Database | Connection, name: str) -> Mandate:
         """A mandate of which the caller may know. Raises NotFound, alike where there is none."""

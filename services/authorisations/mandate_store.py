@@ -166,8 +166,9 @@ async def page(
     before: UUID | None,
     size: int,
     everyone: bool = False,
+    asked_for_by: datetime | None = None,
 ) -> list[Mandate]:
-    """At most `size` mandates, the newest first, older than `before`.
+    """At most `size` mandates, the newest first, older than `before`, and asked for by an instant.
 
     The party is named for each side that counts; one of them is enough, or with
     `everyone` all that are named. States are those at the instant `at`.
@@ -178,7 +179,7 @@ async def page(
             values.append([value] if column.startswith("confirmers") else value)
             kind = "::text[]" if column.startswith("confirmers") else ""
             waiting = " and stored in (1, 2)" if kind else ""
-            sides.append(f"({column}${len(values) + 5}{kind}{waiting})")
+            sides.append(f"({column}${len(values) + 6}{kind}{waiting})")
     rows = await reader.fetch(
         f"select {_COLUMNS} from mandate where ({(' and ' if everyone else ' or ').join(sides)})"
         " and ($1 = '' or theme_id = $1) and ($2::uuid is null or mandate_id < $2)"
@@ -187,12 +188,14 @@ async def page(
         "  when stored = 4 and end_time <= $4 then 5"
         "  when stored = 4 and start_time > $4 then 3"
         "  else stored end = any($3))"
+        " and ($6::timestamptz is null or create_time <= $6)"
         " order by mandate_id desc limit $5",
         theme_id,
         before,
         sorted(states),
         at,
         size,
+        asked_for_by,
         *values,
     )
     return [_mandate(row) for row in rows]

@@ -347,6 +347,33 @@ def renewed(mandate: Mandate, *, by: UUID, actor: Actor, now: datetime) -> Event
     return Event(happening=Happening.RENEWED, time=now, state=mandate.state(now), actor=actor, renewed_by=by)
 
 
+def as_of(mandate: Mandate, at: datetime) -> Mandate | None:
+    """The mandate as it stood at an instant; None before it was asked for."""
+    if at < mandate.create_time:
+        return None
+    confirmations = tuple(one for one in mandate.confirmations if one.time <= at)
+    confirmed_by_then = mandate.confirm_time is not None and mandate.confirm_time <= at
+    ended_by_then = mandate.ending is not None and mandate.ending.time <= at
+    # What is refused or taken back changes no more: its last change was that.
+    closed_by_then = mandate.stored in (State.REJECTED, State.WITHDRAWN) and mandate.update_time <= at
+    stored = State.PARTLY_CONFIRMED if confirmations else State.REQUESTED
+    if confirmed_by_then:
+        stored = State.ACTIVE
+    if ended_by_then or closed_by_then:
+        stored = mandate.stored
+    ending = mandate.ending if ended_by_then else None
+    changes = [mandate.create_time, *(one.time for one in confirmations)]
+    changes += [ending.time] if ending else [mandate.update_time] if closed_by_then else []
+    return replace(
+        mandate,
+        stored=stored,
+        confirmations=confirmations,
+        confirm_time=mandate.confirm_time if confirmed_by_then else None,
+        ending=ending,
+        update_time=max(changes),
+    )
+
+
 def overlaps(mandate: Mandate, others: Sequence[Mandate], *, now: datetime) -> Mandate | None:
     """The mandate among `others` that gives, or would give, the same right at some instant of this one's period."""
     return next(

@@ -6,11 +6,11 @@ gave a mandate in it finds what they read. It can be hidden, which ends nothing.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from enum import IntEnum
 
+from services.authorisations import patterns
 from services.authorisations.days import Period, latest_last_day
 from services.runtime.errors import Aborted, FailedPrecondition, InvalidArgument
 from services.runtime.facts.rules import GREATEST_DEPTH, Kind, PartyKind, Rules
@@ -69,8 +69,8 @@ def check(rules: Rules, languages: tuple[tuple[str, ...], ...]) -> None:
         raise _contradiction("a mandate to represent needs a depth of two")
     if rules.specifier_pattern:
         try:
-            re.compile(rules.specifier_pattern)
-        except re.error:
+            patterns.compiled(rules.specifier_pattern)
+        except ValueError:
             raise _contradiction("the specifier's pattern is not a regular expression") from None
 
 
@@ -142,7 +142,7 @@ def admit(theme: Theme, *, kind: Kind, principal: str, delegate: str, specifier:
 
 def _admit_specifier(rules: Rules, specifier: str) -> None:
     fits = (
-        bool(rules.specifier_pattern) and re.fullmatch(rules.specifier_pattern, specifier) is not None
+        bool(rules.specifier_pattern) and patterns.matches(rules.specifier_pattern, specifier)
         if specifier
         else not rules.specifier_required
     )

@@ -161,7 +161,7 @@ def assemble(
     registers = RegisterFacts(BirthDays(b"k" * 32), HELSINKI)
     issuing = Issuing(themes=store, registers=registers, zone=HELSINKI, new_id=new_uuid)
     mandates = MandateServicer(
-        database=database, revisions=revisions, issuing=issuing, parties=PARTIES, clock=facts_clock
+        database=database, revisions=revisions, issuing=issuing, audit=audit, parties=PARTIES, clock=facts_clock
     )
     themes = ThemeServicer(database=database, revisions=revisions, store=store, registers=registers, clock=facts_clock)
     stream = FactStream(database=database, revisions=revisions, themes=store, registers=registers)

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from solmu.authorisations.v1 import audit_pb2
 from solmu.authorisations.v1 import mandate_service_pb2 as api
 from solmu.authorisations.v1.events_pb2 import FactsChanged, MandateChanged
 from solmu.authorisations.v1.issuing_rights_pb2 import ListIssuingRightsRequest
@@ -13,6 +14,7 @@ from solmu.authorisations.v1.mandates_pb2 import Mandate, MandateEvent
 from solmu.authorisations.v1.parties_pb2 import Party, ValidityPeriod
 from solmu.authorisations.v1.themes_pb2 import ActivateThemeRequest, GetThemeRequest, HideThemeRequest, Theme
 
+from services.authorisations.messages import instant, timestamp
 from services.runtime.errors import Fault
 from tests.integration.authorisations.people import (
     ACT,
@@ -295,3 +297,73 @@ async def test_a_theme_never_changes_once_active_and_hiding_it_ends_nothing(serv
     assert await reason(give(service, draft.name, owner, person())) == "THEME_NOT_IN_USE"
     kept = await service.mandates.GetMandate(api.GetMandateRequest(name=given.name))
     assert kept.state == Mandate.STATE_ACTIVE
+
+
+async def search(service: Service, **fields: Any) -> list[Mandate]:
+    request = api.SearchMandatesRequest(**{"purpose": "case 5", **fields})
+    return list((await service.mandates.SearchMandates(request)).mandates)
+
+
+async def test_an_officer_finds_mandates_of_any_party(service: Service):
+    theme, other = await make_theme(service), await make_theme(service)
+    owner, helper = person(), person()
+    first = await give(service, theme.name, owner, helper)
+    second = await give(service, other.name, owner, person())
+    calls_as(person(), client="case-system")
+    by_owner = await search(service, principal=Party(name=owner))
+    assert [one.name for one in by_owner] == [second.name, first.name]
+    assert [one.name for one in await search(service, delegate=Party(name=helper))] == [first.name]
+    both = await search(service, principal=Party(name=owner), delegate=Party(name=helper))
+    assert [one.name for one in both] == [first.name]
+    assert not await search(service, principal=Party(name=helper), delegate=Party(name=owner))
+    in_theme = await search(service, principal=Party(name=owner), theme=other.name)
+    assert [one.name for one in in_theme] == [second.name]
+    assert await reason(search(service)) == "FIELD_INVALID"
+    stale = search(service, principal=Party(name=owner), consistency_token="00" * 16)
+    assert await reason(stale) == "CONSISTENCY_TOKEN_UNKNOWN"
+
+
+async def test_a_search_shows_mandates_as_they_stood(service: Service):
+    theme, owner, helper = await make_theme(service), person(), person()
+    calls_as(helper)
+    asked = await service.mandates.CreateMandate(asking(theme.name, principal=owner))
+    calls_as(owner)
+    confirmed = await service.mandates.ConfirmMandate(api.ConfirmMandateRequest(name=asked.name, etag=asked.etag))
+    revoked = await service.mandates.RevokeMandate(api.RevokeMandateRequest(name=asked.name))
+    calls_as(person())
+
+    async def at(time: Any) -> list[tuple[int, int, bool]]:
+        found = await search(service, principal=Party(name=owner), at=time)
+        return [(one.state, len(one.confirmations), one.HasField("ending")) for one in found]
+
+    assert await at(timestamp(instant(asked.create_time) - timedelta(milliseconds=1))) == []
+    assert await at(asked.create_time) == [(Mandate.STATE_REQUESTED, 0, False)]
+    assert await at(confirmed.confirm_time) == [(Mandate.STATE_ACTIVE, 1, False)]
+    assert await at(revoked.ending.end_time) == [(Mandate.STATE_REVOKED, 1, True)]
+    future = timestamp(instant(asked.create_time) + timedelta(days=1000))
+    assert await at(future) == [(Mandate.STATE_REVOKED, 1, True)]
+
+
+async def test_a_search_goes_page_by_page_and_its_parties_see_it(service: Service):
+    theme, owner = await make_theme(service), person()
+    made = [(await give(service, theme.name, owner, person())) for _ in range(3)]
+    calls_as(person(), client="case-system")
+    names: list[str] = []
+    token = ""
+    while True:
+        request = api.SearchMandatesRequest(
+            principal=Party(name=owner), page_size=2, page_token=token, purpose="case 5"
+        )
+        page = await service.mandates.SearchMandates(request)
+        names += [one.name for one in page.mandates]
+        token = page.next_page_token
+        if not token:
+            break
+    assert names == [one.name for one in made][::-1]
+    for party, looks in ((owner, 2), (made[0].delegate.name, 1)):
+        calls_as(party)
+        own = (await service.audit.ListOwnAuditRecords(audit_pb2.ListOwnAuditRecordsRequest())).records
+        seen = [one for one in own if one.kind == audit_pb2.AuditRecord.KIND_LOOKUP]
+        assert [one.actor.client for one in seen] == ["clients/case-system"] * looks
+        assert {one.method.rpartition("/")[2] for one in seen} == {"SearchMandates"}
+        assert not any(one.purpose for one in seen)

@@ -116,9 +116,7 @@ class Theme(_message.Message):
         required: _builtins.bool
         """Whether a mandate must have a specifier."""
         pattern: _builtins.str
-        """A regular expression that the whole specifier matches: what RE2 and
-        Python's `re` read alike.
-        """
+        """A regular expression that the whole specifier matches, as RE2 reads it."""
         @_builtins.property
         def titles(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.LocalizedText]:
             """What it is, for people: "property identifier"."""
