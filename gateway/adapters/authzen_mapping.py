@@ -29,6 +29,8 @@ from solmu.authorisations.v1 import checks_pb2, rights_pb2
 from solmu.authorisations.v1.parties_pb2 import AssuranceLevel, Party
 from solmu.types.v1.types_pb2 import NationalIdentifier
 
+from services.runtime.identity import ASSURANCE_LEVELS
+
 Json = dict[str, Any]
 
 PAGE_SIZE = 50
@@ -40,17 +42,10 @@ MAX_PAGE_SIZE = 1000
 MAX_IDENTIFIER, MAX_SPECIFIER = 32, 200
 """Characters of an identity code and of a specifier, as the contract has them: nothing longer is known."""
 
-LOA = "http://eidas.europa.eu/LoA/"
-"""Prefix of the levels of eIDAS as a log-in names them."""
-
 UNKNOWN_REASONS = frozenset({"THEME_UNSUITABLE"})
 """Refusals of a check that say that the node does not know what was asked about."""
 
-_LEVELS = {
-    f"{LOA}low": AssuranceLevel.ASSURANCE_LEVEL_LOW,
-    f"{LOA}substantial": AssuranceLevel.ASSURANCE_LEVEL_SUBSTANTIAL,
-    f"{LOA}high": AssuranceLevel.ASSURANCE_LEVEL_HIGH,
-}
+_LEVELS = {acr: AssuranceLevel.ValueType(level) for acr, level in ASSURANCE_LEVELS.items()}
 _ACR = {level: acr for acr, level in _LEVELS.items()}
 _COLLECTIONS = {"person": "persons/", "organisation": "organisations/"}
 _PARTY = re.compile(r"(persons|organisations)/[a-z2-7]{26}")

@@ -16,6 +16,7 @@ def actor() -> Actor:
         acting_party=caller.actor,
         mandate=mandates[0] if mandates else "",
         client=caller.client or f"services/{caller.service}",
+        assurance_level=caller.assurance_level,
     )
 
 

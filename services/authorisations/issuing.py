@@ -98,8 +98,8 @@ class Issuing:
         """The mandates that drafts become, confirmed as far as the actor's right goes.
 
         Raises Fault: VALIDITY_INVALID, what `themes.admit` raises,
-        ISSUING_RIGHT_MISSING, PARTY_NOT_ELIGIBLE, MANDATE_EXISTS, and for a
-        renewal MANDATE_STATE.
+        ISSUING_RIGHT_MISSING, PARTY_NOT_ELIGIBLE, ASSURANCE_TOO_LOW,
+        MANDATE_EXISTS, and for a renewal MANDATE_STATE.
         """
         steps: list[Step] = []
         group_id = self._new_id()
@@ -133,6 +133,12 @@ class Issuing:
         )
         await self._alone(reader, asked, [], now=now)
         return mandates.granted(asked, actor=granted_by, now=now)
+
+    async def needed_level(self, reader: Connection, mandate: Mandate) -> int:
+        """How surely who confirms the mandate must be known."""
+        theme = await self._themes.find(reader, mandate.theme_id)
+        assert theme is not None
+        return theme.rules.assurance_level
 
     async def entitled(
         self, reader: Database | Connection, mandate: Mandate, actor: Actor, *, now: datetime
@@ -215,6 +221,7 @@ class Issuing:
             actor=actor,
             group_id=group_id,
             now=now,
+            needed_level=theme.rules.assurance_level,
             issued_under=issued_under.mandate_id if issued_under else None,
             renews=renews.mandate_id if renews else None,
         )

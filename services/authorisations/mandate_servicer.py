@@ -165,8 +165,9 @@ class MandateServicer:
     async def ConfirmMandate(self, request: service.ConfirmMandateRequest) -> mandates_pb2.Mandate:
         """Confirms a request; with the last confirmation it takes effect."""
 
-        async def step(mandate: Mandate, actor: Actor, _: Connection) -> Step:
-            return mandates.confirmed(mandate, actor=actor, etag=request.etag, now=self._clock())
+        async def step(mandate: Mandate, actor: Actor, transaction: Connection) -> Step:
+            level = await self._issuing.needed_level(transaction, mandate)
+            return mandates.confirmed(mandate, actor=actor, etag=request.etag, now=self._clock(), needed_level=level)
 
         return await self._change("ConfirmMandate", request.name, step)
 

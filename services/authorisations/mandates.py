@@ -81,6 +81,8 @@ class Actor:
     acting_party: str = ""
     mandate: str = ""
     client: str = ""
+    assurance_level: int = 0
+    """How surely the person is known, numbered as in the contract; 0 for unknown."""
 
     @property
     def person(self) -> str:
@@ -95,6 +97,7 @@ class Confirmation:
     party: str
     basis: str
     time: datetime
+    assurance_level: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,10 +214,11 @@ def requested(
     actor: Actor,
     group_id: UUID,
     now: datetime,
+    needed_level: int = 0,
     issued_under: UUID | None = None,
     renews: UUID | None = None,
 ) -> Step:
-    """A new mandate, confirmed as far as the actor's own right goes."""
+    """A new mandate, confirmed as far as the actor's own right goes. Raises PermissionDenied, ASSURANCE_TOO_LOW."""
     assert period.end is not None
     fresh = Mandate(
         mandate_id=mandate_id,
@@ -237,7 +241,7 @@ def requested(
     asked = Event(happening=Happening.REQUESTED, time=now, state=State.REQUESTED, actor=actor)
     if actor.person not in confirming.parties(rule) or actor.party == delegate != actor.person:
         return fresh, (asked,)
-    confirmed_, events = _with_confirmation(fresh, actor, now)
+    confirmed_, events = _with_confirmation(fresh, actor, needed_level, now)
     return replace(confirmed_, revision=1), (asked, *events)
 
 
@@ -250,10 +254,11 @@ def granted(asked: Mandate, *, actor: Actor, now: datetime) -> Step:
     )
 
 
-def confirmed(mandate: Mandate, *, actor: Actor, etag: str, now: datetime) -> Step:
+def confirmed(mandate: Mandate, *, actor: Actor, etag: str, now: datetime, needed_level: int = 0) -> Step:
     """The mandate with the actor's confirmation; unchanged where it has it already.
 
-    Raises PermissionDenied, WRONG_SIDE; Aborted, ETAG_MISMATCH;
+    `needed_level` is how surely a person must be known who confirms. Raises
+    PermissionDenied, WRONG_SIDE, ASSURANCE_TOO_LOW; Aborted, ETAG_MISMATCH;
     FailedPrecondition, MANDATE_STATE.
     """
     if any(one.party == actor.person for one in mandate.confirmations):
@@ -262,7 +267,7 @@ def confirmed(mandate: Mandate, *, actor: Actor, etag: str, now: datetime) -> St
         raise _wrong_side("only those named in its rule confirm a mandate")
     _expect(mandate, WAITING, now)
     _current(mandate, etag)
-    return _with_confirmation(mandate, actor, now)
+    return _with_confirmation(mandate, actor, needed_level, now)
 
 
 def rejected(mandate: Mandate, *, actor: Actor, etag: str, now: datetime) -> Step:
@@ -399,9 +404,15 @@ def history(mandate: Mandate, events: Sequence[Event], *, now: datetime) -> list
     return list(events)
 
 
-def _with_confirmation(mandate: Mandate, actor: Actor, now: datetime) -> Step:
-    basis = confirming.basis_for(mandate.rule, actor.person)
-    confirmations = (*mandate.confirmations, Confirmation(party=actor.person, basis=basis, time=now))
+def _with_confirmation(mandate: Mandate, actor: Actor, needed_level: int, now: datetime) -> Step:
+    _surely_known(actor, needed_level)
+    confirmation = Confirmation(
+        party=actor.person,
+        basis=confirming.basis_for(mandate.rule, actor.person),
+        time=now,
+        assurance_level=actor.assurance_level,
+    )
+    confirmations = (*mandate.confirmations, confirmation)
     whole = confirming.satisfied(mandate.rule, {one.party for one in confirmations}) is not None
     stored = State.ACTIVE if whole else State.PARTLY_CONFIRMED
     fresh = replace(
@@ -438,6 +449,19 @@ def _expect(mandate: Mandate, states: frozenset[State], now: datetime) -> None:
         raise FailedPrecondition(
             "MANDATE_STATE", "the mandate's state does not allow this", resource=mandate.name, state=state.name
         )
+
+
+def _surely_known(actor: Actor, needed_level: int) -> None:
+    """Levels are of persons: an organisation's system is known by its certificate."""
+    if actor.person.startswith("persons/") and actor.assurance_level < needed_level:
+        raise PermissionDenied(
+            "ASSURANCE_TOO_LOW",
+            "who gives or confirms a mandate in this theme must be known more surely",
+            assurance_level=_LEVEL_NAMES[needed_level],
+        )
+
+
+_LEVEL_NAMES = ("", "LOW", "SUBSTANTIAL", "HIGH")
 
 
 def _current(mandate: Mandate, etag: str) -> None:

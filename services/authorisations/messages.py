@@ -133,7 +133,12 @@ def mandate(value: Mandate, *, now: datetime, token: str = "") -> mandates_pb2.M
         state=value.state(now),  # type: ignore[arg-type]
         confirmation_rule=confirmation_rule(value.rule),
         confirmations=[
-            mandates_pb2.Confirmation(party=Party(name=one.party), basis=one.basis, confirm_time=timestamp(one.time))
+            mandates_pb2.Confirmation(
+                party=Party(name=one.party),
+                basis=one.basis,
+                assurance_level=one.assurance_level,  # type: ignore[arg-type]
+                confirm_time=timestamp(one.time),
+            )
             for one in value.confirmations
         ],
         confirm_expire_time=timestamp(value.confirm_until),

@@ -49,6 +49,14 @@ class Right:
     """On which one thing it is to act; empty for all."""
 
 
+ASSURANCE_LEVELS = {
+    "http://eidas.europa.eu/LoA/low": 1,
+    "http://eidas.europa.eu/LoA/substantial": 2,
+    "http://eidas.europa.eu/LoA/high": 3,
+}
+"""The levels of eIDAS by their names in `acr`; numbered as in the contract's AssuranceLevel, where 0 is unknown."""
+
+
 @dataclass(frozen=True)
 class Caller:
     """Who calls a method."""
@@ -73,6 +81,11 @@ class Caller:
     """The token's `jti`."""
     expires: float = 0.0
     """When the token expires, in seconds since 1970; 0 for services."""
+
+    @property
+    def assurance_level(self) -> int:
+        """How surely the person is known, as in `ASSURANCE_LEVELS`; 0 for unknown."""
+        return ASSURANCE_LEVELS.get(self.acr, 0)
 
     @property
     def client(self) -> str:

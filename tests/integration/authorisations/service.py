@@ -111,9 +111,10 @@ class Clock:
         return self.time
 
 
-def calls_as(party: str, *, client: str = "test-system") -> None:
-    """Has what is called next come from a client of this party."""
-    identity.set_caller(identity.Caller(service="edge", client_id=client, party=party))
+def calls_as(party: str, *, client: str = "test-system", level: str = "") -> None:
+    """Has what is called next come from a client of this party, a person known as surely as the level of eIDAS says."""
+    acr = f"http://eidas.europa.eu/LoA/{level}" if level else ""
+    identity.set_caller(identity.Caller(service="edge", client_id=client, party=party, acr=acr))
 
 
 def assemble(

@@ -11,7 +11,7 @@ from solmu.authorisations.v1 import mandate_service_pb2 as api
 from solmu.authorisations.v1.events_pb2 import FactsChanged, MandateChanged
 from solmu.authorisations.v1.issuing_rights_pb2 import ListIssuingRightsRequest
 from solmu.authorisations.v1.mandates_pb2 import Mandate, MandateEvent
-from solmu.authorisations.v1.parties_pb2 import Party, ValidityPeriod
+from solmu.authorisations.v1.parties_pb2 import ASSURANCE_LEVEL_SUBSTANTIAL, Party, ValidityPeriod
 from solmu.authorisations.v1.themes_pb2 import ActivateThemeRequest, GetThemeRequest, HideThemeRequest, Theme
 
 from services.authorisations.messages import instant, timestamp
@@ -367,3 +367,33 @@ async def test_a_search_goes_page_by_page_and_its_parties_see_it(service: Servic
         assert [one.actor.client for one in seen] == ["clients/case-system"] * looks
         assert {one.method.rpartition("/")[2] for one in seen} == {"SearchMandates"}
         assert not any(one.purpose for one in seen)
+
+
+async def test_who_confirms_must_be_known_as_surely_as_the_theme_says(service: Service):
+    theme = await make_theme(service, assurance_level=ASSURANCE_LEVEL_SUBSTANTIAL)
+    owner, helper = person(), person()
+    calls_as(helper)
+    asked = await service.mandates.CreateMandate(asking(theme.name, principal=owner))
+    confirm = api.ConfirmMandateRequest(name=asked.name, etag=asked.etag)
+    for level in ("", "low"):
+        calls_as(owner, level=level)
+        with pytest.raises(Fault) as refused:
+            await service.mandates.ConfirmMandate(confirm)
+        assert (refused.value.reason, refused.value.metadata) == (
+            "ASSURANCE_TOO_LOW",
+            {"assurance_level": "SUBSTANTIAL"},
+        )
+        assert await reason(service.mandates.CreateMandate(asking(theme.name, delegate=person()))) == (
+            "ASSURANCE_TOO_LOW"
+        )
+    calls_as(owner, level="high")
+    confirmed = await service.mandates.ConfirmMandate(confirm)
+    assert (confirmed.state, confirmed.confirmations[0].assurance_level) == (Mandate.STATE_ACTIVE, 3)
+    calls_as(owner)
+    revoked = await service.mandates.RevokeMandate(api.RevokeMandateRequest(name=asked.name))
+    assert revoked.state == Mandate.STATE_REVOKED, "a right is ended by whoever may, known how surely soever"
+
+
+async def test_an_organisations_system_is_known_by_its_certificate(service: Service):
+    theme = await make_theme(service, assurance_level=ASSURANCE_LEVEL_SUBSTANTIAL)
+    assert (await give(service, theme.name, company(), person())).state == Mandate.STATE_ACTIVE
