@@ -8,7 +8,7 @@ import platform
 import tempfile
 from pathlib import Path
 
-from tests.bench import checks, look_up, sending, start
+from tests.bench import checks, evidence, look_up, sending, start
 
 
 async def main() -> None:
@@ -16,6 +16,7 @@ async def main() -> None:
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}\n")
     with tempfile.TemporaryDirectory(prefix="solmu-bench-") as folder:
         state = Path(folder) / "state"
+        evidence.measure()
         await start.measure(state)
         await sending.measure(state)
         await checks.measure(state)

@@ -19,16 +19,17 @@ MAX_PART = 255
 _PLAIN = "'()+,-.=_"
 """Besides letters and digits, what is not encoded. `quote` also leaves "~" alone, which is put right after it."""
 
-PART = r"(?:[A-Za-z0-9'()+,\-.=_]|%[0-9A-F]{2})+"
+PART = r"(?:[A-Za-z0-9'()+,\-.=_]++|%[0-9A-F]{2})+"
 """A part as a regular expression; `decode` says whether it is the one spelling."""
 
+_DOTS = frozenset({".", ".."})
 _PART = re.compile(PART)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def encode(part: str) -> str:
     """One part, percent-encoded. Raises InvalidArgument, NAME_INVALID, where it cannot be a part."""
-    if not 0 < len(part) <= MAX_PART or part in {".", ".."} or _CONTROL.search(part):
+    if not 0 < len(part) <= MAX_PART or part in _DOTS or _CONTROL.search(part):
         raise _invalid()
     try:
         return quote(part, safe=_PLAIN, errors="strict").replace("~", "%7E")
@@ -47,6 +48,17 @@ def decode(text: str) -> str:
     if encode(part) != text:
         raise _invalid()
     return part
+
+
+def check(identifier: str) -> None:
+    """Refuses an identifier of which a part is not in its one spelling. Raises InvalidArgument, NAME_INVALID.
+
+    For what matches `PART` between its "/" already: where nothing is encoded,
+    only a part that is too long or is "." or ".." is left to be refused.
+    """
+    for part in identifier.split("/"):
+        if "%" in part or len(part) > MAX_PART or part in _DOTS:
+            decode(part)
 
 
 def join(parts: Iterable[str]) -> str:

@@ -214,6 +214,12 @@ class PinnedKey:
         """The key of the certificate, and of nothing else."""
         return self.x509.public_key()
 
+    @functools.cached_property
+    def period(self) -> tuple[datetime, datetime]:
+        """The first and the last instant at which its signatures count."""
+        first, last = self.x509.not_valid_before_utc, self.x509.not_valid_after_utc
+        return max(first, self.start or first), min(last, self.end or last)
+
     def signed_properties(self, signing_time: int) -> bytes:
         """The canonical SignedProperties of a signature made in this second."""
         before, after = self._properties
@@ -363,11 +369,7 @@ def verify(statement: Statement, signature: Signature, pinned: PinnedKey | None)
 
 def check_period(pinned: PinnedKey, signing_time: int) -> None:
     """Refuses a signature from before or after its key's time. Raises InvalidArgument, CERTIFICATE_EXPIRED."""
-    first, last = pinned.x509.not_valid_before_utc, pinned.x509.not_valid_after_utc
-    if pinned.start is not None:
-        first = max(first, pinned.start)
-    if pinned.end is not None:
-        last = min(last, pinned.end)
+    first, last = pinned.period
     if not first.timestamp() <= signing_time <= last.timestamp():
         raise InvalidArgument(
             "CERTIFICATE_EXPIRED",

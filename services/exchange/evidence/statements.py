@@ -103,21 +103,34 @@ def _value(line: Line, kind: Kind) -> str:
     return line.value
 
 
-def _pattern(kind: Kind) -> re.Pattern[str]:
-    """The statements of a kind as one expression, with a group per line: one pass over a statement reads it."""
+@dataclass(frozen=True)
+class _Form:
+    """The statements of a kind."""
+
+    kind: Kind
+    names: tuple[str, ...]
+    """The lines that it may have, in their order, without `kind`."""
+    pattern: re.Pattern[str]
+    """All of it as one expression, with a group per name: one pass over a statement reads it."""
+
+
+def _form(kind: Kind) -> _Form:
     letter = next(letter for letter, each in _LETTERS.items() if each is kind)
-    expression = HEADER + "\n"
-    for line in LINES:
-        group = line.name.replace("-", "_")
+    names, expression = [], f"{HEADER}\nkind: {kind.value}\n"
+    for line in LINES[1:]:
         value = _value(line, kind)
         if letter in line.kinds:
-            expression += f"{line.name}: (?P<{group}>{value})\n"
+            expression += f"{line.name}: ({value})\n"
         elif letter.lower() in line.kinds:
-            expression += f"(?:{line.name}: (?P<{group}>{value})\n)?"
-    return re.compile(expression, re.ASCII)
+            expression += f"(?:{line.name}: ({value})\n)?"
+        else:
+            continue
+        names.append(line.name)
+    return _Form(kind, tuple(names), re.compile(expression, re.ASCII))
 
 
-_PATTERNS = {kind: _pattern(kind) for kind in Kind}
+_FORMS = {f"kind: {kind.value}": _form(kind) for kind in Kind}
+"""By their second line."""
 
 
 @dataclass(frozen=True)
@@ -167,10 +180,11 @@ def compose(kind: Kind, lines: Mapping[str, str]) -> Statement:
 
     Raises InvalidArgument, STATEMENT_MALFORMED, where they do not make one.
     """
-    if unknown := lines.keys() - _NAMES | lines.keys() & {"kind"}:
-        raise _malformed(min(unknown))
-    given = {**lines, "kind": kind.value}
-    text = HEADER + "\n" + "".join(f"{line.name}: {given[line.name]}\n" for line in LINES if line.name in given)
+    form = _FORMS[f"kind: {kind.value}"]
+    written = [f"{name}: {lines[name]}\n" for name in form.names if name in lines]
+    if len(written) != len(lines):
+        raise _malformed(min(lines.keys() - set(form.names)))
+    text = f"{HEADER}\nkind: {kind.value}\n{''.join(written)}"
     try:
         return parse(text.encode("ascii"))
     except UnicodeEncodeError:
@@ -189,25 +203,24 @@ def parse(content: bytes) -> Statement:
         text = content.decode("ascii")
     except UnicodeDecodeError:
         raise _malformed("") from None
-    second = text.split("\n", 2)[1:2]
-    kind = next((kind for kind in Kind if second == [f"kind: {kind.value}"]), None)
-    if kind is None:
+    form = _FORMS.get("".join(text.split("\n", 2)[1:2]))
+    if form is None:
         raise _malformed("kind")
-    match = _PATTERNS[kind].fullmatch(text)
+    match = form.pattern.fullmatch(text)
     if match is None:
-        raise _malformed(_culprit(text, kind))
-    lines = {name.replace("_", "-"): value for name, value in match.groupdict().items() if value is not None}
-    del lines["kind"]
+        raise _malformed(_culprit(text, form.kind))
+    lines = {name: value for name, value in zip(form.names, match.groups(), strict=True) if value is not None}
     for first, other in _TOGETHER:
         if (first in lines) != (other in lines):
             raise _malformed(first if other in lines else other)
     for name, check in _MEANINGS.items():
-        if name in lines:
+        value = lines.get(name)
+        if value is not None:
             try:
-                check(lines[name])
+                check(value)
             except (ValueError, Fault):
                 raise _malformed(name) from None
-    return Statement(content, kind, lines)
+    return Statement(content, form.kind, lines)
 
 
 def check_time(statement: Statement, *, now: datetime, skew: timedelta) -> None:
@@ -242,23 +255,26 @@ def instant(text: str) -> datetime:
     return datetime.fromisoformat(text.removesuffix("Z")).replace(tzinfo=UTC)
 
 
+def _instant_exists(text: str) -> None:
+    datetime.fromisoformat(text[:-1])
+
+
 def spell(value: datetime) -> str:
     """The one spelling of an instant, cut to milliseconds."""
     return value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
 
 
 def _identifier(text: str) -> None:
-    for part in text.partition(" ")[2].split("/"):
-        identifiers.decode(part)
+    identifiers.check(text.partition(" ")[2])
 
 
 _MEANINGS: dict[str, Callable[[str], object]] = {
-    "time": instant,
-    "expires": instant,
+    "time": _instant_exists,
+    "expires": _instant_exists,
     "sender": _identifier,
     "receiver": _identifier,
-    "message-id": identifiers.decode,
-    "directory": lambda text: identifiers.decode(text.rpartition("/")[0]),
+    "message-id": identifiers.check,
+    "directory": lambda text: identifiers.check(text.rpartition("/")[0]),
 }
 """What no expression can say: days that exist, parts in their one spelling."""
 
