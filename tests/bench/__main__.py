@@ -8,7 +8,7 @@ import platform
 import tempfile
 from pathlib import Path
 
-from tests.bench import checks, evidence, look_up, sending, start
+from tests.bench import backlog, checks, evidence, look_up, sending, start
 
 
 async def main() -> None:
@@ -17,6 +17,7 @@ async def main() -> None:
     with tempfile.TemporaryDirectory(prefix="solmu-bench-") as folder:
         state = Path(folder) / "state"
         evidence.measure()
+        await backlog.measure(Path(folder))
         await start.measure(state)
         await sending.measure(state)
         await checks.measure(state)
