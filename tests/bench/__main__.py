@@ -8,7 +8,7 @@ import platform
 import tempfile
 from pathlib import Path
 
-from tests.bench import backlog, checks, evidence, look_up, sending, start
+from tests.bench import backlog, checks, edge, evidence, look_up, sending, start
 
 
 async def main() -> None:
@@ -19,6 +19,7 @@ async def main() -> None:
         evidence.measure()
         await backlog.measure(Path(folder))
         await start.measure(state)
+        await edge.measure(Path(folder))
         await sending.measure(state)
         await checks.measure(state)
         await look_up.measure(state)

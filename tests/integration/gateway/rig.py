@@ -224,15 +224,18 @@ class Rig:
         pair.write(self.folder, "edge_public")
         return pair
 
-    async def _start(self) -> None:
+    async def _start_service(self) -> int:
+        """Starts what is behind the edge; returns its port."""
         self.service = grpc.aio.server()
         contract.services.add_ParcelServiceServicer_to_server(self.parcels, self.service)
         credentials = tls.server_credentials(self.files(self._service_identity))
         port = self.service.add_secure_port("127.0.0.1:0", credentials)
         await self.service.start()
         self._stack.push_async_callback(self.service.stop, 0)
+        return port
 
-        self.settings = self._settings(Address("127.0.0.1", port))
+    async def _start(self) -> None:
+        self.settings = self._settings(Address("127.0.0.1", await self._start_service()))
         self.edge = Edge(
             settings=self.settings,
             descriptors=contract.DESCRIPTORS,
@@ -317,6 +320,7 @@ class Rig:
             await process.wait()
 
         self._stack.push_async_callback(finish)
+        self.envoy = process.pid
         for _ in range(100):
             if await self._live():
                 return
