@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +40,8 @@ class Carer:
     party: str
     alone: bool
     basis: str
+    until: datetime | None = None
+    """When it ends, as known now; None for no end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +102,23 @@ def rule(standing: Standing) -> Rule:
     jointly = [carer for carer in standing.carers if not carer.alone]
     together = _together(jointly) if jointly else ()
     return itself + alone + together
+
+
+def until(standing: Standing) -> datetime | None:
+    """When the last of those ends who look after one that does not confirm for itself; None for no end, or for others.
+
+    What they give in its name does not reach beyond.
+    """
+    ends = [carer.until for carer in standing.carers]
+    if not ends or not (standing.minor or standing.incompetent) or None in ends:
+        return None
+    return max(end for end in ends if end is not None)
+
+
+def upheld(alternatives: Rule, confirmed: Collection[tuple[str, str]], carers: Collection[str]) -> bool:
+    """Whether what was confirmed, as (party, basis), is enough without those who look after the principal no longer."""
+    left = [party for party, basis in confirmed if not basis.startswith("registers/") or party in carers]
+    return satisfied(alternatives, left) is not None
 
 
 def satisfied(alternatives: Rule, confirmed: Collection[str]) -> Alternative | None:

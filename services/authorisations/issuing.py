@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -134,6 +134,33 @@ class Issuing:
         await self._alone(reader, asked, [], now=now)
         return mandates.granted(asked, actor=granted_by, now=now)
 
+    async def may_confirm(self, reader: Connection, mandate: Mandate, actor: Actor, *, now: datetime) -> bool:
+        """Whether the caller's right to confirm, by which the request named it, still stands."""
+        return actor.person in confirming.parties(await self._rule(reader, mandate.principal, now))
+
+    async def uphold(self, write: Write, ward: str, ended: Mapping[str, str], *, now: datetime) -> int:
+        """Ends what was given in a ward's name by those who look after it no longer; returns how many mandates.
+
+        `ended` are they, each with the record that ended.
+        """
+        carers = {carer.party for carer in (await self._registers.standing(write.transaction, ward, at=now)).carers}
+        lost = [(party, record) for party, record in ended.items() if party not in carers]
+        count = 0
+        for mandate in await mandate_store.open_of(write.transaction, [ward]) if lost else []:
+            confirmed = [(one.party, one.basis) for one in mandate.confirmations]
+            records = [record for party, record in lost if party in {one for one, _ in confirmed}]
+            if mandate.principal == ward and records and not confirming.upheld(mandate.rule, confirmed, carers):
+                count += await self.end(write, mandate, Cause.ISSUING_RIGHT_ENDED, record=records[0], now=now)
+        return count
+
+    async def end(self, write: Write, mandate: Mandate, cause: Cause, *, record: str, now: datetime) -> int:
+        """Ends a mandate by law, with what was given under it; returns how many mandates."""
+        if not await invalidate(write, mandate, cause, record=record, now=now):
+            return 0
+        ended = await mandate_store.find(write.transaction, mandate.mandate_id)
+        assert ended is not None
+        return 1 + await self.cascade(write, ended, now=now)
+
     async def needed_level(self, reader: Connection, mandate: Mandate) -> int:
         """How surely who confirms the mandate must be known."""
         theme = await self._themes.find(reader, mandate.theme_id)
@@ -161,7 +188,8 @@ class Issuing:
 
     async def rights(self, reader: Database, principal: str, actor: Actor, *, now: datetime) -> list[Right]:
         """What the caller may give in a principal's name."""
-        rule = await self._rule(reader, principal, now)
+        standing = await self._registers.standing(reader, principal, at=now)
+        rule, care_ends = confirming.rule(standing), confirming.until(standing)
         issuing = await mandate_store.issuing(reader, delegate=actor.person, principal=principal, at=now)
         today = now.astimezone(self._zone).date()
         found = []
@@ -171,6 +199,7 @@ class Issuing:
             own = theme.rules.longest_terms if actor.person in confirming.parties(rule) else ()
             for kind in sorted(own):
                 latest = themes.latest_day(theme.rules, kind, today)
+                latest = min(latest, self._last_day(care_ends)) if care_ends else latest
                 found.append(Right(theme=theme, kind=kind, latest_last_day=latest, rule=rule))
             for issue in issuing:
                 if issue.theme_id == theme.theme_id and Kind.ACT in theme.rules.longest_terms:
@@ -261,8 +290,10 @@ class Issuing:
     async def _right(
         self, reader: Connection, one: Draft, actor: Actor, *, period: days.Period, now: datetime
     ) -> tuple[Rule, Mandate | None]:
-        rule = await self._rule(reader, one.principal, now)
+        standing = await self._registers.standing(reader, one.principal, at=now)
+        rule = confirming.rule(standing)
         if rule and (actor.party in (one.principal, one.delegate) or actor.person in confirming.parties(rule)):
+            self._within_care(period, confirming.until(standing))
             return rule, None
         if one.kind is Kind.ACT and one.delegate not in (actor.party, actor.person):
             held = await mandate_store.issuing(reader, delegate=actor.person, principal=one.principal, at=now)
@@ -271,6 +302,15 @@ class Issuing:
                     _within(period, issue)
                     return _issuers_rule(actor, issue), issue
         raise PermissionDenied("ISSUING_RIGHT_MISSING", "the caller may not give this mandate for this principal")
+
+    def _within_care(self, period: days.Period, until: datetime | None) -> None:
+        assert period.end is not None
+        if until is not None and period.end > until:
+            latest = self._last_day(until).isoformat()
+            raise InvalidArgument("TERM_TOO_LONG", f"the right to give it ends on {latest}", latest_last_day=latest)
+
+    def _last_day(self, end: datetime) -> date:
+        return (end.astimezone(self._zone) - timedelta(microseconds=1)).date()
 
     async def _rule(self, reader: Database | Connection, principal: str, now: datetime) -> Rule:
         return confirming.rule(await self._registers.standing(reader, principal, at=now))

@@ -166,8 +166,15 @@ class MandateServicer:
         """Confirms a request; with the last confirmation it takes effect."""
 
         async def step(mandate: Mandate, actor: Actor, transaction: Connection) -> Step:
-            level = await self._issuing.needed_level(transaction, mandate)
-            return mandates.confirmed(mandate, actor=actor, etag=request.etag, now=self._clock(), needed_level=level)
+            now = self._clock()
+            return mandates.confirmed(
+                mandate,
+                actor=actor,
+                etag=request.etag,
+                now=now,
+                needed_level=await self._issuing.needed_level(transaction, mandate),
+                still_may=await self._issuing.may_confirm(transaction, mandate, actor, now=now),
+            )
 
         return await self._change("ConfirmMandate", request.name, step)
 

@@ -254,17 +254,20 @@ def granted(asked: Mandate, *, actor: Actor, now: datetime) -> Step:
     )
 
 
-def confirmed(mandate: Mandate, *, actor: Actor, etag: str, now: datetime, needed_level: int = 0) -> Step:
+def confirmed(
+    mandate: Mandate, *, actor: Actor, etag: str, now: datetime, needed_level: int = 0, still_may: bool = True
+) -> Step:
     """The mandate with the actor's confirmation; unchanged where it has it already.
 
-    `needed_level` is how surely a person must be known who confirms. Raises
+    `needed_level` is how surely a person must be known who confirms, and
+    `still_may` whether the right by which the request named it stands. Raises
     PermissionDenied, WRONG_SIDE, ASSURANCE_TOO_LOW; Aborted, ETAG_MISMATCH;
     FailedPrecondition, MANDATE_STATE.
     """
     if any(one.party == actor.person for one in mandate.confirmations):
         return mandate, ()
-    if actor.person not in confirming.parties(mandate.rule):
-        raise _wrong_side("only those named in its rule confirm a mandate")
+    if actor.person not in confirming.parties(mandate.rule) or not still_may:
+        raise _wrong_side("only those named in its rule confirm a mandate, and only while they may")
     _expect(mandate, WAITING, now)
     _current(mandate, etag)
     return _with_confirmation(mandate, actor, needed_level, now)

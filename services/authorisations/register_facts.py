@@ -59,7 +59,10 @@ class RegisterFacts:
         minor = any(row["what"] == "custody" and self._younger(row, ADULT_AGE, at) for row in towards)
         carers = tuple(
             Carer(
-                party=row["subject"], alone=row["alone"], basis=messages.record_name(row["register_id"], row["record"])
+                party=row["subject"],
+                alone=row["alone"],
+                basis=messages.record_name(row["register_id"], row["record"]),
+                until=self._until(row),
             )
             for row in towards
             if row["what"] == "guardianship" or (row["what"] == "custody" and self._younger(row, ADULT_AGE, at))
@@ -92,6 +95,14 @@ class RegisterFacts:
         """When somebody reaches each age."""
         birth_day = self.birth_days.open(sealed, record=record)
         return {age: reaches_age(birth_day, age, self.zone) for age in ages}
+
+    def _until(self, row: Row) -> datetime | None:
+        """When somebody's care for another ends: with the record, and custody when the child comes of age."""
+        end: datetime | None = row["held_until"]
+        if row["what"] != "custody":
+            return end
+        of_age = reaches_age(self.birth_days.open(row["birth_day"], record=row["record"]), ADULT_AGE, self.zone)
+        return min(end, of_age) if end else of_age
 
     def _younger(self, row: Row, age: int, at: datetime) -> bool:
         birth_day = self.birth_days.open(row["birth_day"], record=row["record"])

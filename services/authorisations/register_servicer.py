@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -26,9 +26,9 @@ from services.authorisations import (
     registers,
 )
 from services.authorisations.audit_log import AuditLog
-from services.authorisations.mandates import Cause, Mandate
+from services.authorisations.mandates import Cause
 from services.authorisations.register_facts import RegisterFacts
-from services.authorisations.registers import BANKRUPTCY, DISSOLUTION, Stream
+from services.authorisations.registers import BANKRUPTCY, CARE_ROLES, DISSOLUTION, Stream
 from services.authorisations.revisions import Revisions, Write
 from services.authorisations.theme_store import ThemeStore
 from services.runtime import pages
@@ -278,12 +278,8 @@ class RegisterServicer:
             as_of=arrival.as_of,
         )
         ages = messages.ages_named(await self._themes.in_use(write.transaction))
-        write.changes += [
-            fact_store.record_change(row, self._facts, ages)
-            for row in await register_store.touched(
-                write.transaction, arrival.register_id, arrival.import_id, arrival.as_of
-            )
-        ]
+        touched = await register_store.touched(write.transaction, arrival.register_id, arrival.import_id, arrival.as_of)
+        write.changes += [fact_store.record_change(row, self._facts, ages) for row in touched]
         values = {
             "import_id": arrival.import_id,
             "register_id": arrival.register_id,
@@ -295,7 +291,8 @@ class RegisterServicer:
             "added_count": added,
             "changed_count": changed,
             "ended_count": ended,
-            "mandates_ended_count": await self._end_mandates(write, arrival, now),
+            "mandates_ended_count": await self._end_mandates(write, arrival, now)
+            + await self._end_with_care(write, touched, now),
             "importer": callers.actor().client,
             "token": write.token,
         }
@@ -318,16 +315,18 @@ class RegisterServicer:
                 if phase == BANKRUPTCY and party != mandate.principal:
                     continue
                 cause = Cause.ORGANISATION_ENDED if phase else died
-                count += await self._end(write, mandate, cause, record, now)
+                count += await self._issuing.end(write, mandate, cause, record=record, now=now)
                 break
         return count
 
-    async def _end(self, write: Write, mandate: Mandate, cause: Cause, record: str, now: datetime) -> int:
-        if not await issuing.invalidate(write, mandate, cause, record=record, now=now):
-            return 0
-        ended = await mandate_store.find(write.transaction, mandate.mandate_id)
-        assert ended is not None
-        return 1 + await self._issuing.cascade(write, ended, now=now)
+    async def _end_with_care(self, write: Write, touched: Sequence[Row], now: datetime) -> int:
+        """Ends the mandates that custodians and guardians gave whose care has ended."""
+        ended: dict[str, dict[str, str]] = {}
+        for row in touched:
+            if row["role"] in CARE_ROLES and row["held_until"] is not None and row["held_until"] <= now:
+                name = messages.record_name(row["register_id"], row["record"])
+                ended.setdefault(row["object"], {})[row["subject"]] = name
+        return sum([await self._issuing.uphold(write, ward, by, now=now) for ward, by in sorted(ended.items())])
 
 
 def _id(name: str) -> str:

@@ -8,7 +8,7 @@ from datetime import date, datetime, timedelta
 
 from services.runtime.errors import FailedPrecondition, Fault, InvalidArgument
 from services.runtime.facts.checking import Effect
-from services.runtime.facts.rules import GUARDIAN_OF_ALL
+from services.runtime.facts.rules import CUSTODIAN, GUARDIAN_OF_ALL
 
 FAULTS_NAMED = 100
 """Faulty records that a refusal names; there may be more."""
@@ -18,6 +18,9 @@ CLOCK_SKEW = timedelta(minutes=5)
 
 GUARDIAN_ROLES = {1: "guardian-property", 2: "guardian-person", 3: GUARDIAN_OF_ALL}
 """The role of a guardian by the extent, numbered as in the contract."""
+
+CARE_ROLES = frozenset({CUSTODIAN, *GUARDIAN_ROLES.values()})
+"""Roles of those who look after another."""
 
 BANKRUPTCY, DISSOLUTION = 4, 5
 """Phases of an organisation that end mandates, numbered as in the contract."""

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from solmu.authorisations.v1 import mandate_service_pb2, rights_pb2
+from solmu.authorisations.v1.issuing_rights_pb2 import ListIssuingRightsRequest
 from solmu.authorisations.v1.mandates_pb2 import Ending, Mandate
 from solmu.authorisations.v1.parties_pb2 import TERMS_ALONE, TERMS_JOINTLY, Party, ValidityPeriod
 from solmu.authorisations.v1.register_records_pb2 import (
@@ -379,3 +380,99 @@ async def test_an_officer_finds_records_without_days_of_birth_and_the_party_sees
     found = await service.registers.SearchRecords(SearchRecordsRequest(party=party(child), purpose="case 3"))
     assert [one.record_id for one in found.records] == [record.record_id]
     assert not found.records[0].custody.child_birth_day
+
+
+async def test_what_a_custodian_gave_ends_with_the_custody(service: Service):
+    theme = await make_theme(service, least_age=1)
+    mother, father, child, helper = person(), person(), person(), person()
+    keeper = await Keeper.of(service, ["custody"])
+    await keeper.says(custody(mother, child), custody(father, child))
+    calls_as(mother)
+    given = await service.mandates.CreateMandate(asking(theme.name, principal=child, delegate=helper))
+    calls_as(father)
+    other = await service.mandates.CreateMandate(asking(theme.name, principal=child, delegate=person()))
+    assert (given.state, other.state) == (Mandate.STATE_ACTIVE, Mandate.STATE_ACTIVE)
+    # The record changes, and says the same of the mother.
+    await keeper.says(custody(mother, child, terms=TERMS_JOINTLY), custody(father, child, terms=TERMS_JOINTLY))
+    assert (await check(service, theme.name, helper, child)).decision == ALLOWED
+    result = await keeper.says(custody(father, child))
+    assert result.mandates_ended_count == 1
+    assert (await check(service, theme.name, helper, child)).decision == DENIED
+    assert (await check(service, theme.name, other.delegate.name, child)).decision == ALLOWED
+    calls_as(helper)
+    ended = await service.mandates.GetMandate(mandate_service_pb2.GetMandateRequest(name=given.name))
+    assert (ended.ending.cause, ended.state) == (Ending.CAUSE_ISSUING_RIGHT_ENDED, Mandate.STATE_INVALIDATED)
+    assert ended.ending.record.startswith(keeper.name)
+
+
+async def test_what_joint_guardians_gave_needs_all_of_them_on(service: Service):
+    theme = await make_theme(service)
+    first, second, ward, helper = person(), person(), person(), person()
+
+    def guardianship(guardian: str) -> RegisterRecord:
+        content = Guardianship(
+            guardian=party(guardian), ward=party(ward), extent=Guardianship.EXTENT_ALL, terms=TERMS_JOINTLY
+        )
+        return RegisterRecord(record_id=f"guardian {guardian}", guardianship=content)
+
+    keeper = await Keeper.of(service, ["guardianship", "block"])
+    limited = block(ward, Block.EFFECT_ACTING, kind="limited-competence")
+    await keeper.says(guardianship(first), guardianship(second), limited)
+    calls_as(first)
+    asked = await service.mandates.CreateMandate(asking(theme.name, principal=ward, delegate=helper))
+    calls_as(second)
+    confirm = mandate_service_pb2.ConfirmMandateRequest(name=asked.name, etag=asked.etag)
+    assert (await service.mandates.ConfirmMandate(confirm)).state == Mandate.STATE_ACTIVE
+    assert (await keeper.says(guardianship(second), limited)).mandates_ended_count == 1
+    assert (await check(service, theme.name, helper, ward)).decision == DENIED
+
+
+async def test_what_signatories_gave_for_a_company_outlasts_their_time(service: Service):
+    theme, chair, firm, helper = await make_theme(service), person(), company(), person()
+    keeper = await Keeper.of(service, ["organisation_role", "signatory_rule"])
+    rule = SignatoryRule(
+        organisation=party(firm),
+        alternatives=[SignatoryRule.Alternative(parts=[SignatoryRule.Part(roles=["board-chair"], needed=1)])],
+    )
+    signs = RegisterRecord(record_id=f"signs {firm}", signatory_rule=rule)
+    await keeper.says(role(chair, firm, "board-chair"), signs)
+    calls_as(chair)
+    await service.mandates.CreateMandate(asking(theme.name, principal=firm, delegate=helper))
+    assert (await keeper.says(role(person(), firm, "board-chair"), signs)).mandates_ended_count == 0
+    assert (await check(service, theme.name, helper, firm)).decision == ALLOWED
+
+
+async def test_who_may_confirm_no_longer_confirms_nothing(service: Service):
+    theme, chair, firm, helper = await make_theme(service), person(), company(), person()
+    keeper = await Keeper.of(service, ["organisation_role", "signatory_rule"])
+    rule = SignatoryRule(
+        organisation=party(firm),
+        alternatives=[SignatoryRule.Alternative(parts=[SignatoryRule.Part(roles=["board-chair"], needed=1)])],
+    )
+    signs = RegisterRecord(record_id=f"signs {firm}", signatory_rule=rule)
+    await keeper.says(role(chair, firm, "board-chair"), signs)
+    calls_as(helper)
+    asked = await service.mandates.CreateMandate(asking(theme.name, principal=firm))
+    await keeper.says(role(person(), firm, "board-chair"), signs)
+    calls_as(chair)
+    confirm = mandate_service_pb2.ConfirmMandateRequest(name=asked.name, etag=asked.etag)
+    assert await reason(service.mandates.ConfirmMandate(confirm)) == "WRONG_SIDE"
+    assert (await check(service, theme.name, helper, firm)).decision == DENIED
+
+
+async def test_a_custodian_gives_nothing_beyond_the_childs_majority(service: Service):
+    theme = await make_theme(service, least_age=1)
+    parent, child, helper = person(), person(), person()
+    keeper = await Keeper.of(service, ["custody"])
+    await keeper.says(custody(parent, child, born="2010-01-15"))
+    calls_as(parent)
+    longer = asking(theme.name, principal=child, delegate=helper, days=("", "2028-01-15"))
+    with pytest.raises(Fault) as refused:
+        await service.mandates.CreateMandate(longer)
+    assert (refused.value.reason, refused.value.metadata) == ("TERM_TOO_LONG", {"latest_last_day": "2028-01-14"})
+    fitting = asking(theme.name, principal=child, delegate=helper, days=("", "2028-01-14"))
+    within = await service.mandates.CreateMandate(fitting)
+    assert within.state == Mandate.STATE_ACTIVE
+    request = ListIssuingRightsRequest(principal=party(child), page_size=1000)
+    rights = (await service.mandates.ListIssuingRights(request)).rights
+    assert {right.latest_last_day for right in rights if right.theme == theme.name} == {"2028-01-14"}

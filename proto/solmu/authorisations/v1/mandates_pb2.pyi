@@ -417,7 +417,8 @@ class Ending(_message.Message):
         """The delegate may not act for others any more."""
         CAUSE_ISSUING_RIGHT_ENDED: Ending._Cause.ValueType  # 7
         """The mandate to issue under which it was given ended, and the theme says
-        that this ends what was given under it.
+        that this ends what was given under it; or the custody or guardianship of
+        those who gave it ended, and `record` names it.
         """
         CAUSE_OFFICER: Ending._Cause.ValueType  # 8
         """An officer ended it; `proposal` names the four-eyes decision."""
@@ -441,7 +442,8 @@ class Ending(_message.Message):
     """The delegate may not act for others any more."""
     CAUSE_ISSUING_RIGHT_ENDED: Ending.Cause.ValueType  # 7
     """The mandate to issue under which it was given ended, and the theme says
-    that this ends what was given under it.
+    that this ends what was given under it; or the custody or guardianship of
+    those who gave it ended, and `record` names it.
     """
     CAUSE_OFFICER: Ending.Cause.ValueType  # 8
     """An officer ended it; `proposal` names the four-eyes decision."""
