@@ -1,6 +1,7 @@
 """A consumer that follows the facts knows what the database knows."""
 
 import asyncio
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from solmu.authorisations.v1 import mandate_service_pb2
 from solmu.authorisations.v1.facts_pb2 import Fact
 from solmu.authorisations.v1.watch_pb2 import GetHeadRequest, WatchRequest, WatchResponse
 
+from services.authorisations.watch_servicer import AHEAD, WatchServicer, paced
 from services.runtime.errors import Fault
 from tests.integration.authorisations.people import give, make_theme, person
 from tests.integration.authorisations.service import Service, calls_as
@@ -105,3 +107,51 @@ async def test_a_position_whose_changes_are_gone_is_refused(service: Service):
     oldest = (await service.watch.GetHead(GetHeadRequest())).oldest_consistency_token
     follower = Follower(service, after_consistency_token=oldest)
     await follower.until(head.consistency_token)
+
+
+async def test_who_does_not_read_on_is_given_up_and_holds_nothing_up(service: Service):
+    theme = await make_theme(service)
+    slow = WatchServicer(
+        database=service.database, stream=service.watch._stream, revoked=service.revocations.revoked, too_slow=0.2
+    )
+    watch = slow.Watch(WatchRequest(after_consistency_token=theme.consistency_token))
+    helper = person()
+    for _ in range(AHEAD + 3):
+        last = await give(service, theme.name, person(), helper)
+    first = await anext(watch)
+    assert first.previous_consistency_token == theme.consistency_token
+
+    async def dawdle() -> None:
+        while True:
+            await asyncio.sleep(0.3)
+            await anext(watch)
+
+    with pytest.raises(Fault) as refused:
+        await asyncio.wait_for(dawdle(), 30)
+    assert (refused.value.code, refused.value.reason) == ("RESOURCE_EXHAUSTED", "WATCH_TOO_SLOW")
+    follower = Follower(service, after_consistency_token=first.consistency_token)
+    await follower.until(last.consistency_token)
+    assert last.name in follower.facts, "it goes on where it was"
+
+
+async def test_a_snapshot_that_nobody_takes_lets_the_next_one_in(service: Service):
+    theme = await make_theme(service)
+    for _ in range(3):
+        await give(service, theme.name, person(), person())
+    stuck = [paced(_endless(service), seconds=0.1) for _ in range(3)]
+    for one in stuck:
+        await anext(one)
+    await asyncio.sleep(0.3)
+    async with asyncio.timeout(10):
+        follower = Follower(service)
+        while WatchResponse.KIND_SNAPSHOT_END not in follower.kinds:
+            await follower.step()
+    for one in stuck:
+        await one.aclose()
+
+
+async def _endless(service: Service) -> AsyncGenerator[WatchResponse]:
+    """A snapshot too large for anybody: it holds one of the places for snapshots for as long as it is read."""
+    async with service.watch._stream._snapshots:
+        while True:
+            yield WatchResponse(kind=WatchResponse.KIND_SNAPSHOT)
