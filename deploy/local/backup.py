@@ -35,7 +35,7 @@ from typing import IO
 from deploy.local.lock import Lock
 from deploy.local.node import NodeSettings
 from deploy.local.problems import NodeProblem, of_os_error
-from deploy.local.state import LAYOUT, State
+from deploy.local.state import LAYOUT, LIFE, State
 from services.runtime import config
 
 FORMAT = 1
@@ -44,8 +44,8 @@ FORMAT = 1
 MANIFEST = "backup.json"
 """The last member."""
 
-MADE_AGAIN = ("run", "log", "edge")
-"""Folders that are left out: what a node writes anew at each start."""
+MADE_AGAIN = ("run", "log", "edge", LIFE)
+"""What is left out: what a node writes anew at each start, and what ends with the life that is saved."""
 
 COMPRESSION = 1
 """Of gzip: sealed content does not shrink, and the databases shrink well at the first level already."""

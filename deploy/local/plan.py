@@ -211,6 +211,7 @@ def service_environment(plan: Plan, name: str) -> dict[str, str]:
         environment["SOLMU_ATTACHMENTS"] = str(state.attachments)
     if name == "authorisations":
         environment["SOLMU_TOKEN_KEYS"] = str(state.token_keys)
+        environment["SOLMU_LIFE"] = state.life_file.read_text()
         environment["SOLMU_CLIENTS"] = str(state.declared_clients)
     return environment
 

@@ -5,6 +5,7 @@
     clients/       <client_id>/{certificate.pem,key.pem,ca.pem,profile.json}
     secrets/       root.key party.key token-keys/*.pem clients.json
     postgres/ nats/ attachments/ edge/    data of the engines, files of the edge
+    life           names the node's present life, which ends where a backup is restored
     log/           one log per process and the supervisor's own
     run/           lock node.json ports.json: of the node that runs now
 
@@ -40,6 +41,9 @@ FREE_BYTES_TO_WARN = 200_000_000
 KEY_BYTES = 32
 """Length of the root key (AES-256) and of the party key (HMAC-SHA-256)."""
 
+LIFE = "life"
+"""The name of a file with the name of the node's present life: no backup holds it, so a restored node has another."""
+
 SUBFOLDERS = ("pki", "clients", "secrets", "postgres", "nats", "attachments", "edge", "log", "run")
 
 
@@ -68,6 +72,7 @@ class State:
         self.node_file = self.run / "node.json"
         self.ports_file = self.run / "ports.json"
         self.layout_file = root / "layout"
+        self.life_file = root / LIFE
 
     @cached_property
     def supervisor_log(self) -> Path:
@@ -114,7 +119,9 @@ class State:
         return shutil.disk_usage(self.root).free
 
     def prepare_secrets(self) -> None:
-        """Makes the keys that are missing; those that are there stay as they are."""
+        """Makes the keys that are missing, and the name of the node's life; what is there stays as it is."""
+        if not self.life_file.exists():
+            files.write(self.life_file, secrets.token_hex(KEY_BYTES))
         for path in (self.root_key, self.party_key):
             if not path.exists():
                 files.write(path, secrets.token_bytes(KEY_BYTES))

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
-from services.authorisations import declared, token_store
+from services.authorisations import declared, revision_store, token_store
 from services.authorisations.administration_servicer import AdministrationServicer
 from services.authorisations.audit_log import AuditLog, Chainer
 from services.authorisations.audit_servicer import AuditServicer
@@ -65,6 +65,8 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
         migrations=MIGRATIONS,
         fetch_keys=lambda _: keys.key_set,
     )
+    if settings.life:
+        await revision_store.begin_life(foundation.database, settings.life)
     await declared.apply(foundation.database, declarations)
     foundation.tasks.start(keys.follow())
     foundation.tasks.start(providers.follow())

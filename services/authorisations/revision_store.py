@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from services.runtime.database import Connection, Database, Row
+from services.runtime.facts.tokens import EPOCH_BYTES
 
 
 @dataclass(frozen=True)
@@ -16,6 +18,16 @@ class Head:
     epoch: bytes
     revision: int
     commit_time: datetime
+
+
+async def begin_life(writer: Database, life: str) -> None:
+    """Gives the facts the epoch of a life of the database.
+
+    After a restore the same revisions are given again for other facts: the
+    tokens of the life that was lost are known by their epoch, and refused.
+    """
+    epoch = hashlib.sha256(life.encode()).digest()[:EPOCH_BYTES]
+    await writer.execute("update fact_head set epoch = $1 where epoch <> $1", epoch)
 
 
 async def advance(transaction: Connection, *, now: datetime) -> Head:

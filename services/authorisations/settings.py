@@ -30,6 +30,12 @@ class Settings(ServiceSettings):
         "SOLMU_IDENTITY_PROVIDERS", file, default=None, doc="JSON file of the identity providers whose log-ins count"
     )
     clients: Path | None = setting("SOLMU_CLIENTS", file, default=None, doc="JSON file of clients to register at start")
+    life: str = setting(
+        "SOLMU_LIFE",
+        str,
+        default="",
+        doc="names the life of the database: another after every restore, so that tokens of the life lost are refused",
+    )
     zone: ZoneInfo = setting(
         "SOLMU_TIME_ZONE",
         time_zone,

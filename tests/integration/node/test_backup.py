@@ -7,12 +7,19 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from solmu.authorisations.v1 import mandates_pb2, themes_pb2
+from solmu.authorisations.v1.themes_pb2_grpc import ThemeServiceStub
+from solmu.authorisations.v1.watch_pb2 import GetHeadRequest
+from solmu.authorisations.v1.watch_pb2_grpc import WatchServiceStub
+from solmu.types.v1.types_pb2 import LocalizedText
 
 from deploy.local import backup, demo, demo_clients
 from deploy.local.node import NodeSettings, running
 from deploy.local.problems import NodeProblem
 from deploy.local.state import State
 from gateway.client import Client, Profile
+from services.runtime.errors import InvalidArgument
+from tests.integration.node.people import client_of, organisation
 
 
 async def contents(state: State) -> list[str]:
@@ -44,6 +51,46 @@ async def test_a_lost_node_comes_back_whole_in_another_place(tmp_path: Path) -> 
         assert await contents(node.state) == before
         await demo.play(second)
         assert (await contents(node.state))[1:-1] == before[:-1]
+
+
+async def test_a_restored_node_refuses_what_it_gave_in_the_life_that_was_lost(tmp_path: Path) -> None:
+    first = NodeSettings(state=tmp_path / "first", edge_port=0)
+    second = NodeSettings(state=tmp_path / "second", edge_port=0)
+    file = tmp_path / "node.backup"
+
+    async def head(office: Client) -> str:
+        return (await office.call(office.stub(WatchServiceStub).GetHead, GetHeadRequest())).consistency_token
+
+    async def read(office: Client, token: str) -> str:
+        request = themes_pb2.ListThemesRequest(consistency_token=token)
+        try:
+            return str((await office.call(office.stub(ThemeServiceStub).ListThemes, request)).consistency_token)
+        except InvalidArgument as refusal:
+            return refusal.reason
+
+    scopes = ("themes.manage", "mandates.read", "mandates.watch")
+    async with running(first) as node, client_of(node, organisation(1234567), *scopes) as office:
+        kept = await head(office)
+    backup.save(State(first.state), file)
+    async with running(first) as node, client_of(node, organisation(1234567), *scopes) as office:
+        assert await read(office, kept) == kept, "a start alone ends no life"
+        await office.call(office.stub(ThemeServiceStub).CreateTheme, a_theme("lost"))
+        lost = await head(office)
+        assert lost > kept
+    backup.restore(file, State(second.state))
+    async with running(second) as node, client_of(node, organisation(1234567), *scopes) as office:
+        await office.call(office.stub(ThemeServiceStub).CreateTheme, a_theme("another"))
+        now = await head(office)
+        assert now[16:] == lost[16:], "the same revision, of other facts"
+        assert await read(office, now) == now
+        for token in (lost, kept):
+            assert await read(office, token) == "CONSISTENCY_TOKEN_UNKNOWN"
+
+
+def a_theme(theme_id: str) -> themes_pb2.CreateThemeRequest:
+    term = themes_pb2.Theme.LongestTerm(kind=mandates_pb2.Mandate.KIND_ACT, months=12)
+    titles = [LocalizedText(language="en", text="Taxes")]
+    return themes_pb2.CreateThemeRequest(theme_id=theme_id, theme=themes_pb2.Theme(titles=titles, longest_terms=[term]))
 
 
 @pytest.fixture
