@@ -41,6 +41,13 @@ class Caller:
         self.token = token
         self.fingerprint = hashlib.sha256(ssl.PEM_cert_to_DER_cert(files.certificate.read_text())).hexdigest()
 
+    @staticmethod
+    def context(files: tls.Files) -> ssl.SSLContext:
+        """For connections with a certificate."""
+        context = ssl.create_default_context(cafile=str(files.authorities))
+        context.load_cert_chain(str(files.certificate), str(files.key))
+        return context
+
     @asynccontextmanager
     async def channel(self) -> AsyncIterator[grpc.aio.Channel]:
         """A fresh connection by gRPC."""
@@ -67,8 +74,7 @@ class Caller:
         self, verb: str, path: str, body: Any = None, *, raw: bytes | None = None, stream: bool = False
     ) -> tuple[int, Any]:
         """Status and document of a REST call; of a `stream` its first object."""
-        context = ssl.create_default_context(cafile=str(self.files.authorities))
-        context.load_cert_chain(str(self.files.certificate), str(self.files.key))
+        context = self.context(self.files)
         headers = dict(self.metadata()) | {"content-type": "application/json"}
         data = raw if raw is not None else json.dumps(body).encode() if body is not None else None
         async with (

@@ -6,7 +6,7 @@ import itertools
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import date
+from datetime import date, timedelta
 
 from solmu.authorisations.v1 import clients_pb2
 from solmu.types.v1.types_pb2 import NationalIdentifier
@@ -17,13 +17,15 @@ from gateway.client import Client, Profile
 from tests.integration.node.callers import Caller, profile
 
 SCHEME = NationalIdentifier
-_serial = itertools.count(900)
+_serial = itertools.count()
 _MARKS = "0123456789ABCDEFHJKLMNPRSTUVWXY"
 
 
-def person(born: date = date(1980, 5, 17)) -> NationalIdentifier:
+def person(born: date | None = None) -> NationalIdentifier:
     """A code of the range that the Finnish register keeps for tests: a person that no other test knows."""
-    number = 900 + next(_serial) % 100
+    serial = next(_serial)
+    born = born or date(1980, 5, 17) + timedelta(days=serial // 100)
+    number = 900 + serial % 100
     digits = f"{born:%d%m%y}{number}"
     century = "A" if born.year >= 2000 else "-"
     code = f"{born:%d%m%y}{century}{number}{_MARKS[int(digits) % 31]}"
