@@ -38,6 +38,9 @@ BROWSER_PORT = "browsers"
 PUBLIC_PORTS = (EDGE_PORT, BROWSER_PORT)
 """The names of the public ports: for information systems, and for browsers without a certificate."""
 
+PEER_PORT = "exchange.peer"
+"""The name of the port on which the exchange serves other nodes."""
+
 INTERNAL_IDENTITIES = (*mesh.SERVICES, mesh.GATEWAY, mesh.EDGE, mesh.OPERATOR, POSTGRES, NATS)
 """Who holds a certificate of the internal authority."""
 
@@ -82,7 +85,7 @@ class Plan:
 def port_names() -> list[str]:
     """The ports on the loopback interface that a node needs, the edge's public ones not counted."""
     served = (*mesh.SERVICES, mesh.GATEWAY)
-    return [POSTGRES, NATS, *served, *(metrics(name) for name in served)]
+    return [POSTGRES, NATS, PEER_PORT, *served, *(metrics(name) for name in served)]
 
 
 def metrics(service: str) -> str:
@@ -209,6 +212,8 @@ def service_environment(plan: Plan, name: str) -> dict[str, str]:
         environment["SOLMU_TEST_MODE"] = "yes"
     if name == "messages":
         environment["SOLMU_ATTACHMENTS"] = str(state.attachments)
+    if name == "exchange":
+        environment["SOLMU_PEER_LISTEN"] = _local(plan, PEER_PORT)
     if name == "authorisations":
         environment["SOLMU_TOKEN_KEYS"] = str(state.token_keys)
         environment["SOLMU_LIFE"] = state.life_file.read_text()

@@ -26,9 +26,31 @@ from solmu.exchange.v1 import (
     topics_pb2,
 )
 
+from services.exchange.assembly import Exchange
 from services.runtime import config, foundation
 from services.runtime.config import Address, ServiceSettings, setting
+from services.runtime.sealing import Vault
 from services.runtime.server import run
+
+CONTRACT = (
+    (directory_service_pb2, "DirectoryService"),
+    (mesh_pb2, "MeshService"),
+    (publishing_pb2, "PublisherService"),
+    (hosting_pb2, "HostingService"),
+    (services_pb2, "CatalogueService"),
+    (access_rights_pb2, "AccessRightService"),
+    (policies_pb2, "PolicyService"),
+    (keys_pb2, "OrganisationKeyService"),
+    (calls_pb2, "CallService"),
+    (exchanges_pb2, "ExchangeService"),
+    (topics_pb2, "TopicService"),
+    (envelopes_pb2, "EnvelopeService"),
+    (deliveries_pb2, "DeliveryService"),
+    (evidence_pb2, "EvidenceService"),
+    (evidence_log_pb2, "EvidenceLogService"),
+    (monitoring_pb2, "MonitoringService"),
+)
+"""What is served inside the node. A service without a servicer answers METHOD_NOT_IMPLEMENTED."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +58,10 @@ class Settings(ServiceSettings):
     """What the exchange service reads."""
 
     authorisations: Address = setting("SOLMU_AUTHORISATIONS", config.address, doc="host:port of authorisations")
+    root_key: bytes = setting("SOLMU_ROOT_KEY", config.key, doc="file of 32 bytes under which data keys are wrapped")
+    peer_listen: Address | None = setting(
+        "SOLMU_PEER_LISTEN", config.address, default=None, doc="host:port on which it serves other nodes of its meshes"
+    )
 
 
 async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
@@ -51,27 +77,21 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
     )
     base.consume(foundation.revocation_consumer(base, service="exchange"))
 
-    # PeerService is not among them: other nodes reach it on a listener of its own, never on this one.
-    contract = (
-        (directory_service_pb2, "DirectoryService", None),
-        (mesh_pb2, "MeshService", None),
-        (publishing_pb2, "PublisherService", None),
-        (hosting_pb2, "HostingService", None),
-        (services_pb2, "CatalogueService", None),
-        (access_rights_pb2, "AccessRightService", None),
-        (policies_pb2, "PolicyService", None),
-        (keys_pb2, "OrganisationKeyService", None),
-        (calls_pb2, "CallService", None),
-        (exchanges_pb2, "ExchangeService", None),
-        (topics_pb2, "TopicService", None),
-        (envelopes_pb2, "EnvelopeService", None),
-        (deliveries_pb2, "DeliveryService", None),
-        (evidence_pb2, "EvidenceService", None),
-        (evidence_log_pb2, "EvidenceLogService", None),
-        (monitoring_pb2, "MonitoringService", None),
+    exchange = Exchange(
+        database=base.database,
+        outbox=base.outbox,
+        vault=Vault(settings.root_key),
+        telemetry=base.telemetry,
+        peer_listen=settings.peer_listen,
     )
-    for module, name, servicer in contract:
-        base.server.add(module.DESCRIPTOR.services_by_name[name], servicer)
+    stack.push_async_callback(exchange.close)
+    await exchange.load()
+    exchange.run(base.tasks.start, stop)
+
+    # PeerService is not among them: other nodes reach it on a listener of its own, never on this one.
+    servicers = exchange.servicers()
+    for module, name in CONTRACT:
+        base.server.add(module.DESCRIPTOR.services_by_name[name], servicers.get((module, name)))
     await base.server.run(stop)
 
 

@@ -27,7 +27,7 @@ import inspect
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -82,11 +82,16 @@ class Policy:
         return cls(method.full_name, scopes, callers, judge if access.on_behalf else None)
 
 
+Admit = Callable[[Policy, Mapping[str, Iterable[bytes]]], identity.Caller]
+"""Says who calls a method from the properties of the connection, or raises a Fault."""
+
+
 class Chain:
     """Builds the handlers of one service process.
 
     `service` names the reasons' domain, `node` the trust domain of peers;
-    `authenticator` turns the edge's calls into clients.
+    `authenticator` turns the edge's calls into clients. `admit` says who calls where
+    it is neither the edge nor a service of the node.
     """
 
     def __init__(
@@ -96,7 +101,9 @@ class Chain:
         node: str,
         authenticator: identity.Authenticator,
         telemetry: telemetry.Telemetry,
+        admit: Admit | None = None,
     ) -> None:
+        self._admission = admit
         self._service = service
         self._node = node
         self._authenticator = authenticator
@@ -211,6 +218,8 @@ class Chain:
             await context.abort_with_status(rpc_status.to_status(status))  # type: ignore[no-untyped-call]
 
     async def _admit(self, policy: Policy, context: Context, metadata: dict[str, str]) -> identity.Caller:
+        if self._admission is not None:
+            return self._admission(policy, context.auth_context())
         peer = tls.peer_service(context.auth_context(), self._node)
         if peer is None or not (peer == mesh.EDGE or (peer == mesh.GATEWAY and "authorization" in metadata)):
             if peer is None or peer not in policy.callers:

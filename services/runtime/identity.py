@@ -81,6 +81,8 @@ class Caller:
     """The token's `jti`."""
     expires: float = 0.0
     """When the token expires, in seconds since 1970; 0 for services."""
+    node: str = ""
+    """The other node that calls, by its identifier; empty for all others."""
 
     @property
     def assurance_level(self) -> int:

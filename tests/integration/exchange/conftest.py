@@ -11,7 +11,9 @@ import services.exchange
 from services.runtime.database import Database
 from services.runtime.telemetry import Telemetry
 from tests.engines import Engines
+from tests.integration.exchange import mesh as meshes
 from tests.integration.exchange import trusting
+from tests.integration.exchange.mesh import Node
 
 
 @pytest.fixture(scope="session")
@@ -30,3 +32,19 @@ async def mesh(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[trusti
     """A trust service, over HTTP."""
     async with trusting.running(tmp_path_factory.mktemp("trust")) as started:
         yield started
+
+
+@pytest.fixture(scope="session")
+async def nodes(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Node, Node]]:
+    """Two nodes of one mesh: the city's, which publishes the directory, and the company's."""
+    folder = tmp_path_factory.mktemp("mesh")
+    async with (
+        meshes.node("FI/MUN/1/node", folder / "city") as city,
+        meshes.node("FI/COM/2/node", folder / "company") as company,
+    ):
+        description = await meshes.found(city)
+        await meshes.join(company, city, description.fingerprint)
+        await meshes.serve(city, city, "FI/MUN/1/letters")
+        await meshes.serve(company, city, "FI/COM/2/register")
+        await city.refresh()
+        yield city, company

@@ -8,6 +8,7 @@ import grpc
 import pytest
 from google.protobuf import message_factory
 from google.protobuf.descriptor_pool import Default
+from solmu.exchange.v1 import errors_pb2
 
 from deploy.local.node import Node
 from gateway import contracts
@@ -17,7 +18,10 @@ from services.runtime.database import Database  # noqa: F401
 from tests.integration.node.callers import Caller, issuer, profile
 
 PUBLIC = routes(contracts.load(mesh.SERVICES))
-ANSWERS = {"METHOD_NOT_IMPLEMENTED", "FIELD_INVALID", "RESOURCE_NOT_FOUND", "NAME_INVALID"}
+ANSWERS = {"METHOD_NOT_IMPLEMENTED", "FIELD_INVALID", "RESOURCE_NOT_FOUND", "NAME_INVALID"} | {
+    reason.removeprefix(status.PREFIX)
+    for reason in errors_pb2.ErrorReason.keys()  # noqa: SIM118  # an enum of protobuf
+}
 """Reasons that only a service gives: the edge let the call through."""
 
 

@@ -30,7 +30,7 @@ from solmu.exchange.v1 import statements_pb2 as solmu_dot_exchange_dot_v1_dot_st
 from solmu.options.v1 import access_pb2 as solmu_dot_options_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dsolmu/exchange/v1/calls.proto\x12\x11solmu.exchange.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a#solmu/exchange/v1/identifiers.proto\x1a\"solmu/exchange/v1/statements.proto\x1a\x1dsolmu/options/v1/access.proto\"a\n\x0bHeaderField\x12\x35\n\x04name\x18\x01 \x01(\tB\'\xbaH$r\"\x18\x80\x02\x32\x1d^[!#$%&\'*+.^_`|~0-9A-Za-z-]+$\x12\x1b\n\x05value\x18\x02 \x01(\x0c\x42\x0c\x80\x01\x01\xbaH\x06z\x04\x18\x80\x80\x04\"\x9b\x01\n\x0b\x43\x61llRequest\x12\x32\n\x04head\x18\x01 \x01(\x0b\x32\".solmu.exchange.v1.CallRequestHeadH\x00\x12\x1d\n\x05\x63hunk\x18\x02 \x01(\x0c\x42\x0c\x80\x01\x01\xbaH\x06z\x04\x18\x80\x80@H\x00\x12)\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x1a.solmu.exchange.v1.CallEndH\x00\x42\x0e\n\x05\x66rame\x12\x05\xbaH\x02\x08\x01\"\x96\x04\n\x0f\x43\x61llRequestHead\x12/\n\trequester\x18\x01 \x01(\x0b\x32\x1c.solmu.exchange.v1.Requester\x12U\n\x07service\x18\x02 \x01(\tBD\xbaHAr?2=^subsystems/[^/:~]+(~[^/:~]+){3}/services/[^/:~]+(~[^/:~]+)?$\x12$\n\x06method\x18\x03 \x01(\tB\x14\xbaH\x11r\x0f\x32\r^[A-Z]{3,16}$\x12\x1f\n\x06target\x18\x04 \x01(\x0c\x42\x0f\x80\x01\x01\xbaH\tz\x07\x18\x80\x80\x01*\x01/\x12:\n\x07headers\x18\x05 \x03(\x0b\x32\x1e.solmu.exchange.v1.HeaderFieldB\t\xbaH\x06\x92\x01\x03\x10\xc8\x01\x12 \n\nbody_bytes\x18\x06 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00H\x00\x88\x01\x01\x12\x1c\n\nmessage_id\x18\x07 \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01\x12\x33\n\x0con_behalf_of\x18\x08 \x01(\x0b\x32\x1d.solmu.exchange.v1.OnBehalfOf\x12\x34\n\x04node\x18\t \x01(\tB&\xbaH#r!2\x1f^(nodes/[^/:~]+(~[^/:~]+){3})?$\x12\x12\n\nrepeatable\x18\n \x01(\x08\x12*\n\x07timeout\x18\x0b \x01(\x0b\x32\x19.google.protobuf.DurationB\r\n\x0b_body_bytes\"E\n\x07\x43\x61llEnd\x12:\n\x08trailers\x18\x01 \x03(\x0b\x32\x1e.solmu.exchange.v1.HeaderFieldB\x08\xbaH\x05\x92\x01\x02\x10\x64\"\x95\x01\n\x0c\x43\x61llResponse\x12\x33\n\x04head\x18\x01 \x01(\x0b\x32#.solmu.exchange.v1.CallResponseHeadH\x00\x12\x14\n\x05\x63hunk\x18\x02 \x01(\x0c\x42\x03\x80\x01\x01H\x00\x12\x31\n\x03\x65nd\x18\x03 \x01(\x0b\x32\".solmu.exchange.v1.CallResponseEndH\x00\x42\x07\n\x05\x66rame\"\xb8\x01\n\x10\x43\x61llResponseHead\x12\x10\n\x08\x65xchange\x18\x01 \x01(\t\x12\x0e\n\x06status\x18\x02 \x01(\x05\x12\x15\n\rreason_phrase\x18\x03 \x01(\t\x12/\n\x07headers\x18\x04 \x03(\x0b\x32\x1e.solmu.exchange.v1.HeaderField\x12\x17\n\nbody_bytes\x18\x05 \x01(\x03H\x00\x88\x01\x01\x12\x12\n\nmessage_id\x18\x06 \x01(\tB\r\n\x0b_body_bytes\"z\n\x0f\x43\x61llResponseEnd\x12\x30\n\x08trailers\x18\x01 \x03(\x0b\x32\x1e.solmu.exchange.v1.HeaderField\x12\x19\n\x11request_statement\x18\x02 \x01(\t\x12\x1a\n\x12response_statement\x18\x03 \x01(\t2\xb6\x01\n\x0b\x43\x61llService\x12\xa6\x01\n\x04\x43\x61ll\x12\x1e.solmu.exchange.v1.CallRequest\x1a\x1f.solmu.exchange.v1.CallResponse\"Y\xa2\xbb\x18\x38\n\rexchange.call\x12\x07gateway\x12\x08messages\x12\x0e\x61uthorisations\x18\x80\x80\x80\x80@\x82\xd3\xe4\x93\x02\x17\"\x12/v1/exchanges:call:\x01*(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dsolmu/exchange/v1/calls.proto\x12\x11solmu.exchange.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a#solmu/exchange/v1/identifiers.proto\x1a\"solmu/exchange/v1/statements.proto\x1a\x1dsolmu/options/v1/access.proto\"a\n\x0bHeaderField\x12\x35\n\x04name\x18\x01 \x01(\tB\'\xbaH$r\"\x18\x80\x02\x32\x1d^[!#$%&\'*+.^_`|~0-9A-Za-z-]+$\x12\x1b\n\x05value\x18\x02 \x01(\x0c\x42\x0c\x80\x01\x01\xbaH\x06z\x04\x18\x80\x80\x04\"\x9b\x01\n\x0b\x43\x61llRequest\x12\x32\n\x04head\x18\x01 \x01(\x0b\x32\".solmu.exchange.v1.CallRequestHeadH\x00\x12\x1d\n\x05\x63hunk\x18\x02 \x01(\x0c\x42\x0c\x80\x01\x01\xbaH\x06z\x04\x18\x80\x80@H\x00\x12)\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x1a.solmu.exchange.v1.CallEndH\x00\x42\x0e\n\x05\x66rame\x12\x05\xbaH\x02\x08\x01\"\xc0\x04\n\x0f\x43\x61llRequestHead\x12/\n\trequester\x18\x01 \x01(\x0b\x32\x1c.solmu.exchange.v1.Requester\x12U\n\x07service\x18\x02 \x01(\tBD\xbaHAr?2=^subsystems/[^/:~]+(~[^/:~]+){3}/services/[^/:~]+(~[^/:~]+)?$\x12$\n\x06method\x18\x03 \x01(\tB\x14\xbaH\x11r\x0f\x32\r^[A-Z]{3,16}$\x12\x1f\n\x06target\x18\x04 \x01(\x0c\x42\x0f\x80\x01\x01\xbaH\tz\x07\x18\x80\x80\x01*\x01/\x12:\n\x07headers\x18\x05 \x03(\x0b\x32\x1e.solmu.exchange.v1.HeaderFieldB\t\xbaH\x06\x92\x01\x03\x10\xc8\x01\x12 \n\nbody_bytes\x18\x06 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00H\x00\x88\x01\x01\x12\x1c\n\nmessage_id\x18\x07 \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01\x12\x33\n\x0con_behalf_of\x18\x08 \x01(\x0b\x32\x1d.solmu.exchange.v1.OnBehalfOf\x12\x34\n\x04node\x18\t \x01(\tB&\xbaH#r!2\x1f^(nodes/[^/:~]+(~[^/:~]+){3})?$\x12\x12\n\nrepeatable\x18\n \x01(\x08\x12*\n\x07timeout\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1f\n\x04\x62ody\x18\x0c \x01(\x0c\x42\x0c\x80\x01\x01\xbaH\x06z\x04\x18\x80\x80\x04H\x01\x88\x01\x01\x42\r\n\x0b_body_bytesB\x07\n\x05_body\"E\n\x07\x43\x61llEnd\x12:\n\x08trailers\x18\x01 \x03(\x0b\x32\x1e.solmu.exchange.v1.HeaderFieldB\x08\xbaH\x05\x92\x01\x02\x10\x64\"\x95\x01\n\x0c\x43\x61llResponse\x12\x33\n\x04head\x18\x01 \x01(\x0b\x32#.solmu.exchange.v1.CallResponseHeadH\x00\x12\x14\n\x05\x63hunk\x18\x02 \x01(\x0c\x42\x03\x80\x01\x01H\x00\x12\x31\n\x03\x65nd\x18\x03 \x01(\x0b\x32\".solmu.exchange.v1.CallResponseEndH\x00\x42\x07\n\x05\x66rame\"\x8a\x02\n\x10\x43\x61llResponseHead\x12\x10\n\x08\x65xchange\x18\x01 \x01(\t\x12\x0e\n\x06status\x18\x02 \x01(\x05\x12\x15\n\rreason_phrase\x18\x03 \x01(\t\x12/\n\x07headers\x18\x04 \x03(\x0b\x32\x1e.solmu.exchange.v1.HeaderField\x12\x17\n\nbody_bytes\x18\x05 \x01(\x03H\x00\x88\x01\x01\x12\x12\n\nmessage_id\x18\x06 \x01(\t\x12\x16\n\x04\x62ody\x18\x07 \x01(\x0c\x42\x03\x80\x01\x01H\x01\x88\x01\x01\x12/\n\x03\x65nd\x18\x08 \x01(\x0b\x32\".solmu.exchange.v1.CallResponseEndB\r\n\x0b_body_bytesB\x07\n\x05_body\"z\n\x0f\x43\x61llResponseEnd\x12\x30\n\x08trailers\x18\x01 \x03(\x0b\x32\x1e.solmu.exchange.v1.HeaderField\x12\x19\n\x11request_statement\x18\x02 \x01(\t\x12\x1a\n\x12response_statement\x18\x03 \x01(\t2\xb6\x01\n\x0b\x43\x61llService\x12\xa6\x01\n\x04\x43\x61ll\x12\x1e.solmu.exchange.v1.CallRequest\x1a\x1f.solmu.exchange.v1.CallResponse\"Y\xa2\xbb\x18\x38\n\rexchange.call\x12\x07gateway\x12\x08messages\x12\x0e\x61uthorisations\x18\x80\x80\x80\x80@\x82\xd3\xe4\x93\x02\x17\"\x12/v1/exchanges:call:\x01*(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -59,10 +59,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CALLREQUESTHEAD'].fields_by_name['message_id']._serialized_options = b'\272H\005r\003\030\377\001'
   _globals['_CALLREQUESTHEAD'].fields_by_name['node']._loaded_options = None
   _globals['_CALLREQUESTHEAD'].fields_by_name['node']._serialized_options = b'\272H#r!2\037^(nodes/[^/:~]+(~[^/:~]+){3})?$'
+  _globals['_CALLREQUESTHEAD'].fields_by_name['body']._loaded_options = None
+  _globals['_CALLREQUESTHEAD'].fields_by_name['body']._serialized_options = b'\200\001\001\272H\006z\004\030\200\200\004'
   _globals['_CALLEND'].fields_by_name['trailers']._loaded_options = None
   _globals['_CALLEND'].fields_by_name['trailers']._serialized_options = b'\272H\005\222\001\002\020d'
   _globals['_CALLRESPONSE'].fields_by_name['chunk']._loaded_options = None
   _globals['_CALLRESPONSE'].fields_by_name['chunk']._serialized_options = b'\200\001\001'
+  _globals['_CALLRESPONSEHEAD'].fields_by_name['body']._loaded_options = None
+  _globals['_CALLRESPONSEHEAD'].fields_by_name['body']._serialized_options = b'\200\001\001'
   _globals['_CALLSERVICE'].methods_by_name['Call']._loaded_options = None
   _globals['_CALLSERVICE'].methods_by_name['Call']._serialized_options = b'\242\273\0308\n\rexchange.call\022\007gateway\022\010messages\022\016authorisations\030\200\200\200\200@\202\323\344\223\002\027\"\022/v1/exchanges:call:\001*'
   _globals['_HEADERFIELD']._serialized_start=247
@@ -70,15 +74,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CALLREQUEST']._serialized_start=347
   _globals['_CALLREQUEST']._serialized_end=502
   _globals['_CALLREQUESTHEAD']._serialized_start=505
-  _globals['_CALLREQUESTHEAD']._serialized_end=1039
-  _globals['_CALLEND']._serialized_start=1041
-  _globals['_CALLEND']._serialized_end=1110
-  _globals['_CALLRESPONSE']._serialized_start=1113
-  _globals['_CALLRESPONSE']._serialized_end=1262
-  _globals['_CALLRESPONSEHEAD']._serialized_start=1265
-  _globals['_CALLRESPONSEHEAD']._serialized_end=1449
-  _globals['_CALLRESPONSEEND']._serialized_start=1451
-  _globals['_CALLRESPONSEEND']._serialized_end=1573
-  _globals['_CALLSERVICE']._serialized_start=1576
-  _globals['_CALLSERVICE']._serialized_end=1758
+  _globals['_CALLREQUESTHEAD']._serialized_end=1081
+  _globals['_CALLEND']._serialized_start=1083
+  _globals['_CALLEND']._serialized_end=1152
+  _globals['_CALLRESPONSE']._serialized_start=1155
+  _globals['_CALLRESPONSE']._serialized_end=1304
+  _globals['_CALLRESPONSEHEAD']._serialized_start=1307
+  _globals['_CALLRESPONSEHEAD']._serialized_end=1573
+  _globals['_CALLRESPONSEEND']._serialized_start=1575
+  _globals['_CALLRESPONSEEND']._serialized_end=1697
+  _globals['_CALLSERVICE']._serialized_start=1700
+  _globals['_CALLSERVICE']._serialized_end=1882
 # @@protoc_insertion_point(module_scope)

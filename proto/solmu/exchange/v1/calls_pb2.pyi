@@ -100,6 +100,7 @@ class CallRequestHead(_message.Message):
     NODE_FIELD_NUMBER: _builtins.int
     REPEATABLE_FIELD_NUMBER: _builtins.int
     TIMEOUT_FIELD_NUMBER: _builtins.int
+    BODY_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     """Which service: `subsystems/{subsystem}/services/{service}`."""
     method: _builtins.str
@@ -121,6 +122,10 @@ class CallRequestHead(_message.Message):
     """A node of the provider to call: `nodes/{node}`. Empty: any that serves it."""
     repeatable: _builtins.bool
     """Whether the backend may be called twice with this, whatever the method."""
+    body: _builtins.bytes
+    """The whole body, where it is small and no trailers follow. Then this frame
+    is the only one, and so is the first of an answer that has a small body.
+    """
     @_builtins.property
     def requester(self) -> _identifiers_pb2.Requester:
         """In whose name."""
@@ -155,13 +160,19 @@ class CallRequestHead(_message.Message):
         node: _builtins.str = ...,
         repeatable: _builtins.bool = ...,
         timeout: _duration_pb2.Duration | None = ...,
+        body: _builtins.bytes | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_body_bytes", b"_body_bytes", "body_bytes", b"body_bytes", "on_behalf_of", b"on_behalf_of", "requester", b"requester", "timeout", b"timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_body", b"_body", "_body_bytes", b"_body_bytes", "body", b"body", "body_bytes", b"body_bytes", "on_behalf_of", b"on_behalf_of", "requester", b"requester", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_body_bytes", b"_body_bytes", "body_bytes", b"body_bytes", "headers", b"headers", "message_id", b"message_id", "method", b"method", "node", b"node", "on_behalf_of", b"on_behalf_of", "repeatable", b"repeatable", "requester", b"requester", "service", b"service", "target", b"target", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_body", b"_body", "_body_bytes", b"_body_bytes", "body", b"body", "body_bytes", b"body_bytes", "headers", b"headers", "message_id", b"message_id", "method", b"method", "node", b"node", "on_behalf_of", b"on_behalf_of", "repeatable", b"repeatable", "requester", b"requester", "service", b"service", "target", b"target", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__body: _TypeAlias = _typing.Literal["body"]  # noqa: Y015
+    _WhichOneofArgType__body: _TypeAlias = _typing.Literal["_body", b"_body"]  # noqa: Y015
     _WhichOneofReturnType__body_bytes: _TypeAlias = _typing.Literal["body_bytes"]  # noqa: Y015
     _WhichOneofArgType__body_bytes: _TypeAlias = _typing.Literal["_body_bytes", b"_body_bytes"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__body) -> _WhichOneofReturnType__body | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__body_bytes) -> _WhichOneofReturnType__body_bytes | None: ...
 
 Global___CallRequestHead: _TypeAlias = CallRequestHead  # noqa: Y015
@@ -238,6 +249,8 @@ class CallResponseHead(_message.Message):
     HEADERS_FIELD_NUMBER: _builtins.int
     BODY_BYTES_FIELD_NUMBER: _builtins.int
     MESSAGE_ID_FIELD_NUMBER: _builtins.int
+    BODY_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
     exchange: _builtins.str
     """The exchange: `exchanges/{exchange}`."""
     status: _builtins.int
@@ -248,9 +261,17 @@ class CallResponseHead(_message.Message):
     """Length of the body, where the provider knew it."""
     message_id: _builtins.str
     """The caller's own id, or the one that the node made."""
+    body: _builtins.bytes
+    """The whole body, where it is small and the call came in one frame. Then this
+    frame is the only one, and `end` is set.
+    """
     @_builtins.property
     def headers(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeaderField]:
         """Header fields in their order, without those that are not passed on."""
+
+    @_builtins.property
+    def end(self) -> Global___CallResponseEnd:
+        """How the answer ends, where this frame is the only one."""
 
     def __init__(
         self,
@@ -261,13 +282,20 @@ class CallResponseHead(_message.Message):
         headers: _abc.Iterable[Global___HeaderField] | None = ...,
         body_bytes: _builtins.int | None = ...,
         message_id: _builtins.str = ...,
+        body: _builtins.bytes | None = ...,
+        end: Global___CallResponseEnd | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_body_bytes", b"_body_bytes", "body_bytes", b"body_bytes"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_body", b"_body", "_body_bytes", b"_body_bytes", "body", b"body", "body_bytes", b"body_bytes", "end", b"end"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_body_bytes", b"_body_bytes", "body_bytes", b"body_bytes", "exchange", b"exchange", "headers", b"headers", "message_id", b"message_id", "reason_phrase", b"reason_phrase", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_body", b"_body", "_body_bytes", b"_body_bytes", "body", b"body", "body_bytes", b"body_bytes", "end", b"end", "exchange", b"exchange", "headers", b"headers", "message_id", b"message_id", "reason_phrase", b"reason_phrase", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__body: _TypeAlias = _typing.Literal["body"]  # noqa: Y015
+    _WhichOneofArgType__body: _TypeAlias = _typing.Literal["_body", b"_body"]  # noqa: Y015
     _WhichOneofReturnType__body_bytes: _TypeAlias = _typing.Literal["body_bytes"]  # noqa: Y015
     _WhichOneofArgType__body_bytes: _TypeAlias = _typing.Literal["_body_bytes", b"_body_bytes"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__body) -> _WhichOneofReturnType__body | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__body_bytes) -> _WhichOneofReturnType__body_bytes | None: ...
 
 Global___CallResponseHead: _TypeAlias = CallResponseHead  # noqa: Y015

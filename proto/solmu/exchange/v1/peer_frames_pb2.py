@@ -28,7 +28,7 @@ from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from solmu.exchange.v1 import statements_pb2 as solmu_dot_exchange_dot_v1_dot_statements__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#solmu/exchange/v1/peer_frames.proto\x12\x11solmu.exchange.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\x1a\"solmu/exchange/v1/statements.proto\"\xa7\x01\n\x0f\x45xchangeRequest\x12\x36\n\x04head\x18\x01 \x01(\x0b\x32&.solmu.exchange.v1.ExchangeRequestHeadH\x00\x12\x1d\n\x05\x63hunk\x18\x02 \x01(\x0c\x42\x0c\x80\x01\x01\xbaH\x06z\x04\x18\x80\x80@H\x00\x12-\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x1e.solmu.exchange.v1.ExchangeEndH\x00\x42\x0e\n\x05\x66rame\x12\x05\xbaH\x02\x08\x01\"\xba\x02\n\x13\x45xchangeRequestHead\x12\x1d\n\x0b\x65xchange_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1a\n\x06sender\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x10\x12\x1c\n\x08receiver\x18\x03 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x10\x12!\n\thttp_head\x18\x04 \x01(\x0c\x42\x0e\x80\x01\x01\xbaH\x08z\x06\x10\x01\x18\x80\x80@\x12\'\n\x05proof\x18\x05 \x01(\x0b\x32\x18.solmu.exchange.v1.Proof\x12 \n\nbody_bytes\x18\x06 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00H\x00\x88\x01\x01\x12!\n\x0con_behalf_of\x18\x07 \x01(\x0c\x42\x0b\x80\x01\x01\xbaH\x05z\x03\x18\x80 \x12*\n\x07timeout\x18\x08 \x01(\x0b\x32\x19.google.protobuf.DurationB\r\n\x0b_body_bytes\"V\n\x0b\x45xchangeEnd\x12\x1e\n\x08trailers\x18\x01 \x01(\x0c\x42\x0c\x80\x01\x01\xbaH\x06z\x04\x18\x80\x80\x04\x12\'\n\x05proof\x18\x02 \x01(\x0b\x32\x18.solmu.exchange.v1.Proof\"\xd1\x01\n\x10\x45xchangeResponse\x12\x37\n\x04head\x18\x01 \x01(\x0b\x32\'.solmu.exchange.v1.ExchangeResponseHeadH\x00\x12\x1d\n\x05\x63hunk\x18\x02 \x01(\x0c\x42\x0c\x80\x01\x01\xbaH\x06z\x04\x18\x80\x80@H\x00\x12-\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x1e.solmu.exchange.v1.ExchangeEndH\x00\x12-\n\x07refusal\x18\x04 \x01(\x0b\x32\x1a.solmu.exchange.v1.RefusalH\x00\x42\x07\n\x05\x66rame\"\x93\x01\n\x14\x45xchangeResponseHead\x12!\n\thttp_head\x18\x01 \x01(\x0c\x42\x0e\x80\x01\x01\xbaH\x08z\x06\x10\x01\x18\x80\x80@\x12\'\n\x05proof\x18\x02 \x01(\x0b\x32\x18.solmu.exchange.v1.Proof\x12 \n\nbody_bytes\x18\x03 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00H\x00\x88\x01\x01\x42\r\n\x0b_body_bytes\"^\n\x07Refusal\x12*\n\x06status\x18\x01 \x01(\x0b\x32\x12.google.rpc.StatusB\x06\xbaH\x03\xc8\x01\x01\x12\'\n\x05proof\x18\x02 \x01(\x0b\x32\x18.solmu.exchange.v1.Proof\"\xa3\x01\n\x0e\x44\x65liverRequest\x12\x36\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32\".solmu.exchange.v1.BroughtEnvelopeH\x00\x12\x1d\n\x05\x63hunk\x18\x02 \x01(\x0c\x42\x0c\x80\x01\x01\xbaH\x06z\x04\x18\x80\x80@H\x00\x12+\n\x07receipt\x18\x03 \x01(\x0b\x32\x18.solmu.exchange.v1.ProofH\x00\x42\r\n\x04item\x12\x05\xbaH\x02\x08\x01\"\x98\x01\n\x0f\x42roughtEnvelope\x12/\n\x05proof\x18\x01 \x01(\x0b\x32\x18.solmu.exchange.v1.ProofB\x06\xbaH\x03\xc8\x01\x01\x12\x1f\n\nrecipients\x18\x02 \x03(\tB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\xe8\x07\x12!\n\x0con_behalf_of\x18\x03 \x01(\x0c\x42\x0b\x80\x01\x01\xbaH\x05z\x03\x18\x80 \x12\x10\n\x08replayed\x18\x04 \x01(\x08\"\xc5\x01\n\x0f\x44\x65liverResponse\x12!\n\x10statement_sha256\x18\x01 \x01(\x0c\x42\x07\xbaH\x04z\x02h \x12)\n\x05taken\x18\x02 \x01(\x0b\x32\x18.solmu.exchange.v1.TakenH\x00\x12-\n\x07refused\x18\x03 \x01(\x0b\x32\x1a.solmu.exchange.v1.RefusalH\x00\x12&\n\x08\x64\x65\x66\x65rred\x18\x04 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\r\n\x04word\x12\x05\xbaH\x02\x08\x01\"f\n\x05Taken\x12\x11\n\tduplicate\x18\x01 \x01(\x08\x12J\n\x12refused_recipients\x18\x02 \x03(\x0b\x32#.solmu.exchange.v1.RefusedRecipientB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\"R\n\x10RefusedRecipient\x12\x11\n\trecipient\x18\x01 \x01(\t\x12+\n\x07refusal\x18\x02 \x01(\x0b\x32\x1a.solmu.exchange.v1.Refusalb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#solmu/exchange/v1/peer_frames.proto\x12\x11solmu.exchange.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\x1a\"solmu/exchange/v1/statements.proto\"\xa7\x01\n\x0f\x45xchangeRequest\x12\x36\n\x04head\x18\x01 \x01(\x0b\x32&.solmu.exchange.v1.ExchangeRequestHeadH\x00\x12\x1d\n\x05\x63hunk\x18\x02 \x01(\x0c\x42\x0c\x80\x01\x01\xbaH\x06z\x04\x18\x80\x80@H\x00\x12-\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x1e.solmu.exchange.v1.ExchangeEndH\x00\x42\x0e\n\x05\x66rame\x12\x05\xbaH\x02\x08\x01\"\xe4\x02\n\x13\x45xchangeRequestHead\x12\x1d\n\x0b\x65xchange_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1a\n\x06sender\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x10\x12\x1c\n\x08receiver\x18\x03 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x10\x12!\n\thttp_head\x18\x04 \x01(\x0c\x42\x0e\x80\x01\x01\xbaH\x08z\x06\x10\x01\x18\x80\x80@\x12\'\n\x05proof\x18\x05 \x01(\x0b\x32\x18.solmu.exchange.v1.Proof\x12 \n\nbody_bytes\x18\x06 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00H\x00\x88\x01\x01\x12!\n\x0con_behalf_of\x18\x07 \x01(\x0c\x42\x0b\x80\x01\x01\xbaH\x05z\x03\x18\x80 \x12*\n\x07timeout\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1f\n\x04\x62ody\x18\t \x01(\x0c\x42\x0c\x80\x01\x01\xbaH\x06z\x04\x18\x80\x80\x04H\x01\x88\x01\x01\x42\r\n\x0b_body_bytesB\x07\n\x05_body\"V\n\x0b\x45xchangeEnd\x12\x1e\n\x08trailers\x18\x01 \x01(\x0c\x42\x0c\x80\x01\x01\xbaH\x06z\x04\x18\x80\x80\x04\x12\'\n\x05proof\x18\x02 \x01(\x0b\x32\x18.solmu.exchange.v1.Proof\"\xd1\x01\n\x10\x45xchangeResponse\x12\x37\n\x04head\x18\x01 \x01(\x0b\x32\'.solmu.exchange.v1.ExchangeResponseHeadH\x00\x12\x1d\n\x05\x63hunk\x18\x02 \x01(\x0c\x42\x0c\x80\x01\x01\xbaH\x06z\x04\x18\x80\x80@H\x00\x12-\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x1e.solmu.exchange.v1.ExchangeEndH\x00\x12-\n\x07refusal\x18\x04 \x01(\x0b\x32\x1a.solmu.exchange.v1.RefusalH\x00\x42\x07\n\x05\x66rame\"\xbd\x01\n\x14\x45xchangeResponseHead\x12!\n\thttp_head\x18\x01 \x01(\x0c\x42\x0e\x80\x01\x01\xbaH\x08z\x06\x10\x01\x18\x80\x80@\x12\'\n\x05proof\x18\x02 \x01(\x0b\x32\x18.solmu.exchange.v1.Proof\x12 \n\nbody_bytes\x18\x03 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00H\x00\x88\x01\x01\x12\x1f\n\x04\x62ody\x18\x04 \x01(\x0c\x42\x0c\x80\x01\x01\xbaH\x06z\x04\x18\x80\x80\x04H\x01\x88\x01\x01\x42\r\n\x0b_body_bytesB\x07\n\x05_body\"^\n\x07Refusal\x12*\n\x06status\x18\x01 \x01(\x0b\x32\x12.google.rpc.StatusB\x06\xbaH\x03\xc8\x01\x01\x12\'\n\x05proof\x18\x02 \x01(\x0b\x32\x18.solmu.exchange.v1.Proof\"\xa3\x01\n\x0e\x44\x65liverRequest\x12\x36\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32\".solmu.exchange.v1.BroughtEnvelopeH\x00\x12\x1d\n\x05\x63hunk\x18\x02 \x01(\x0c\x42\x0c\x80\x01\x01\xbaH\x06z\x04\x18\x80\x80@H\x00\x12+\n\x07receipt\x18\x03 \x01(\x0b\x32\x18.solmu.exchange.v1.ProofH\x00\x42\r\n\x04item\x12\x05\xbaH\x02\x08\x01\"\x98\x01\n\x0f\x42roughtEnvelope\x12/\n\x05proof\x18\x01 \x01(\x0b\x32\x18.solmu.exchange.v1.ProofB\x06\xbaH\x03\xc8\x01\x01\x12\x1f\n\nrecipients\x18\x02 \x03(\tB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\xe8\x07\x12!\n\x0con_behalf_of\x18\x03 \x01(\x0c\x42\x0b\x80\x01\x01\xbaH\x05z\x03\x18\x80 \x12\x10\n\x08replayed\x18\x04 \x01(\x08\"\xc5\x01\n\x0f\x44\x65liverResponse\x12!\n\x10statement_sha256\x18\x01 \x01(\x0c\x42\x07\xbaH\x04z\x02h \x12)\n\x05taken\x18\x02 \x01(\x0b\x32\x18.solmu.exchange.v1.TakenH\x00\x12-\n\x07refused\x18\x03 \x01(\x0b\x32\x1a.solmu.exchange.v1.RefusalH\x00\x12&\n\x08\x64\x65\x66\x65rred\x18\x04 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\r\n\x04word\x12\x05\xbaH\x02\x08\x01\"f\n\x05Taken\x12\x11\n\tduplicate\x18\x01 \x01(\x08\x12J\n\x12refused_recipients\x18\x02 \x03(\x0b\x32#.solmu.exchange.v1.RefusedRecipientB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\"R\n\x10RefusedRecipient\x12\x11\n\trecipient\x18\x01 \x01(\t\x12+\n\x07refusal\x18\x02 \x01(\x0b\x32\x1a.solmu.exchange.v1.Refusalb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -51,6 +51,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXCHANGEREQUESTHEAD'].fields_by_name['body_bytes']._serialized_options = b'\272H\004\"\002(\000'
   _globals['_EXCHANGEREQUESTHEAD'].fields_by_name['on_behalf_of']._loaded_options = None
   _globals['_EXCHANGEREQUESTHEAD'].fields_by_name['on_behalf_of']._serialized_options = b'\200\001\001\272H\005z\003\030\200 '
+  _globals['_EXCHANGEREQUESTHEAD'].fields_by_name['body']._loaded_options = None
+  _globals['_EXCHANGEREQUESTHEAD'].fields_by_name['body']._serialized_options = b'\200\001\001\272H\006z\004\030\200\200\004'
   _globals['_EXCHANGEEND'].fields_by_name['trailers']._loaded_options = None
   _globals['_EXCHANGEEND'].fields_by_name['trailers']._serialized_options = b'\200\001\001\272H\006z\004\030\200\200\004'
   _globals['_EXCHANGERESPONSE'].fields_by_name['chunk']._loaded_options = None
@@ -59,6 +61,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXCHANGERESPONSEHEAD'].fields_by_name['http_head']._serialized_options = b'\200\001\001\272H\010z\006\020\001\030\200\200@'
   _globals['_EXCHANGERESPONSEHEAD'].fields_by_name['body_bytes']._loaded_options = None
   _globals['_EXCHANGERESPONSEHEAD'].fields_by_name['body_bytes']._serialized_options = b'\272H\004\"\002(\000'
+  _globals['_EXCHANGERESPONSEHEAD'].fields_by_name['body']._loaded_options = None
+  _globals['_EXCHANGERESPONSEHEAD'].fields_by_name['body']._serialized_options = b'\200\001\001\272H\006z\004\030\200\200\004'
   _globals['_REFUSAL'].fields_by_name['status']._loaded_options = None
   _globals['_REFUSAL'].fields_by_name['status']._serialized_options = b'\272H\003\310\001\001'
   _globals['_DELIVERREQUEST'].oneofs_by_name['item']._loaded_options = None
@@ -80,23 +84,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXCHANGEREQUEST']._serialized_start=181
   _globals['_EXCHANGEREQUEST']._serialized_end=348
   _globals['_EXCHANGEREQUESTHEAD']._serialized_start=351
-  _globals['_EXCHANGEREQUESTHEAD']._serialized_end=665
-  _globals['_EXCHANGEEND']._serialized_start=667
-  _globals['_EXCHANGEEND']._serialized_end=753
-  _globals['_EXCHANGERESPONSE']._serialized_start=756
-  _globals['_EXCHANGERESPONSE']._serialized_end=965
-  _globals['_EXCHANGERESPONSEHEAD']._serialized_start=968
-  _globals['_EXCHANGERESPONSEHEAD']._serialized_end=1115
-  _globals['_REFUSAL']._serialized_start=1117
-  _globals['_REFUSAL']._serialized_end=1211
-  _globals['_DELIVERREQUEST']._serialized_start=1214
-  _globals['_DELIVERREQUEST']._serialized_end=1377
-  _globals['_BROUGHTENVELOPE']._serialized_start=1380
-  _globals['_BROUGHTENVELOPE']._serialized_end=1532
-  _globals['_DELIVERRESPONSE']._serialized_start=1535
-  _globals['_DELIVERRESPONSE']._serialized_end=1732
-  _globals['_TAKEN']._serialized_start=1734
-  _globals['_TAKEN']._serialized_end=1836
-  _globals['_REFUSEDRECIPIENT']._serialized_start=1838
-  _globals['_REFUSEDRECIPIENT']._serialized_end=1920
+  _globals['_EXCHANGEREQUESTHEAD']._serialized_end=707
+  _globals['_EXCHANGEEND']._serialized_start=709
+  _globals['_EXCHANGEEND']._serialized_end=795
+  _globals['_EXCHANGERESPONSE']._serialized_start=798
+  _globals['_EXCHANGERESPONSE']._serialized_end=1007
+  _globals['_EXCHANGERESPONSEHEAD']._serialized_start=1010
+  _globals['_EXCHANGERESPONSEHEAD']._serialized_end=1199
+  _globals['_REFUSAL']._serialized_start=1201
+  _globals['_REFUSAL']._serialized_end=1295
+  _globals['_DELIVERREQUEST']._serialized_start=1298
+  _globals['_DELIVERREQUEST']._serialized_end=1461
+  _globals['_BROUGHTENVELOPE']._serialized_start=1464
+  _globals['_BROUGHTENVELOPE']._serialized_end=1616
+  _globals['_DELIVERRESPONSE']._serialized_start=1619
+  _globals['_DELIVERRESPONSE']._serialized_end=1816
+  _globals['_TAKEN']._serialized_start=1818
+  _globals['_TAKEN']._serialized_end=1920
+  _globals['_REFUSEDRECIPIENT']._serialized_start=1922
+  _globals['_REFUSEDRECIPIENT']._serialized_end=2004
 # @@protoc_insertion_point(module_scope)

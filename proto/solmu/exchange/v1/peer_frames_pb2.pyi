@@ -71,6 +71,7 @@ class ExchangeRequestHead(_message.Message):
     BODY_BYTES_FIELD_NUMBER: _builtins.int
     ON_BEHALF_OF_FIELD_NUMBER: _builtins.int
     TIMEOUT_FIELD_NUMBER: _builtins.int
+    BODY_FIELD_NUMBER: _builtins.int
     exchange_id: _builtins.str
     """The exchange: a UUID, made by the consumer's node."""
     sender: _builtins.str
@@ -83,6 +84,10 @@ class ExchangeRequestHead(_message.Message):
     """Length of the body, where it is known."""
     on_behalf_of: _builtins.bytes
     """The serialised `OnBehalfOf`, whose digest the statement holds."""
+    body: _builtins.bytes
+    """The whole body, where it is small and no trailers follow. Then this frame
+    is the only one, and the proof stands in it.
+    """
     @_builtins.property
     def proof(self) -> _statements_pb2.Proof:
         """The statement and what proves it, where the body is known already."""
@@ -102,13 +107,19 @@ class ExchangeRequestHead(_message.Message):
         body_bytes: _builtins.int | None = ...,
         on_behalf_of: _builtins.bytes = ...,
         timeout: _duration_pb2.Duration | None = ...,
+        body: _builtins.bytes | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_body_bytes", b"_body_bytes", "body_bytes", b"body_bytes", "proof", b"proof", "timeout", b"timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_body", b"_body", "_body_bytes", b"_body_bytes", "body", b"body", "body_bytes", b"body_bytes", "proof", b"proof", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_body_bytes", b"_body_bytes", "body_bytes", b"body_bytes", "exchange_id", b"exchange_id", "http_head", b"http_head", "on_behalf_of", b"on_behalf_of", "proof", b"proof", "receiver", b"receiver", "sender", b"sender", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_body", b"_body", "_body_bytes", b"_body_bytes", "body", b"body", "body_bytes", b"body_bytes", "exchange_id", b"exchange_id", "http_head", b"http_head", "on_behalf_of", b"on_behalf_of", "proof", b"proof", "receiver", b"receiver", "sender", b"sender", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__body: _TypeAlias = _typing.Literal["body"]  # noqa: Y015
+    _WhichOneofArgType__body: _TypeAlias = _typing.Literal["_body", b"_body"]  # noqa: Y015
     _WhichOneofReturnType__body_bytes: _TypeAlias = _typing.Literal["body_bytes"]  # noqa: Y015
     _WhichOneofArgType__body_bytes: _TypeAlias = _typing.Literal["_body_bytes", b"_body_bytes"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__body) -> _WhichOneofReturnType__body | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__body_bytes) -> _WhichOneofReturnType__body_bytes | None: ...
 
 Global___ExchangeRequestHead: _TypeAlias = ExchangeRequestHead  # noqa: Y015
@@ -194,10 +205,15 @@ class ExchangeResponseHead(_message.Message):
     HTTP_HEAD_FIELD_NUMBER: _builtins.int
     PROOF_FIELD_NUMBER: _builtins.int
     BODY_BYTES_FIELD_NUMBER: _builtins.int
+    BODY_FIELD_NUMBER: _builtins.int
     http_head: _builtins.bytes
     """The head's bytes (statements.proto)."""
     body_bytes: _builtins.int
     """Length of the body, where it is known."""
+    body: _builtins.bytes
+    """The whole body, where it is small and no trailers follow. Then this frame
+    is the only one, and the proof stands in it.
+    """
     @_builtins.property
     def proof(self) -> _statements_pb2.Proof:
         """The statement and what proves it, where the body is known already."""
@@ -208,13 +224,19 @@ class ExchangeResponseHead(_message.Message):
         http_head: _builtins.bytes = ...,
         proof: _statements_pb2.Proof | None = ...,
         body_bytes: _builtins.int | None = ...,
+        body: _builtins.bytes | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_body_bytes", b"_body_bytes", "body_bytes", b"body_bytes", "proof", b"proof"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_body", b"_body", "_body_bytes", b"_body_bytes", "body", b"body", "body_bytes", b"body_bytes", "proof", b"proof"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_body_bytes", b"_body_bytes", "body_bytes", b"body_bytes", "http_head", b"http_head", "proof", b"proof"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_body", b"_body", "_body_bytes", b"_body_bytes", "body", b"body", "body_bytes", b"body_bytes", "http_head", b"http_head", "proof", b"proof"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__body: _TypeAlias = _typing.Literal["body"]  # noqa: Y015
+    _WhichOneofArgType__body: _TypeAlias = _typing.Literal["_body", b"_body"]  # noqa: Y015
     _WhichOneofReturnType__body_bytes: _TypeAlias = _typing.Literal["body_bytes"]  # noqa: Y015
     _WhichOneofArgType__body_bytes: _TypeAlias = _typing.Literal["_body_bytes", b"_body_bytes"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__body) -> _WhichOneofReturnType__body | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__body_bytes) -> _WhichOneofReturnType__body_bytes | None: ...
 
 Global___ExchangeResponseHead: _TypeAlias = ExchangeResponseHead  # noqa: Y015

@@ -1,0 +1,132 @@
+"""The parts of the exchange, put together: what the process serves inside the node, and to other nodes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from types import ModuleType
+from typing import Any
+
+from solmu.exchange.v1 import (
+    access_rights_pb2,
+    directory_service_pb2,
+    hosting_pb2,
+    keys_pb2,
+    mesh_pb2,
+    peer_pb2,
+    policies_pb2,
+    publishing_pb2,
+)
+
+from services.exchange.configuration import Configuration
+from services.exchange.journal import Journal
+from services.exchange.keys import KeyRing
+from services.exchange.meshes import Meshes
+from services.exchange.peer_listener import PeerListener
+from services.exchange.peers import Peers
+from services.exchange.publishing import Publisher
+from services.exchange.refreshing import Refresher
+from services.exchange.servicers.access_rights import AccessRights
+from services.exchange.servicers.directory import Directories
+from services.exchange.servicers.hosting import HostingServicer
+from services.exchange.servicers.keys import OrganisationKeys
+from services.exchange.servicers.mesh import MeshServicer
+from services.exchange.servicers.peer_directory import PeerDirectory
+from services.exchange.servicers.policies import Policies
+from services.exchange.servicers.publisher import PublisherServicer
+from services.runtime.config import Address
+from services.runtime.database import Database
+from services.runtime.outbox import Outbox
+from services.runtime.sealing import Vault
+from services.runtime.telemetry import Telemetry
+
+
+class Exchange:
+    """The exchange of one process. `peer_listen` is where other nodes reach it."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        outbox: Outbox | None,
+        vault: Vault,
+        telemetry: Telemetry,
+        peer_listen: Address | None,
+    ) -> None:
+        self.ring = KeyRing(database=database, vault=vault)
+        self.meshes = Meshes(database=database, outbox=outbox)
+        self.configuration = Configuration(database=database)
+        self.journal = Journal(database)
+        self.peers = Peers(ring=self.ring, meshes=self.meshes)
+        self.publisher = Publisher(database=database, ring=self.ring, meshes=self.meshes)
+        self.refresher = Refresher(database=database, meshes=self.meshes, peers=self.peers)
+
+        self.directories = Directories(meshes=self.meshes)
+        self.mesh = MeshServicer(database=database, meshes=self.meshes, ring=self.ring, refresher=self.refresher)
+        self.publishing = PublisherServicer(
+            database=database, meshes=self.meshes, ring=self.ring, publisher=self.publisher
+        )
+        self.keys = OrganisationKeys(database=database, ring=self.ring, meshes=self.meshes)
+        self.hosting = HostingServicer(
+            database=database, configuration=self.configuration, meshes=self.meshes, under_way=lambda: 0
+        )
+        self.rights = AccessRights(database=database, configuration=self.configuration, meshes=self.meshes)
+        self.policies = Policies(database=database, configuration=self.configuration)
+
+        self.listener = None
+        if peer_listen is not None:
+            self.listener = PeerListener(
+                listen=peer_listen,
+                servicer=_Parts(
+                    PeerDirectory(database=database, meshes=self.meshes, publisher=self.publisher),
+                ),
+                ring=self.ring,
+                meshes=self.meshes,
+                telemetry=telemetry,
+            )
+
+    def servicers(self) -> dict[tuple[ModuleType, str], object]:
+        """What is served inside the node: by contract and name of the service."""
+        return {
+            (directory_service_pb2, "DirectoryService"): self.directories,
+            (mesh_pb2, "MeshService"): self.mesh,
+            (publishing_pb2, "PublisherService"): self.publishing,
+            (hosting_pb2, "HostingService"): self.hosting,
+            (access_rights_pb2, "AccessRightService"): self.rights,
+            (policies_pb2, "PolicyService"): self.policies,
+            (keys_pb2, "OrganisationKeyService"): self.keys,
+        }
+
+    async def load(self) -> None:
+        """Reads what the database has, before anything is served."""
+        await self.ring.load()
+        await self.meshes.load()
+        await self.configuration.load()
+
+    def run(self, start: Callable[[Coroutine[Any, Any, None]], object], stop: asyncio.Event) -> None:
+        """Starts what runs for as long as the process does."""
+        for work in (
+            self.ring.follow(),
+            self.meshes.follow(),
+            self.configuration.follow(),
+            self.publisher.run(),
+            self.refresher.run(),
+        ):
+            start(work)
+        if self.listener is not None:
+            start(self.listener.run(stop))
+
+    async def close(self) -> None:
+        """Closes connections."""
+        await self.peers.close()
+
+
+class _Parts:
+    """Several servicers as one: each has some of the methods of PeerService."""
+
+    def __init__(self, *parts: object) -> None:
+        for method in peer_pb2.DESCRIPTOR.services_by_name["PeerService"].methods:
+            for part in parts:
+                behaviour: Callable[..., Awaitable[object]] | None = getattr(part, method.name, None)
+                if behaviour is not None:
+                    setattr(self, method.name, behaviour)

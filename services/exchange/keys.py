@@ -1,0 +1,179 @@
+"""The keys with which this node signs and proves itself, as they are in use now.
+
+Software keys lie sealed in the database and are opened once per process. Every
+process follows what another changes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from uuid import UUID
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from solmu.exchange.v1 import directory_pb2, keys_pb2, statements_pb2
+
+from services.exchange import key_store
+from services.exchange.evidence import signatures
+from services.exchange.evidence.signatures import Algorithm, PinnedKey, PrivateKey
+from services.exchange.evidence.statements import Statement
+from services.runtime.database import PASSING, Database, Row
+from services.runtime.errors import FailedPrecondition
+from services.runtime.sealing import Vault
+
+logger = logging.getLogger(__name__)
+
+SOFTWARE = "keyTokens/software"
+FOLLOW_INTERVAL = 1.0
+"""Seconds between two looks at what other processes have changed."""
+
+ACTIVE = keys_pb2.OrganisationKey.STATE_ACTIVE
+
+
+@dataclass(frozen=True)
+class OrganisationKey:
+    """A key of this node or of a member that it serves, opened."""
+
+    key_id: UUID
+    use: int
+    holder: str
+    algorithm: Algorithm
+    state: int
+    public_key: bytes
+    """SubjectPublicKeyInfo, DER."""
+    certificate: bytes
+    """DER; empty while it has none."""
+    private: PrivateKey
+
+    @cached_property
+    def certificate_sha256(self) -> bytes:
+        """How signatures name it."""
+        return hashlib.sha256(self.certificate).digest()
+
+    @cached_property
+    def pinned(self) -> PinnedKey:
+        """As the directory pins it."""
+        return PinnedKey(self.certificate, self.algorithm, self.holder)
+
+    def sign(self, content: bytes) -> bytes:
+        """The signature value in the form of the key's algorithm."""
+        return signatures.raw_sign(self.private, self.algorithm, content)
+
+
+class KeyRing:
+    """The keys of a process. `changed` is called after each load that brought something new."""
+
+    def __init__(self, *, database: Database, vault: Vault) -> None:
+        self._database = database
+        self._vault = vault
+        self._keys: dict[UUID, OrganisationKey] = {}
+        self._active: dict[tuple[int, str], OrganisationKey] = {}
+        self._stamp = (-1, -1)
+        self.changed: list[Callable[[], None]] = []
+
+    async def load(self) -> None:
+        """Takes the keys as they are in the database now."""
+        stamp = await key_store.stamp(self._database)
+        if stamp == self._stamp:
+            return
+        rows = await key_store.keys(self._database, use=0, before=None, limit=None)
+        self._keys = {row["organisation_key_id"]: self._open(row) for row in rows if row["private_key"]}
+        self._active = {(key.use, key.holder): key for key in self._keys.values() if key.state == ACTIVE}
+        self._stamp = stamp
+        for callback in self.changed:
+            callback()
+
+    async def follow(self) -> None:
+        """Loads what other processes change, for as long as the process runs."""
+        while True:
+            await asyncio.sleep(FOLLOW_INTERVAL)
+            try:
+                await self.load()
+            except PASSING as error:
+                logger.warning("keys not read", extra={"error": type(error).__qualname__})
+
+    def active(self, use: int, holder: str) -> OrganisationKey | None:
+        """The key in use for something."""
+        return self._active.get((use, holder))
+
+    def by_certificate(self, certificate: bytes) -> OrganisationKey | None:
+        """The key of a certificate (DER)."""
+        return next((key for key in self._keys.values() if key.certificate == certificate), None)
+
+    def by_public_key(self, public_key: bytes) -> OrganisationKey | None:
+        """The key of a SubjectPublicKeyInfo (DER)."""
+        return next((key for key in self._keys.values() if key.public_key == public_key), None)
+
+    def sign(self, statement: Statement, *, holder: str) -> statements_pb2.Signature:
+        """Signs a statement for a member. Raises FailedPrecondition, KEY_MISSING."""
+        key = self.active(directory_pb2.KEY_USE_STATEMENTS, holder)
+        if key is None:
+            raise FailedPrecondition("KEY_MISSING", "there is no active key with which to sign", holder=holder)
+        signed = signatures.sign(statement, key=key.private, pinned=key.pinned, now=int(time.time()))
+        return statements_pb2.Signature(
+            form=statements_pb2.SIGNATURE_FORM_XADES_1,
+            signing_time=signed.signing_time,
+            certificate_sha256=signed.certificate_sha256,
+            value=signed.value,
+        )
+
+    def seal(self, private: PrivateKey, *, key_id: UUID) -> tuple[bytes, bytes]:
+        """A private key, sealed, and the wrapped data key under which it is."""
+        data_key = self._vault.new_key(owner=_owner(key_id))
+        content = private.private_bytes(
+            serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        return self._vault.sealer(data_key, owner=_owner(key_id)).seal(content, context="private key"), data_key
+
+    def _open(self, row: Row) -> OrganisationKey:
+        owner = _owner(row["organisation_key_id"])
+        content = self._vault.sealer(row["data_key"], owner=owner).open(row["private_key"], context="private key")
+        private = serialization.load_der_private_key(content, password=None)
+        assert isinstance(private, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey)
+        return OrganisationKey(
+            row["organisation_key_id"],
+            row["use"],
+            row["holder"],
+            Algorithm(row["algorithm"]),
+            row["state"],
+            row["public_key"],
+            row["certificate"],
+            private,
+        )
+
+
+def generate(algorithm: Algorithm) -> PrivateKey:
+    """A new private key."""
+    if algorithm is Algorithm.RSA_PKCS1_SHA256:
+        return rsa.generate_private_key(65537, signatures.MIN_RSA_BITS)
+    return ec.generate_private_key(ec.SECP256R1() if algorithm is Algorithm.ECDSA_P256_SHA256 else ec.SECP384R1())
+
+
+def spki(private: PrivateKey) -> bytes:
+    """The SubjectPublicKeyInfo of a key, DER."""
+    return private.public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+
+
+def pem(certificate: bytes) -> bytes:
+    """A certificate (DER) as PEM."""
+    return x509.load_der_x509_certificate(certificate).public_bytes(serialization.Encoding.PEM)
+
+
+def private_pem(private: PrivateKey) -> bytes:
+    """A private key as PEM, for TLS libraries."""
+    return private.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def _owner(key_id: UUID) -> str:
+    return f"organisationKeys/{key_id}"
