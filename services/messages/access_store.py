@@ -2,52 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
 from services.runtime.database import Connection, Database, Row
 
 
-async def record_access(
-    transaction: Database | Connection,
-    *,
-    access_id: UUID,
-    mailbox_id: UUID,
-    message_id: UUID | None,
-    method: str,
-    actor: bytes,
-    now: datetime,
-) -> None:
-    """Records who looked at what is in a mailbox."""
-    await transaction.execute(
-        "insert into access_record (access_id, mailbox_id, message_id, method, actor, time)"
-        " values ($1, $2, $3, $4, $5, $6)",
-        access_id,
-        mailbox_id,
-        message_id,
-        method,
-        actor,
-        now,
-    )
-
-
-async def record_reading(
+async def record(
     database: Database | Connection,
+    seen: Sequence[tuple[UUID, UUID, UUID | None]],
     *,
-    access_id: UUID,
-    message_id: UUID,
-    unit_id: str,
+    unit_id: str | None,
     method: str,
     actor: bytes,
     now: datetime,
 ) -> None:
-    """Records, for the owner of the mailbox, that a unit looked at a message that it received; its own need none."""
+    """Records one look. `seen`: a new id, a mailbox, and the message in it or None for the mailbox as a whole."""
+    if not seen:
+        return
     await database.execute(
-        "insert into access_record (access_id, mailbox_id, message_id, method, actor, time)"
-        " select $1, mailbox_id, message_id, $4, $5, $6 from message"
-        " where message_id = $2 and unit_id = $3 and direction = 2",
-        access_id,
-        message_id,
+        "insert into access_record (access_id, mailbox_id, message_id, unit_id, method, actor, time)"
+        " select access_id, mailbox_id, message_id, $4, $5, $6, $7"
+        " from unnest($1::uuid[], $2::uuid[], $3::uuid[]) as seen (access_id, mailbox_id, message_id)",
+        *(list(column) for column in zip(*seen, strict=True)),
         unit_id,
         method,
         actor,
@@ -58,7 +36,7 @@ async def record_reading(
 async def of_mailbox(database: Database, mailbox_id: UUID, *, before: UUID | None, limit: int) -> list[Row]:
     """Who looked at a mailbox, latest first."""
     return await database.fetch(
-        "select access_id, message_id, method, actor, time from access_record"
+        "select access_id, message_id, unit_id, method, actor, time from access_record"
         " where mailbox_id = $1 and ($2::uuid is null or access_id < $2) order by access_id desc limit $3",
         mailbox_id,
         before,

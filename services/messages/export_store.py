@@ -31,6 +31,14 @@ async def export(database: Database, mailbox_id: UUID, export_id: UUID) -> Row |
     )
 
 
+async def mailbox_of(database: Database, attachment_id: UUID) -> UUID | None:
+    """The mailbox whose archive an attachment is; None where it is none."""
+    mailbox_id: UUID | None = await database.fetchval(
+        "select mailbox_id from mailbox_export where attachment_id = $1", attachment_id
+    )
+    return mailbox_id
+
+
 async def claim(database: Database, *, now: datetime, until: datetime) -> Row | None:
     """The export that has waited longest, kept from others until a time, with its mailbox's owner and key."""
     return await database.fetchrow(

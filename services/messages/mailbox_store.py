@@ -189,8 +189,8 @@ async def look_up(
             from unnest($1::text[], $2::uuid[]) as a (party, access_id) join mailbox b using (party)
             where b.data_key is not null
         ), shown as (
-            insert into access_record (access_id, mailbox_id, method, actor, time)
-            select access_id, mailbox_id, $5, $6, $8 from found
+            insert into access_record (access_id, mailbox_id, unit_id, method, actor, time)
+            select access_id, mailbox_id, $4, $5, $6, $8 from found
         ), noted as (
             insert into audit_record (audit_id, method, actor, unit_id, asked, found, time)
             select $3, $5, $6, $4, $7, count(*), $8 from found

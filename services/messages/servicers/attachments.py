@@ -10,10 +10,10 @@ from uuid import UUID
 from google.api import httpbody_pb2
 from solmu.messages.v1 import attachments_pb2
 
-from services.messages import access_store, attachment_store, files, formats, message_store
+from services.messages import attachment_store, export_store, files, formats, message_store
 from services.messages.blobs import Blobs, Writer
 from services.messages.scanning import Scanning
-from services.messages.servicers import names, views
+from services.messages.servicers import accesses, names, views
 from services.messages.servicers.inbox import Inbox
 from services.runtime import identity
 from services.runtime.database import Database, Row
@@ -149,7 +149,7 @@ class Attachments:
             attachment_id = names.uid(name, 1)
             use = await attachment_store.received_by(self._database, attachment_id, identity.caller().party)
             if use is None:
-                return await self._own(attachment_id)
+                return await self._file_of_own(attachment_id)
             return await self._received(f"units/{use['unit_id']}/messages/{use['message_id']}/{name}")
         if name.startswith("units/"):
             return await self._received(name)
@@ -164,22 +164,23 @@ class Attachments:
                 return row
         raise not_found(name)
 
+    async def _file_of_own(self, attachment_id: UUID) -> Row:
+        """What the caller made. One's own file is no look at anybody's mailbox; an archive is, at all of it."""
+        row = await self._own(attachment_id)
+        mailbox_id = await export_store.mailbox_of(self._database, attachment_id)
+        if mailbox_id is not None:
+            await accesses.record(self._database, mailbox_id, "DownloadAttachment")
+        return row
+
     async def _received(self, name: str) -> Row:
-        """An attachment of a message that a unit has; who looks at what a resident sent is on record."""
+        """An attachment of a message that a unit has."""
         unit_id, message_id, attachment_id = names.part(name, 1), names.uid(name, 3), names.uid(name, 5)
         await names.own_unit(self._database, unit_id)
-        if await message_store.message_of_unit(self._database, unit_id, message_id) is not None:
+        message = await message_store.message_of_unit(self._database, unit_id, message_id)
+        if message is not None:
             for row in await attachment_store.attachments_of(self._database, [message_id]):
                 if row["attachment_id"] == attachment_id:
-                    await access_store.record_reading(
-                        self._database,
-                        access_id=new_id(),
-                        message_id=message_id,
-                        unit_id=unit_id,
-                        method="DownloadAttachment",
-                        actor=names.actor().SerializeToString(),
-                        now=names.now(),
-                    )
+                    await accesses.record_unit(self._database, unit_id, message, "DownloadAttachment")
                     return row
         raise not_found(name)
 

@@ -8,15 +8,14 @@ from uuid import UUID
 
 from solmu.messages.v1 import inbox_pb2, messages_pb2
 
-from services.messages import access_store, attachment_store, course, mailboxes, message_store
+from services.messages import attachment_store, course, mailboxes, message_store
 from services.messages.course import Course
-from services.messages.servicers import courses, names, views
+from services.messages.servicers import accesses, courses, names, views
 from services.messages.servicers.courses import Move
 from services.messages.servicers.writing import Writing
 from services.runtime import pages
 from services.runtime.database import Connection, Database, Row
 from services.runtime.errors import not_found
-from services.runtime.ids import new_id
 from services.runtime.outbox import Outbox
 from services.runtime.sealing import Sealer, Vault
 
@@ -42,6 +41,7 @@ class Inbox:
         """The messages in a mailbox, latest first, without their content."""
         mailbox_id = names.uid(request.parent, 1, field="parent")
         mailbox = await names.own_mailbox(self._database, mailbox_id)
+        await accesses.record(self._database, mailbox_id, "ListInboxMessages")
         question = f"{request.parent} {request.unread_only} {request.thread} {request.deleted}"
         key = pages.key(request.page_token, question=question)
         size = pages.size(request.page_size)
@@ -109,15 +109,7 @@ class Inbox:
         row = await _held(transaction, mailbox_id, message_id, now=now)
         (before,) = await courses.of(transaction, [row])
         after = before if row["direction"] == Message.DIRECTION_INBOUND else move(before, actor=actor, now=now)
-        await access_store.record_access(
-            transaction,
-            access_id=new_id(),
-            mailbox_id=mailbox_id,
-            message_id=message_id,
-            method=method,
-            actor=actor,
-            now=now,
-        )
+        await accesses.record(transaction, mailbox_id, method, message_id=message_id)
         if after is not before:
             await courses.keep(transaction, self._outbox, [Move(row, before, after)], now=now)
         return row, after
@@ -132,15 +124,7 @@ class Inbox:
                 purge_time = now + mailboxes.BIN if binned else None
                 await message_store.write_purge_time(transaction, message_id, purge_time=purge_time)
                 row = await _held(transaction, mailbox_id, message_id, now=now)
-            await access_store.record_access(
-                transaction,
-                access_id=new_id(),
-                mailbox_id=mailbox_id,
-                message_id=message_id,
-                method=method,
-                actor=names.actor().SerializeToString(),
-                now=now,
-            )
+            await accesses.record(transaction, mailbox_id, method, message_id=message_id)
             (known,) = await courses.of(transaction, [row])
         return views.inbox_message(row, known, [], sealer=self._sealer(mailbox), vault=self._vault, whole=False)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC
 from uuid import UUID
 
 from solmu.messages.v1 import mailboxes_pb2
@@ -13,7 +13,7 @@ from solmu.types.v1 import types_pb2
 from services.messages import access_store, export_store, mailbox_store, mailboxes, message_store, unit_store
 from services.messages.acting import Acting, Represented
 from services.messages.blobs import Blobs
-from services.messages.servicers import names
+from services.messages.servicers import accesses, names
 from services.runtime import identity, pages
 from services.runtime.database import Connection, Database, Row
 from services.runtime.errors import Aborted, FailedPrecondition, InvalidArgument, Unimplemented, not_found
@@ -45,17 +45,19 @@ class Mailboxes:
         """Opens the mailbox of the caller's own party, by its consent."""
         party = identity.caller().party
         kind = Mailbox.KIND_PERSON if party.startswith("persons/") else Mailbox.KIND_COMPANY
-        return await self._open(party, kind, Mailbox.LEGAL_BASIS_CONSENT, "")
+        return await self._open(party, kind, Mailbox.LEGAL_BASIS_CONSENT, "", method="OpenMailbox")
 
     async def CreateMailbox(self, request: mailboxes_pb2.CreateMailboxRequest) -> Mailbox:
         """Opens a mailbox for another party, on a legal basis."""
         party = self._parties.name_of(request.owner, field="owner")
-        return await self._open(party, request.kind, request.legal_basis, request.legal_basis_reference)
+        basis, reference = request.legal_basis, request.legal_basis_reference
+        return await self._open(party, request.kind, basis, reference, method="CreateMailbox")
 
     async def GetMailbox(self, request: mailboxes_pb2.GetMailboxRequest) -> Mailbox:
         """A mailbox, for its owner."""
         mailbox_id = names.uid(request.name, 1)
         row = await names.own_mailbox(self._database, mailbox_id)
+        await accesses.record(self._database, mailbox_id, "GetMailbox")
         return await self._shown(row)
 
     async def ListMailboxes(self, request: mailboxes_pb2.ListMailboxesRequest) -> mailboxes_pb2.ListMailboxesResponse:
@@ -66,6 +68,7 @@ class Mailboxes:
         if not going_on:
             row = await mailbox_store.mailbox_of(self._database, caller.party)
             if row is not None and row["data_key"] is not None:
+                await accesses.record(self._database, row["mailbox_id"], "ListMailboxes")
                 response.mailboxes.append(await self._shown(row))
         if caller.actor:
             return response
@@ -86,14 +89,16 @@ class Mailboxes:
         rows = await access_store.of_mailbox(
             self._database, mailbox_id, before=UUID(key) if key else None, limit=size + 1
         )
-        response = mailboxes_pb2.ListAccessesResponse(accesses=[_access(request.parent, row) for row in rows[:size]])
+        response = mailboxes_pb2.ListAccessesResponse(
+            accesses=[accesses.access(request.parent, row) for row in rows[:size]]
+        )
         if len(rows) > size:
             response.next_page_token = pages.token(str(rows[size - 1]["access_id"]), question=request.parent)
         return response
 
     async def CloseMailbox(self, request: mailboxes_pb2.CloseMailboxRequest) -> Mailbox:
         """Closes a mailbox for its owner; one that is closed stays so."""
-        mailbox_id, now = names.uid(request.name, 1), names.now()
+        mailbox_id = names.uid(request.name, 1)
         async with self._database.transaction() as transaction:
             row = await self._lock_own(transaction, mailbox_id)
             if request.etag and request.etag != str(row["version"]):
@@ -103,7 +108,7 @@ class Mailboxes:
                 changed = await mailbox_store.set_state(transaction, mailbox_id, state=state, opt_out_end_time=None)
                 assert changed is not None
                 row = changed
-                await self._record(transaction, mailbox_id, "CloseMailbox", now=now)
+                await accesses.record(transaction, mailbox_id, "CloseMailbox")
         return await self._shown(row)
 
     async def OptOut(self, request: mailboxes_pb2.OptOutRequest) -> Mailbox:
@@ -117,7 +122,7 @@ class Mailboxes:
             )
             changed = await mailbox_store.set_state(transaction, mailbox_id, state=state, opt_out_end_time=end_time)
             assert changed is not None
-            await self._record(transaction, mailbox_id, "OptOut", now=now)
+            await accesses.record(transaction, mailbox_id, "OptOut")
         return await self._shown(changed)
 
     async def LookUpMailboxes(
@@ -160,7 +165,7 @@ class Mailboxes:
                 transaction, export_id=new_id(), mailbox_id=mailbox_id, attachment_id=new_id(), now=now
             )
             assert row is not None
-            await self._record(transaction, mailbox_id, "ExportMailbox", now=now)
+            await accesses.record(transaction, mailbox_id, "ExportMailbox")
         return _export(row)
 
     async def GetMailboxExport(self, request: mailboxes_pb2.GetMailboxExportRequest) -> mailboxes_pb2.MailboxExport:
@@ -170,6 +175,7 @@ class Mailboxes:
         row = await export_store.export(self._database, mailbox_id, names.uid(request.name, 3))
         if row is None:
             raise not_found(request.name)
+        await accesses.record(self._database, mailbox_id, "GetMailboxExport")
         return _export(row)
 
     async def EraseMailbox(self, request: mailboxes_pb2.EraseMailboxRequest) -> Mailbox:
@@ -227,17 +233,6 @@ class Mailboxes:
             raise not_found(f"mailboxes/{mailbox_id}")
         return row
 
-    async def _record(self, transaction: Connection, mailbox_id: UUID, method: str, *, now: datetime) -> None:
-        await access_store.record_access(
-            transaction,
-            access_id=new_id(),
-            mailbox_id=mailbox_id,
-            message_id=None,
-            method=method,
-            actor=names.actor().SerializeToString(),
-            now=now,
-        )
-
     async def _named(self, identifiers: Sequence[types_pb2.NationalIdentifier]) -> tuple[list[str], dict[int, str]]:
         """The party of each code, "" where the code is refused, and the reasons of the refusals by position."""
         parties: list[str] = []
@@ -252,7 +247,7 @@ class Mailboxes:
                 await asyncio.sleep(0)
         return parties, refusals
 
-    async def _open(self, party: str, kind: int, basis: int, reference: str) -> Mailbox:
+    async def _open(self, party: str, kind: int, basis: int, reference: str, *, method: str) -> Mailbox:
         mailbox_id = new_id()
         row = await mailbox_store.open_mailbox(
             self._database,
@@ -268,6 +263,7 @@ class Mailboxes:
             raise not_found("mailbox")
         if row["data_key"] is None:
             raise FailedPrecondition("MAILBOX_CLOSED", "the mailbox has been erased")
+        await accesses.record(self._database, row["mailbox_id"], method)
         return await self._shown(row)
 
 
@@ -304,13 +300,3 @@ def _obligatory(row: Row) -> bool:
 
 def _as_found(row: Row) -> mailboxes.Mailbox:
     return mailboxes.Mailbox(row["mailbox_id"], mailboxes.State(row["state"]), row["data_key"], row["opt_out_end_time"])
-
-
-def _access(parent: str, row: Row) -> mailboxes_pb2.Access:
-    return mailboxes_pb2.Access(
-        name=f"{parent}/accesses/{row['access_id']}",
-        actor=types_pb2.Actor.FromString(row["actor"]),
-        method=row["method"],
-        message=f"{parent}/messages/{row['message_id']}" if row["message_id"] else "",
-        time=names.timestamp(row["time"]),
-    )

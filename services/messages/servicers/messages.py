@@ -11,7 +11,6 @@ from uuid import UUID
 from solmu.messages.v1 import messages_pb2
 
 from services.messages import (
-    access_store,
     attachment_store,
     course,
     deliveries,
@@ -23,7 +22,7 @@ from services.messages import (
 from services.messages.course import Course
 from services.messages.message_store import Address
 from services.messages.profiles import PROFILES
-from services.messages.servicers import contents, courses, names, views
+from services.messages.servicers import accesses, contents, courses, names, views
 from services.messages.servicers.courses import Move
 from services.messages.servicers.sending import NewMessage, Sending
 from services.runtime import identity, pages, status
@@ -92,20 +91,10 @@ class Messages:
         return response
 
     async def GetMessage(self, request: messages_pb2.GetMessageRequest) -> Message:
-        """A message, for the unit that sent or received it; who looks at what a resident wrote is on record."""
+        """A message, for the unit that sent or received it."""
         unit_id = names.part(request.name, 1)
         await names.own_unit(self._database, unit_id)
-        message_id = names.uid(request.name, 3)
-        await access_store.record_reading(
-            self._database,
-            access_id=new_id(),
-            message_id=message_id,
-            unit_id=unit_id,
-            method="GetMessage",
-            actor=names.actor().SerializeToString(),
-            now=names.now(),
-        )
-        return await self._shown(unit_id, message_id)
+        return await self._shown(unit_id, names.uid(request.name, 3), method="GetMessage")
 
     async def ListMessages(self, request: messages_pb2.ListMessagesRequest) -> messages_pb2.ListMessagesResponse:
         """A unit's messages, latest first, without their bodies."""
@@ -123,6 +112,7 @@ class Messages:
             direction=request.direction,
             limit=size + 1,
         )
+        await accesses.record_page(self._database, unit_id, rows[:size], "ListMessages")
         response = messages_pb2.ListMessagesResponse()
         for row, known in zip(rows[:size], await courses.of(self._database, rows[:size]), strict=True):
             message = self._view(row, known, [])
@@ -151,7 +141,7 @@ class Messages:
                     sealed = sealer.seal(explained.SerializeToString(), context=f"messages/{message_id}/withdrawal")
                     await message_store.write_withdrawal(transaction, message_id, withdrawal=sealed)
         self._outbox.wake()
-        return await self._shown(unit_id, message_id)
+        return await self._shown(unit_id, message_id, method="WithdrawMessage")
 
     async def _new(
         self, request: messages_pb2.SendMessageRequest, unit_id: str, route: message_store.Route, digest: bytes
@@ -222,12 +212,14 @@ class Messages:
                 "the idempotency key was used for another content to the same recipient",
                 message=f"units/{unit_id}/messages/{route.first_id}",
             )
-        return await self._shown(unit_id, route.first_id)
+        return await self._shown(unit_id, route.first_id, method="SendMessage")
 
-    async def _shown(self, unit_id: str, message_id: UUID) -> Message:
+    async def _shown(self, unit_id: str, message_id: UUID, *, method: str) -> Message:
+        """A message as it is now; that the unit looked at it is on record."""
         row = await message_store.message_of_unit(self._database, unit_id, message_id)
         if row is None:
             raise not_found(f"units/{unit_id}/messages/{message_id}")
+        await accesses.record_unit(self._database, unit_id, row, method)
         (known,) = await courses.of(self._database, [row])
         return self._view(row, known, await attachment_store.attachments_of(self._database, [message_id]))
 

@@ -12,7 +12,7 @@ from services.messages import attachment_store, course, deliveries, mailboxes, m
 from services.messages.acting import denied
 from services.messages.message_store import Address, Sight
 from services.messages.profiles import PROFILES
-from services.messages.servicers import contents, courses, names, views
+from services.messages.servicers import accesses, contents, courses, names, views
 from services.messages.servicers.sending import NewMessage, Sending
 from services.runtime.database import Database, Row
 from services.runtime.errors import AlreadyExists, FailedPrecondition, InvalidArgument, not_found
@@ -130,6 +130,7 @@ class Writing:
                 transaction, owned["mailbox_id"], message_id, Sight(), now=names.now()
             )
             assert row is not None
+            await accesses.record(transaction, owned["mailbox_id"], "WriteToUnit", message_id=message_id)
             (known,) = await courses.of(transaction, [row])
             attachments = await attachment_store.attachments_of(transaction, [message_id])
         sealer = self._vault.sealer(owned["data_key"], owner=f"mailboxes/{owned['mailbox_id']}")

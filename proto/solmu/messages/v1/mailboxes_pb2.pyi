@@ -476,12 +476,18 @@ class Access(_message.Message):
     METHOD_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
+    SCOPES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`mailboxes/{mailbox}/accesses/{access}`."""
     method: _builtins.str
-    """The method that was called, such as "GetInboxMessage"."""
+    """The method that was called, such as "OpenInboxMessage"."""
     message: _builtins.str
     """The message that was seen; empty where it was the mailbox as a whole."""
+    unit: _builtins.str
+    """The unit that looked: `units/{unit}`. Empty where it was the owner, or one
+    who acts for the owner.
+    """
     @_builtins.property
     def actor(self) -> _types_pb2.Actor:
         """Who, for whom, under which mandate."""
@@ -489,6 +495,12 @@ class Access(_message.Message):
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When."""
+
+    @_builtins.property
+    def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The scopes by which the client may call the method. They say for what: a
+        look-up by "mailboxes.lookup" is made in order to send.
+        """
 
     def __init__(
         self,
@@ -498,10 +510,12 @@ class Access(_message.Message):
         method: _builtins.str = ...,
         message: _builtins.str = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
+        unit: _builtins.str = ...,
+        scopes: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "message", b"message", "method", b"method", "name", b"name", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "message", b"message", "method", b"method", "name", b"name", "scopes", b"scopes", "time", b"time", "unit", b"unit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

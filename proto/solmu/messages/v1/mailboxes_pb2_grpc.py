@@ -150,7 +150,10 @@ class MailboxServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListAccesses(self, request, context):
-        """Lists who looked at, or acted on, what is in a mailbox. For its owner.
+        """Lists who looked at, or acted on, what is in a mailbox: every method that
+        answers with what is in it, or about it, adds to this list, whoever calls.
+        Not on it are the owner's looks at the list itself, and the events by which
+        a unit is told what becomes of its messages. For its owner.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

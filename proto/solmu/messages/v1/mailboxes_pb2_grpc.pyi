@@ -55,7 +55,11 @@ class MailboxServiceStub:
     for the purpose of sending only; every look-up is audited.
     """
     ListAccesses: _grpc.UnaryUnaryMultiCallable[_mailboxes_pb2.ListAccessesRequest, _mailboxes_pb2.ListAccessesResponse]
-    """Lists who looked at, or acted on, what is in a mailbox. For its owner."""
+    """Lists who looked at, or acted on, what is in a mailbox: every method that
+    answers with what is in it, or about it, adds to this list, whoever calls.
+    Not on it are the owner's looks at the list itself, and the events by which
+    a unit is told what becomes of its messages. For its owner.
+    """
     ExportMailbox: _grpc.UnaryUnaryMultiCallable[_mailboxes_pb2.ExportMailboxRequest, _mailboxes_pb2.MailboxExport]
     """Starts making an archive of all that is in a mailbox, for its owner."""
     GetMailboxExport: _grpc.UnaryUnaryMultiCallable[_mailboxes_pb2.GetMailboxExportRequest, _mailboxes_pb2.MailboxExport]
@@ -90,7 +94,11 @@ class MailboxServiceAsyncStub(MailboxServiceStub):
     for the purpose of sending only; every look-up is audited.
     """
     ListAccesses: _aio.UnaryUnaryMultiCallable[_mailboxes_pb2.ListAccessesRequest, _mailboxes_pb2.ListAccessesResponse]  # type: ignore[assignment]
-    """Lists who looked at, or acted on, what is in a mailbox. For its owner."""
+    """Lists who looked at, or acted on, what is in a mailbox: every method that
+    answers with what is in it, or about it, adds to this list, whoever calls.
+    Not on it are the owner's looks at the list itself, and the events by which
+    a unit is told what becomes of its messages. For its owner.
+    """
     ExportMailbox: _aio.UnaryUnaryMultiCallable[_mailboxes_pb2.ExportMailboxRequest, _mailboxes_pb2.MailboxExport]  # type: ignore[assignment]
     """Starts making an archive of all that is in a mailbox, for its owner."""
     GetMailboxExport: _aio.UnaryUnaryMultiCallable[_mailboxes_pb2.GetMailboxExportRequest, _mailboxes_pb2.MailboxExport]  # type: ignore[assignment]
@@ -170,7 +178,11 @@ class MailboxServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _mailboxes_pb2.ListAccessesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_mailboxes_pb2.ListAccessesResponse, _abc.Awaitable[_mailboxes_pb2.ListAccessesResponse]]:
-        """Lists who looked at, or acted on, what is in a mailbox. For its owner."""
+        """Lists who looked at, or acted on, what is in a mailbox: every method that
+        answers with what is in it, or about it, adds to this list, whoever calls.
+        Not on it are the owner's looks at the list itself, and the events by which
+        a unit is told what becomes of its messages. For its owner.
+        """
 
     @_abc_1.abstractmethod
     def ExportMailbox(
