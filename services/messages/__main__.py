@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from solmu.messages.v1 import (
     attachments_pb2,
+    contacts_pb2,
     feed_pb2,
     inbox_pb2,
     letters_pb2,
@@ -25,9 +27,14 @@ from services.messages.blobs import Blobs
 from services.messages.clamd import Clamd, place
 from services.messages.exporting import Exporting
 from services.messages.feed import Feed, enter
+from services.messages.notifications import sending as notifications
+from services.messages.notifications import settings as notification_settings
+from services.messages.notifications.sending import Manner
+from services.messages.notifications.settings import NotificationSettings
 from services.messages.posting import Posting
 from services.messages.scanning import Scanning
 from services.messages.servicers.attachments import Attachments
+from services.messages.servicers.contacts import Contacts
 from services.messages.servicers.feed import Feeds
 from services.messages.servicers.inbox import Inbox
 from services.messages.servicers.mailboxes import Mailboxes
@@ -38,14 +45,16 @@ from services.messages.servicers.units import Units
 from services.runtime import config, foundation
 from services.runtime.client import Peer
 from services.runtime.config import Address, ServiceSettings, setting
+from services.runtime.database import Connection
 from services.runtime.facts.checks import Checks
+from services.runtime.jetstream import Received
 from services.runtime.parties import PartyNames
 from services.runtime.sealing import Vault
 from services.runtime.server import run
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(ServiceSettings):
+class Settings(ServiceSettings, NotificationSettings):
     """What the messages service reads."""
 
     authorisations: Address = setting("SOLMU_AUTHORISATIONS", config.address, doc="host:port of authorisations")
@@ -69,6 +78,12 @@ class Settings(ServiceSettings):
     test_mode: bool = setting("SOLMU_TEST_MODE", config.flag, default=False, doc="yes: take test identity codes")
 
 
+async def follow(transaction: Connection, events: Sequence[Received]) -> None:
+    """What follows from this service's own events: the senders' feeds, and notifications to residents."""
+    await enter(transaction, events)
+    await notifications.plan(transaction, events)
+
+
 async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
     """Wires the service and serves."""
     settings = config.read(Settings)
@@ -79,7 +94,7 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
         stack=stack,
         migrations=Path(__file__).parent / "migrations",
         fetch_keys=foundation.keys_from(settings.authorisations, settings),
-        own=enter,
+        own=follow,
     )
     database, outbox = base.database, base.outbox
     parties = PartyNames(key=settings.party_key, test_mode=settings.test_mode)
@@ -103,6 +118,11 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
         database=database, feed=feed, vault=vault, origin=settings.issuer, private=settings.private_webhooks
     )
     base.tasks.start(posting.run())
+
+    ports = notification_settings.ports(settings)
+    manner = Manner(language=settings.language, portal=settings.portal, zone=settings.zone)
+    notifying = notifications.Sending(database=database, outbox=outbox, vault=vault, ports=ports, manner=manner)
+    base.tasks.start(notifying.run())
 
     base.tasks.start(Exporting(database=database, blobs=blobs, vault=vault).run())
 
@@ -134,6 +154,7 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
         ),
         (messages_pb2, "MessageService", Messages(database=database, outbox=outbox, parties=parties, vault=vault)),
         (inbox_pb2, "InboxService", inbox),
+        (contacts_pb2, "ContactService", Contacts(database=database, vault=vault, channels=ports)),
         (feed_pb2, "FeedService", feeds),
         (letters_pb2, "LetterService", None),
         (templates_pb2, "TemplateService", Templates(database=database)),

@@ -90,6 +90,8 @@ def _type(payload: Message) -> str | None:
         case events_pb2.LegalEffectChanged():
             state = messages_pb2.LegalEffect.State.Name(payload.legal_effect.state).removeprefix("STATE_").lower()
             return "legal.corrected" if payload.corrected else f"legal.{state}"
+        case events_pb2.NotificationChanged():
+            return f"notification.{events_pb2.NotificationChanged.Outcome.Name(payload.outcome)[8:].lower()}"
         case events_pb2.DuePassed():
             return "due.never_confirmed" if payload.receipt_awaited else "due.never_read"
     return _TYPES.get(type(payload))

@@ -9,27 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from uuid import UUID
 
-from solmu.messages.v1 import (
-    attachments_pb2,
-    inbox_pb2,
-    letters_pb2,
-    mailboxes_pb2,
-    messages_pb2,
-)
+from solmu.messages.v1 import mailboxes_pb2
 from solmu.options.v1 import access_pb2
 from solmu.types.v1 import types_pb2
 
 from services.messages import access_store
 from services.messages.servicers import names
+from services.runtime import contracts
 from services.runtime.database import Connection, Database, Row
 from services.runtime.ids import new_id
 
-CONTRACTS = (attachments_pb2, inbox_pb2, letters_pb2, mailboxes_pb2, messages_pb2)
-
 SCOPES: Mapping[str, Sequence[str]] = {
     method.name: list(method.GetOptions().Extensions[access_pb2.access].scopes)
-    for contract in CONTRACTS
-    for service in contract.DESCRIPTOR.services_by_name.values()
+    for contract in contracts.files("messages")
+    for service in contract.services_by_name.values()
     for method in service.methods
 }
 """The scopes that each method needs: for what the look was allowed."""

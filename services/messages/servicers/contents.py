@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from solmu.messages.v1 import messages_pb2, templates_pb2
@@ -35,6 +36,7 @@ async def written_out(database: Database, message: Message, *, unit_id: str) -> 
         begun = action.start_time.ToNanoseconds() if action.HasField("start_time") else None
         if begun is not None and action.HasField("end_time") and action.end_time.ToNanoseconds() <= begun:
             raise InvalidArgument("TIME_INVALID", "an action ends before it begins", field=f"{field}.end_time")
+    _check_notification(message)
     if not message.bodies and not message.attachments:
         raise _invalid("message.bodies", "is empty, and there are no attachments")
     return message
@@ -74,6 +76,16 @@ async def _from_template(database: Database, message: Message, *, unit_id: str) 
     if len(result.title) > MAX_TITLE:
         raise _invalid("message.template_values", f"make the title longer than {MAX_TITLE} characters")
     return result
+
+
+def _check_notification(message: Message) -> None:
+    """A notification goes to where anybody may read it: no text of it holds a title."""
+    texts = message.notification.texts
+    _distinct((text.language for text in texts), "message.notification.texts")
+    titles = {message.title.casefold(), *(body.title.casefold() for body in message.bodies)} - {""}
+    for position, text in enumerate(texts):
+        if any(re.search(rf"(?<!\w){re.escape(title)}(?!\w)", text.text.casefold()) for title in titles):
+            raise _invalid(f"message.notification.texts[{position}].text", "holds the title of the message")
 
 
 def _distinct(languages: Iterable[str], field: str) -> None:

@@ -13,6 +13,7 @@ from solmu.types.v1 import types_pb2
 from services.messages import access_store, export_store, mailbox_store, mailboxes, message_store, unit_store
 from services.messages.acting import Acting, Represented
 from services.messages.blobs import Blobs
+from services.messages.notifications import contact_store
 from services.messages.servicers import accesses, names
 from services.runtime import identity, pages
 from services.runtime.database import Connection, Database, Row
@@ -188,6 +189,7 @@ class Mailboxes:
             if row["data_key"] is None:
                 return mailbox(row, unread=0)
             attachments = await mailbox_store.erase_attachments(transaction, mailbox_id)
+            await contact_store.delete_all(transaction, mailbox_id)
             erased = await mailbox_store.erase(transaction, mailbox_id)
             assert erased is not None
             await mailbox_store.record_audit(

@@ -36,7 +36,7 @@ from services.runtime.sealing import Vault
 
 Message = messages_pb2.Message
 
-NOT_YET = ("paper", "notification")
+NOT_YET = ("paper",)
 """Fields of the contract that this release would have to pass over: it refuses them instead."""
 
 

@@ -19,7 +19,17 @@ from services.runtime.sealing import Sealer, Vault
 Message = messages_pb2.Message
 Values = Row | Mapping[str, Any]
 
-CONTENT = ("title", "bodies", "visibility", "case_reference", "metadata", "actions", "reply_policy", "template")
+CONTENT = (
+    "title",
+    "bodies",
+    "visibility",
+    "case_reference",
+    "metadata",
+    "actions",
+    "reply_policy",
+    "template",
+    "notification",
+)
 """What of a message is sealed under the mailbox's key."""
 
 

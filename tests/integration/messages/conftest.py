@@ -17,10 +17,13 @@ from solmu.messages.v1 import mailboxes_pb2, units_pb2
 from solmu.types.v1.types_pb2 import LocalizedText, NationalIdentifier
 
 from services.messages import clock
+from services.messages.__main__ import follow
 from services.messages.acting import Acting, Represented
 from services.messages.blobs import Blobs
-from services.messages.feed import Feed, enter
+from services.messages.feed import Feed
+from services.messages.notifications.rules import Channel
 from services.messages.servicers.attachments import Attachments
+from services.messages.servicers.contacts import Contacts
 from services.messages.servicers.feed import Feeds
 from services.messages.servicers.inbox import Inbox
 from services.messages.servicers.mailboxes import Mailboxes
@@ -68,6 +71,8 @@ class Service:
     inbox: Inbox
     feeds: Feeds
     templates: Templates
+    contacts: Contacts
+    vault: Vault
     rights: Rights
 
     def act_as(self, party: str, client: str = "test") -> None:
@@ -125,7 +130,7 @@ async def service(
     nats = await jetstream.connect(f"tls://{engines.nats}", service="messages", files=engines.identity("messages"))
     await jetstream.declare(nats, "messages", replicas=1)
     outbox = Outbox(
-        database=messages_database, nats=nats, node=NODE, service="messages", telemetry=telemetry, own=enter
+        database=messages_database, nats=nats, node=NODE, service="messages", telemetry=telemetry, own=follow
     )
     feed = Feed(database=messages_database, nats=nats)
     await feed.listen()
@@ -150,6 +155,8 @@ async def service(
         inbox=inbox,
         feeds=Feeds(database=messages_database, feed=feed, revoked=lambda _: False, vault=vault, private_webhooks=True),
         templates=Templates(database=messages_database),
+        contacts=Contacts(database=messages_database, vault=vault, channels=set(Channel)),
+        vault=vault,
         rights=rights,
     )
     relay.cancel()

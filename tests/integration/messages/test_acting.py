@@ -43,7 +43,7 @@ class Mail:
 
     async def send(self, title: str, *, unit: str = "", **fields: Any) -> messages_pb2.Message:
         self.service.act_as(self.service.city)
-        asked = request(unit or self.unit, self.identifier, key=title, title=title)
+        asked = request(unit or self.unit, self.identifier, key=uuid.uuid4().hex, title=title)
         asked.message.MergeFrom(Message(reply_policy=READERS, **fields))
         return await self.service.messages.SendMessage(asked)
 

@@ -139,6 +139,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The webhook's address is not a public https address. INVALID_ARGUMENT, 400."""
     ERROR_REASON_WEBHOOK_LIMIT: _ErrorReason.ValueType  # 43
     """The unit has as many webhooks as it may. FAILED_PRECONDITION, 400."""
+    ERROR_REASON_CHANNEL_NOT_AVAILABLE: _ErrorReason.ValueType  # 60
+    """The node does not tell residents by this channel. FAILED_PRECONDITION, 400."""
+    ERROR_REASON_CONTACT_CODE_REFUSED: _ErrorReason.ValueType  # 61
+    """The code is not the one that was sent last, has expired or was tried too
+    often. FAILED_PRECONDITION, 400.
+    """
+    ERROR_REASON_CONTACT_LIMIT: _ErrorReason.ValueType  # 62
+    """Contact details were set too often today. RESOURCE_EXHAUSTED, 429."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why the messages service refused. Travels in `google.rpc.ErrorInfo` without
@@ -263,4 +271,12 @@ ERROR_REASON_WEBHOOK_ADDRESS_REFUSED: ErrorReason.ValueType  # 42
 """The webhook's address is not a public https address. INVALID_ARGUMENT, 400."""
 ERROR_REASON_WEBHOOK_LIMIT: ErrorReason.ValueType  # 43
 """The unit has as many webhooks as it may. FAILED_PRECONDITION, 400."""
+ERROR_REASON_CHANNEL_NOT_AVAILABLE: ErrorReason.ValueType  # 60
+"""The node does not tell residents by this channel. FAILED_PRECONDITION, 400."""
+ERROR_REASON_CONTACT_CODE_REFUSED: ErrorReason.ValueType  # 61
+"""The code is not the one that was sent last, has expired or was tried too
+often. FAILED_PRECONDITION, 400.
+"""
+ERROR_REASON_CONTACT_LIMIT: ErrorReason.ValueType  # 62
+"""Contact details were set too often today. RESOURCE_EXHAUSTED, 429."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -795,7 +795,7 @@ class NotificationPolicy(_message.Message):
     @_builtins.property
     def texts(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.LocalizedText]:
         """Texts in place of the usual ones, by language. They must not hold the
-        title or anything of the content.
+        title, which is checked, or anything of the content.
         """
 
     def __init__(

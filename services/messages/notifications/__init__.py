@@ -1,0 +1,1 @@
+"""Telling residents, by e-mail and SMS, that something has come to their mailbox; see README.md."""
