@@ -22,6 +22,9 @@ ANY_CONTENT = "application/octet-stream"
 HTTP_BODY = "google.api.HttpBody"
 TOKEN_PATH = "/oauth2/token"  # noqa: S105 - a path
 
+ETAG = "etag"
+"""Field of a resource that tells its version."""
+
 MAX_QUERY_DEPTH = 3
 """How deep fields of fields are query parameters."""
 
@@ -40,7 +43,8 @@ Fields of default value are left out. Unknown query parameters are refused, unkn
 
 **Lists** take `pageSize` and `pageToken`; the token of an empty or absent `nextPageToken` is the end. **Feeds** take a
 `cursor`. **Writes** that carry a key (`requestId`, `idempotencyKey`, `messageId`) may be repeated with the same key
-and content. What is not built yet answers 501 with `METHOD_NOT_IMPLEMENTED`.
+and content. **Versions**: an answer's `etag` is its header `ETag` too, `If-Match` stands for a request's.
+What is not built yet answers 501 with `METHOD_NOT_IMPLEMENTED`.
 """
 
 _REASON = re.compile(r"\b[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+\b")
@@ -118,7 +122,8 @@ class _Operations:
                 }
                 for parameter in in_path
             ]
-            + list(self._query(request, binding, set(bound))),
+            + list(self._query(request, binding, set(bound)))
+            + list(self._if_match(request)),
         }
         if binding.body:
             operation["requestBody"] = self._body(request, route, binding, set(bound), examples)
@@ -172,6 +177,24 @@ class _Operations:
                 "schema": schema,
             }
 
+    def _if_match(self, request: str) -> Iterator[dict[str, Any]]:
+        """The condition on a version, where the request or the resource in it has a field for it."""
+        fields = self._contract.messages[request].field
+        resources = [
+            self._contract.messages.get(field.type_name.lstrip("."))
+            for field in fields
+            if field.type == _F.TYPE_MESSAGE and field.label != _F.LABEL_REPEATED
+        ]
+        if any(field.name == ETAG for field in fields) or any(
+            field.name == ETAG for resource in resources if resource is not None for field in resource.field
+        ):
+            yield {
+                "name": "If-Match",
+                "in": "header",
+                "description": "The `etag` of the version that is to be changed (RFC 9110), in place of the field.",
+                "schema": {"type": "string"},
+            }
+
     def _is_made_of_fields(self, field: FieldDescriptorProto) -> bool:
         return field.type == _F.TYPE_MESSAGE and not field.type_name.startswith(".google.")
 
@@ -202,8 +225,13 @@ class _Operations:
         content: dict[str, Any] = {"schema": self.schemas.reference(answer)}
         if "answer" in examples:
             content["examples"] = {"usual": {"value": examples["answer"]}}
-        stream = "A stream: one JSON object a line." if route.server_streaming else ""
-        return {"description": stream or self._contract.comment(answer) or "Done.", "content": {JSON: content}}
+        if route.server_streaming:
+            return {"description": "A stream: one JSON object a line.", "content": {JSON: content}}
+        found: dict[str, Any] = {"description": self._contract.comment(answer) or "Done.", "content": {JSON: content}}
+        if any(field.name == ETAG for field in self._contract.messages[answer].field):
+            text = "The version, as the member `etag` has it."
+            found["headers"] = {"ETag": {"description": text, "schema": {"type": "string"}}}
+        return found
 
     def _named_reasons(self, comment: str, service: str) -> list[str]:
         """The documented reasons that the comment on a method speaks of."""

@@ -14,7 +14,8 @@ this order:
    mandate must be wanted (`access.on_behalf`);
 6. mandate: whether one who acts for another may do so now (`Judge`), for a
    stream again every few seconds;
-7. validation of the shape that the contract declares (protovalidate).
+7. validation of the shape that the contract declares (protovalidate), with the
+   version that `if-match` asks for in its place (`etags.py`).
 
 A method that the servicer does not have answers METHOD_NOT_IMPLEMENTED after
 all of these; one without the option `access` cannot be built.
@@ -43,6 +44,7 @@ from solmu.options.v1 import access_pb2
 
 from services.runtime import database, identity, mesh, telemetry, tls
 from services.runtime.errors import Fault, Internal, InvalidArgument, PermissionDenied, Unavailable, Unimplemented
+from services.runtime.etags import Tags
 from services.runtime.status import to_status
 
 logger = logging.getLogger(__name__)
@@ -140,17 +142,29 @@ class Chain:
             (True, False): grpc.stream_unary_rpc_method_handler,
             (True, True): grpc.stream_stream_rpc_method_handler,
         }
-        wrap = self._answering if not method.server_streaming else self._streaming
+        if method.server_streaming:
+            handler = self._streaming(policy, behaviour, streamed=method.client_streaming)
+        else:
+            tags = Tags(method.input_type, method.output_type)
+            handler = self._answering(policy, behaviour, tags, streamed=method.client_streaming)
         return kinds[method.client_streaming, method.server_streaming](
-            wrap(policy, behaviour, streamed=method.client_streaming),
+            handler,
             request_deserializer=request.FromString,
             response_serializer=response.SerializeToString,
         )
 
-    def _answering(self, policy: Policy, behaviour: Callable[..., Awaitable[Message]], *, streamed: bool) -> Any:
+    def _answering(
+        self, policy: Policy, behaviour: Callable[..., Awaitable[Message]], tags: Tags, *, streamed: bool
+    ) -> Any:
         async def answer(request: Any, context: Context) -> Message:
-            async with self._around(policy, context):
-                return await behaviour(self._checked(request, streamed=streamed))
+            metadata = _metadata(context)
+            async with self._around(policy, context, metadata):
+                if not streamed:
+                    tags.take(request, metadata)
+                response = await behaviour(self._checked(request, streamed=streamed))
+                if header := tags.header(response):
+                    await context.send_initial_metadata(header)
+                return response
             raise AssertionError("unreachable: a refusal has ended the call")
 
         return answer
@@ -159,7 +173,7 @@ class Chain:
         async def stream(request: Any, context: Context) -> AsyncIterator[Message]:
             gauge = telemetry.STREAMS_OPEN.labels(policy.method)
             with gauge.track_inprogress():
-                async with self._around(policy, context) as caller:
+                async with self._around(policy, context, _metadata(context)) as caller:
                     judged = time.monotonic()
                     async for response in behaviour(self._checked(request, streamed=streamed)):
                         if caller.actor and time.monotonic() - judged > JUDGED_AGAIN:
@@ -191,9 +205,10 @@ class Chain:
             )
 
     @asynccontextmanager
-    async def _around(self, policy: Policy, context: Context) -> AsyncIterator[identity.Caller]:
+    async def _around(
+        self, policy: Policy, context: Context, metadata: dict[str, str]
+    ) -> AsyncIterator[identity.Caller]:
         started = time.perf_counter()
-        metadata = {str(name): str(value) for name, value in context.invocation_metadata() or ()}
         fault: Fault | None = None
         try:
             with self._telemetry.span(policy.method, SpanKind.SERVER, carrier=metadata, rpc_system="grpc"):
@@ -243,6 +258,10 @@ async def _judged(policy: Policy, caller: identity.Caller) -> identity.Caller:
     if not caller.actor or policy.judge is None:
         return caller
     return replace(caller, right=await policy.judge(caller))
+
+
+def _metadata(context: Context) -> dict[str, str]:
+    return {str(name): str(value) for name, value in context.invocation_metadata() or ()}
 
 
 def _internal(method: str, error: Exception) -> Internal:
