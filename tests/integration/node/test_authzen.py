@@ -58,7 +58,8 @@ class Pep:
 
 @dataclass
 class World:
-    """A helper who may act for an owner in taxes, and for one property in forests."""
+    """A helper who may act for an owner in taxes, and for one property in forests; for the office as well, if known
+    surely."""
 
     pep: Pep
     taxes: str
@@ -68,6 +69,7 @@ class World:
     owner: str
     owner_code: NationalIdentifier
     mandate: str
+    office: str
 
 
 async def _theme(office: Client, **fields: Any) -> str:
@@ -84,24 +86,25 @@ async def _theme(office: Client, **fields: Any) -> str:
 async def world(node: Node) -> AsyncIterator[World]:
     owner_code, helper_code = person(), person()
     async with (
-        client_of(node, organisation(1234567), "themes.manage", "mandates.check") as office,
+        client_of(node, organisation(1234567), "themes.manage", "mandates.check", "mandates.write") as office,
         client_of(node, owner_code, "mandates.write") as owner,
     ):
         rule = themes_pb2.Theme.SpecifierRule(pattern="[0-9]+-[0-9]+", titles=TEXT)
         taxes, forests = await _theme(office), await _theme(office, specifier_rule=rule)
         sure = await _theme(office, assurance_level=ASSURANCE_LEVEL_SUBSTANTIAL)
-        stub, given = owner.stub(MandateServiceStub), []
-        for theme, specifier in ((taxes, ""), (forests, "853-1"), (sure, "")):
+        given = []
+        for giver, theme, specifier in ((owner, taxes, ""), (owner, forests, "853-1"), (office, sure, "")):
             mandate = mandates_pb2.Mandate(
                 kind=mandates_pb2.Mandate.KIND_ACT, theme=theme, specifier=specifier,
                 delegate=Party(identifier=helper_code), validity=ValidityPeriod(last_day=_in_a_month()),
             )  # fmt: skip
             request = mandate_service_pb2.CreateMandateRequest(mandate=mandate)
-            given.append(await owner.call(stub.CreateMandate, request))
+            given.append(await giver.call(giver.stub(MandateServiceStub).CreateMandate, request))
         pep = Pep(office, await office.token())
         await pep.discover()
-        first = given[0]
-        yield World(pep, taxes, forests, sure, first.delegate.name, first.principal.name, owner_code, first.name)
+        first, office_name = given[0], given[2].principal.name
+        helper = first.delegate.name
+        yield World(pep, taxes, forests, sure, helper, first.principal.name, owner_code, first.name, office_name)
         await pep.close()
 
 
@@ -141,9 +144,11 @@ async def test_a_specifier_and_a_level_are_properties(world: World):
     for specifier, decision in (("853-1", True), ("853-2", False), ("", False)):
         asked = question(world, world.forests, action={"specifier": specifier} if specifier else None)
         assert (await world.pep.post("access_evaluation", asked))[1]["decision"] is decision
-    _, document = await world.pep.post("access_evaluation", question(world, world.sure))
+    office = {"type": "organisation", "id": world.office}
+    unsurely = {**question(world, world.sure), "resource": office}
+    _, document = await world.pep.post("access_evaluation", unsurely)
     assert (document["decision"], document["context"]["acr_values"]) == (False, f"{LOA}substantial")
-    surely = question(world, world.sure, subject={"acr": f"{LOA}high"})
+    surely = {**question(world, world.sure, subject={"acr": f"{LOA}high"}), "resource": office}
     assert (await world.pep.post("access_evaluation", surely))[1]["decision"] is True
 
 
@@ -169,20 +174,25 @@ async def test_searches_find_what_evaluations_permit(world: World):
     assert found["results"] == [{"type": "person", "id": world.helper}]
     _, found = await world.pep.post("search_resource", {**question(world), "resource": {"type": "person"}})
     assert found["results"] == [{"type": "person", "id": world.owner}]
-    body = question(world, subject={"acr": f"{LOA}high"})
+    body = question(world)
     del body["action"]
     _, found = await world.pep.post("search_action", body)
     expected = [{"name": world.taxes}, {"name": world.forests, "properties": {"specifier": "853-1"}}]
-    assert sorted(found["results"], key=str) == sorted([*expected, {"name": world.sure}], key=str)
+    assert sorted(found["results"], key=str) == sorted(expected, key=str)
     for action in found["results"]:
         decided = {**body, "action": action}
         assert (await world.pep.post("access_evaluation", decided))[1]["decision"] is True
+    for acr, results in ((None, []), ("high", [world.office])):
+        subject = {"acr": f"{LOA}{acr}"} if acr else None
+        asked = {**question(world, world.sure, subject=subject), "resource": {"type": "organisation"}}
+        _, found = await world.pep.post("search_resource", asked)
+        assert [one["id"] for one in found["results"]] == results, "as sure as an evaluation wants it"
     _, found = await world.pep.post("search_subject", {**question(world), "subject": {"type": "spaceship"}})
     assert found["results"] == []
 
 
 async def test_a_search_goes_page_by_page(world: World):
-    body = question(world, subject={"acr": f"{LOA}high"}, page={"limit": 1})
+    body = question(world, page={"limit": 1})
     del body["action"]
     found, token = [], ""
     for _ in range(4):
@@ -192,7 +202,7 @@ async def test_a_search_goes_page_by_page(world: World):
         token = document["page"]["next_token"]
         if not token:
             break
-    assert found == sorted([world.taxes, world.forests, world.sure])
+    assert found == sorted([world.taxes, world.forests])
     _, document = await world.pep.post("search_action", body)
     other = {**body, "resource": body["subject"], "page": {"token": document["page"]["next_token"]}}
     assert (await world.pep.post("search_action", other))[0].status == 400
