@@ -4,6 +4,7 @@
     solmu clients ...                           information systems and their certificates
     solmu messages ...                          send, list, show
     solmu events follow                         what happens to a unit's messages
+    solmu mandates ...                          list, request, confirm, revoke; check who may act for whom
     solmu evidence verify                       check the evidence of an exchange, offline
     solmu connect                               a way to the edge without a certificate of one's own
     solmu call GET /v1/units                    any REST call, with certificate and token
@@ -13,8 +14,8 @@
 The profile is the folder named by --profile or SOLMU_PROFILE; without either it
 is that of the embedded node's demo client. With --json, output is JSON, one
 object a line. Exit status: 0 done, 1 refused by the node, 2 wrong usage, 3 the
-node cannot be reached, 4 evidence that is not wholly proven, 130 interrupted; those
-of the node's own commands are in deploy/README.md.
+node cannot be reached, 4 evidence that is not wholly proven, 5 a check answered
+with no, 130 interrupted; those of the node's own commands are in deploy/README.md.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import sys
 from collections.abc import Sequence
 
 from gateway.client.client import Client
-from gateway.client.command import clients, completion, connect, evidence, messages, node, rest
+from gateway.client.command import clients, completion, connect, evidence, mandates, messages, node, rest
 from gateway.client.command.output import Output, UsageError
 from gateway.client.profile import Profile, ProfileError
 from services.runtime.errors import Fault, Unavailable
@@ -65,8 +66,7 @@ def run(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - one f
 
 async def _remote(given: argparse.Namespace, out: Output) -> int:
     async with Client(Profile.load(given.profile)) as client:
-        await given.remote(client, given, out)
-    return DONE
+        return await given.remote(client, given, out) or DONE
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -78,7 +78,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--profile", default=default, metavar="FOLDER", help=f"the profile to use (default: {default})")
     parser.add_argument("--json", action="store_true", help="print JSON, one object a line")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for group in (node, clients, messages, evidence, connect, rest):
+    for group in (node, clients, messages, mandates, evidence, connect, rest):
         group.add(commands)
     completion.add(commands, parser)
     return parser
