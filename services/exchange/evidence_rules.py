@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 from solmu.exchange.v1.evidence_pb2 import Statement
 from solmu.exchange.v1.policies_pb2 import WHEN_AWAY_STOP, ExchangePolicy
 
+from services.exchange.evidence.status import Status, fresh_until
 from services.runtime.errors import Unavailable
 
 Content = Statement.ContentState
@@ -23,6 +24,7 @@ MAX_PENDING_AGE = timedelta(hours=72)
 CONTENT_DURATION = timedelta(days=30)
 MAX_BODY_BYTES = 10 * 1024 * 1024
 EVIDENCE_DURATION = timedelta(days=3652)
+STATUS_GRACE = timedelta(hours=24)
 
 
 class Stamping(Enum):
@@ -44,6 +46,12 @@ class Rules:
     """Trust services, by name and in this order; empty: any of the mesh."""
     max_pending: int = MAX_PENDING
     max_pending_age: timedelta = MAX_PENDING_AGE
+    status_max_age: timedelta | None = None
+    """How old a certificate's status may be; None: as the mesh says."""
+    stop_without_status: bool = False
+    """Whether exchanges stop at once where there is no fresh status."""
+    status_grace: timedelta = STATUS_GRACE
+    """For how long to go on without a fresh one otherwise."""
     content: Content.ValueType = Content.CONTENT_STATE_NOT_KEPT
     """What becomes of content: not kept, kept, or kept encrypted."""
     content_duration: timedelta = CONTENT_DURATION
@@ -64,7 +72,7 @@ class Backlog:
 
 def rules(policy: ExchangePolicy) -> Rules:
     """What a policy says."""
-    stamping, retention = policy.time_stamping, policy.content_retention
+    stamping, retention, status = policy.time_stamping, policy.content_retention, policy.certificate_status
     return Rules(
         stamping={
             _Stamping.MODE_SYNCHRONOUS: Stamping.SYNCHRONOUS,
@@ -72,6 +80,9 @@ def rules(policy: ExchangePolicy) -> Rules:
         }.get(stamping.mode, Stamping.BATCHED),
         stop_when_away=stamping.when_away == WHEN_AWAY_STOP,
         authorities=tuple(stamping.authorities),
+        status_max_age=_span(status, "max_age", timedelta(0)) or None,
+        stop_without_status=status.when_away == WHEN_AWAY_STOP,
+        status_grace=_span(status, "grace", STATUS_GRACE),
         max_pending=stamping.max_pending or MAX_PENDING,
         max_pending_age=_span(stamping, "max_pending_age", MAX_PENDING_AGE),
         content={
@@ -98,6 +109,12 @@ def check_backlog(given: Rules, backlog: Backlog, *, now: datetime) -> None:
     too_old = backlog.oldest is not None and backlog.oldest + given.max_pending_age < now
     if backlog.pending >= given.max_pending or too_old:
         raise Unavailable("TIME_STAMP_BACKLOG_FULL", "as many statements wait for their time stamp as may")
+
+
+def usable_until(given: Rules, known: Status, mesh_max_age: timedelta) -> datetime:
+    """Until when an exchange goes on by a status: as mesh and policy allow, and for the policy's grace after that."""
+    end = fresh_until(known, min(given.status_max_age or mesh_max_age, mesh_max_age))
+    return end if given.stop_without_status else end + given.status_grace
 
 
 def unavailable() -> Unavailable:

@@ -51,13 +51,14 @@ def verify(
     issuer: x509.Certificate,
     *,
     at: datetime,
-    max_age: timedelta = MAX_AGE,
+    max_age: timedelta | None = MAX_AGE,
     responders: Collection[bytes] = (),
 ) -> Status:
     """Verifies what a responder said of a certificate, for use at an instant.
 
-    `responders` are certificates (DER) that may answer for the issuer because
-    the directory says so. Steps, after RFC 6960, section 3.2:
+    Without `max_age` its age is left to the caller to judge. `responders` are
+    certificates (DER) that may answer for the issuer because the directory
+    says so. Steps, after RFC 6960, section 3.2:
 
     1. The answer is one, and was granted: STATUS_MISSING.
     2. It is about this certificate, of this issuer: STATUS_NOT_FOR_CERTIFICATE.
@@ -75,11 +76,17 @@ def verify(
     single = _about(found, certificate, issuer)  # 2
     _check_signer(found, issuer, responders)  # 3, 4
     status = Status(single.this_update_utc, single.next_update_utc, single.revocation_time_utc)
-    if status.as_of + max_age < at or (status.until is not None and status.until < at):  # 5
+    if max_age is not None and fresh_until(status, max_age) < at:  # 5
         raise InvalidArgument("STATUS_STALE", "the certificate's status is older than is allowed")
     if single.certificate_status is ocsp.OCSPCertStatus.UNKNOWN:  # 6
         raise InvalidArgument("STATUS_NOT_FOR_CERTIFICATE", "the responder does not know the certificate")
     return status
+
+
+def fresh_until(status: Status, max_age: timedelta) -> datetime:
+    """Until when a status may be used: as long as it says itself, and no longer than is allowed."""
+    end = status.as_of + max_age
+    return end if status.until is None else min(end, status.until)
 
 
 def check_good(status: Status, *, at: datetime) -> None:
