@@ -1,0 +1,125 @@
+"""Keys in a real token, SoftHSM2: they sign as software keys do, in batches where it is slow, and stay where they are."""
+
+import asyncio
+import os
+import shutil
+import subprocess
+import uuid
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+
+from services.exchange.batch_signing import BatchSigner
+from services.exchange.evidence import signatures
+from services.exchange.evidence.signatures import Algorithm, Form, PinnedKey
+from services.runtime.errors import Unavailable
+from tests.integration.exchange.trusting import MEMBER, request
+
+pytest.importorskip("pkcs11", reason="python-pkcs11 is not installed (pip install 'solmu[pkcs11]')")
+from services.exchange.tokens import Token
+
+MODULES = [Path("/usr/lib/softhsm/libsofthsm2.so"), Path("/usr/lib64/pkcs11/libsofthsm2.so")]
+
+
+@pytest.fixture(scope="session")
+def token(tmp_path_factory: pytest.TempPathFactory) -> Token:
+    """A token in a folder of its own."""
+    module = next((path for path in MODULES if path.exists()), None)
+    tool = shutil.which("softhsm2-util")
+    if module is None or tool is None:
+        pytest.skip("SoftHSM2 is not installed (apt-get install softhsm2)")
+    folder = tmp_path_factory.mktemp("softhsm")
+    (folder / "tokens").mkdir()
+    (folder / "softhsm2.conf").write_text(f"directories.tokendir = {folder / 'tokens'}\nlog.level = ERROR\n")
+    os.environ["SOFTHSM2_CONF"] = str(folder / "softhsm2.conf")  # read when the library is loaded, once per process
+    subprocess.run(
+        [tool, "--init-token", "--free", "--label", "solmu", "--pin", "123456", "--so-pin", "12345678"],
+        check=True,
+        capture_output=True,
+    )
+    (folder / "pin").write_text("123456\n")
+    return Token(module, "solmu", folder / "pin")
+
+
+def certified(key, algorithm: Algorithm) -> PinnedKey:
+    """A certificate of a key, signed by itself: made by the token as well."""
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "City")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(minutes=1))
+        .not_valid_after(now + timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    certificate.verify_directly_issued_by(certificate)
+    return PinnedKey(certificate.public_bytes(Encoding.DER), algorithm, MEMBER)
+
+
+@pytest.mark.parametrize("algorithm", Algorithm)
+def test_a_key_made_in_the_token_signs_statements_and_requests_for_certificates(token, algorithm):
+    key_id = uuid.uuid4().bytes
+    token.generate(algorithm, key_id)
+    key = token.key(key_id)
+    pinned, statement = certified(key, algorithm), request()
+    made = signatures.sign(statement, key=key, pinned=pinned, now=int(datetime.now(UTC).timestamp()))
+    signatures.verify(statement, made, pinned)
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "City")])
+    asked = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
+    assert asked.is_signature_valid
+
+
+@pytest.mark.parametrize("algorithm", [Algorithm.ECDSA_P256_SHA256, Algorithm.RSA_PKCS1_SHA256])
+def test_a_key_does_not_leave_its_token(token, algorithm):
+    key = token.generate(algorithm, uuid.uuid4().bytes)
+    with pytest.raises(TypeError, match="signs there"):
+        key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    with pytest.raises(TypeError, match="signs there"):
+        key.private_numbers()
+
+
+def test_a_key_that_was_destroyed_signs_no_more(token):
+    key_id = uuid.uuid4().bytes
+    key = token.generate(Algorithm.ECDSA_P256_SHA256, key_id)
+    pinned = certified(key, Algorithm.ECDSA_P256_SHA256)
+    token.destroy(key_id)
+    with pytest.raises(Unavailable, match="KEY_TOKEN_UNAVAILABLE"):
+        signatures.sign(request(), key=key, pinned=pinned, now=1)
+    assert "SoftHSM" in token.describe(), "the token goes on for others"
+
+
+def test_a_token_that_is_not_there_is_said_so(token):
+    with pytest.raises(Unavailable, match="KEY_TOKEN_UNAVAILABLE") as refusal:
+        Token(token.module, "missing", token.pin).describe()
+    assert refusal.value.metadata == {"token": "missing"}
+
+
+async def test_statements_that_come_while_the_token_is_busy_share_a_signature(token):
+    key = token.generate(Algorithm.RSA_PKCS1_SHA256, uuid.uuid4().bytes)
+    pinned = certified(key, Algorithm.RSA_PKCS1_SHA256)
+    signer = BatchSigner(key=key, pinned=pinned)
+    statements = [request() for _ in range(50)]
+    made = await asyncio.gather(*(signer.sign(statement) for statement in statements))
+    for statement, signature in zip(statements, made, strict=True):
+        signatures.verify(statement, signature, pinned)
+    assert {signature.form for signature in made} == {Form.XADES_1_BATCH}
+    assert len({signature.value for signature in made}) == 1
+    alone = await signer.sign(request())
+    assert alone.form is Form.XADES_1
+
+
+async def test_who_waits_for_a_batch_learns_that_the_token_is_away(token):
+    key_id = uuid.uuid4().bytes
+    key = token.generate(Algorithm.ECDSA_P256_SHA256, key_id)
+    signer = BatchSigner(key=key, pinned=certified(key, Algorithm.ECDSA_P256_SHA256))
+    token.destroy(key_id)
+    results = await asyncio.gather(*(signer.sign(request()) for _ in range(3)), return_exceptions=True)
+    assert [type(result) for result in results] == [Unavailable] * 3
