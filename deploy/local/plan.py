@@ -1,6 +1,7 @@
 """What a node consists of: the engines and the services, in the order in which they need each other.
 
     postgres  nats                            the engines
+    trust                                     certificates, their status and time stamps, for trying out
     authorisations                            issues the tokens that all others check
     messages  exchange  gateway               side by side
     envoy                                     opens the public port when all else is ready
@@ -31,6 +32,7 @@ from services.runtime.config import Address
 POSTGRES = "postgres"
 NATS = "nats"
 ENVOY = "envoy"
+TRUST = "trust"
 """The engines' names as processes; of the first two as identities, too."""
 
 EDGE_PORT = "edge"
@@ -85,7 +87,7 @@ class Plan:
 def port_names() -> list[str]:
     """The ports on the loopback interface that a node needs, the edge's public ones not counted."""
     served = (*mesh.SERVICES, mesh.GATEWAY)
-    return [POSTGRES, NATS, PEER_PORT, *served, *(metrics(name) for name in served)]
+    return [POSTGRES, NATS, TRUST, PEER_PORT, *served, *(metrics(name) for name in served)]
 
 
 def metrics(service: str) -> str:
@@ -101,6 +103,7 @@ def processes(plan: Plan) -> list[Process]:
     others = [name for name in mesh.SERVICES if name != issuer]
     return [
         *engines,
+        _trust(plan),
         _service(plan, issuer, after=ready),
         *(_service(plan, name, after=(*ready, issuer)) for name in others),
         _gateway(plan, after=(issuer,)),
@@ -156,6 +159,17 @@ def _nats(plan: Plan) -> Process | None:
     )
 
 
+def _trust(plan: Plan) -> Process:
+    port = plan.ports[TRUST]
+    return Process(
+        name=TRUST,
+        command=[sys.executable, "-m", "deploy.local.trust", str(plan.state.trust), "--port", str(port)],
+        environment=_inherited(),
+        folder=SOURCE,
+        probe=lambda: probes.accepts(port),
+    )
+
+
 def _service(plan: Plan, name: str, *, after: tuple[str, ...]) -> Process:
     return Process(
         name=name,
@@ -207,9 +221,9 @@ def service_environment(plan: Plan, name: str) -> dict[str, str]:
     }
     if name != "authorisations":
         environment["SOLMU_AUTHORISATIONS"] = _local(plan, "authorisations")
+    environment["SOLMU_TEST_MODE"] = "yes"
     if name in ("messages", "authorisations"):
         environment["SOLMU_PARTY_KEY"] = str(state.party_key)
-        environment["SOLMU_TEST_MODE"] = "yes"
     if name == "messages":
         environment["SOLMU_ATTACHMENTS"] = str(state.attachments)
     if name == "exchange":

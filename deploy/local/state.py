@@ -55,6 +55,7 @@ class State:
         self.root = root
         self.internal = root / "pki" / "internal"
         self.public = root / "pki" / "public"
+        self.trust = root / "pki" / "trust"
         self.edge_identity = self.public / "edge"
         self.clients = root / "clients"
         self.secrets = root / "secrets"

@@ -62,6 +62,9 @@ class Settings(ServiceSettings):
     peer_listen: Address | None = setting(
         "SOLMU_PEER_LISTEN", config.address, default=None, doc="host:port on which it serves other nodes of its meshes"
     )
+    test_mode: bool = setting(
+        "SOLMU_TEST_MODE", config.flag, default=False, doc="yes: take time stamps of test authorities"
+    )
 
 
 async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
@@ -83,6 +86,7 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
         vault=Vault(settings.root_key),
         telemetry=base.telemetry,
         peer_listen=settings.peer_listen,
+        test_mode=settings.test_mode,
     )
     stack.push_async_callback(exchange.close)
     await exchange.load()

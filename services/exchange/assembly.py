@@ -10,6 +10,8 @@ from typing import Any
 from solmu.exchange.v1 import (
     access_rights_pb2,
     directory_service_pb2,
+    evidence_log_pb2,
+    evidence_pb2,
     hosting_pb2,
     keys_pb2,
     mesh_pb2,
@@ -19,6 +21,7 @@ from solmu.exchange.v1 import (
 )
 
 from services.exchange.configuration import Configuration
+from services.exchange.evidence_assembly import EvidenceParts
 from services.exchange.journal import Journal
 from services.exchange.keys import KeyRing
 from services.exchange.meshes import Meshes
@@ -52,12 +55,23 @@ class Exchange:
         vault: Vault,
         telemetry: Telemetry,
         peer_listen: Address | None,
+        test_mode: bool = False,
     ) -> None:
         self.ring = KeyRing(database=database, vault=vault)
         self.meshes = Meshes(database=database, outbox=outbox)
         self.configuration = Configuration(database=database)
-        self.journal = Journal(database)
         self.peers = Peers(ring=self.ring, meshes=self.meshes)
+        self.evidence = EvidenceParts(
+            database=database,
+            outbox=outbox,
+            vault=vault,
+            ring=self.ring,
+            meshes=self.meshes,
+            configuration=self.configuration,
+            peers=self.peers,
+            test_mode=test_mode,
+        )
+        self.journal = Journal(database, keep=self.evidence.keeping.keep)
         self.publisher = Publisher(database=database, ring=self.ring, meshes=self.meshes)
         self.refresher = Refresher(database=database, meshes=self.meshes, peers=self.peers)
 
@@ -79,6 +93,7 @@ class Exchange:
                 listen=peer_listen,
                 servicer=_Parts(
                     PeerDirectory(database=database, meshes=self.meshes, publisher=self.publisher),
+                    self.evidence.peer_servicer,
                 ),
                 ring=self.ring,
                 meshes=self.meshes,
@@ -95,6 +110,8 @@ class Exchange:
             (access_rights_pb2, "AccessRightService"): self.rights,
             (policies_pb2, "PolicyService"): self.policies,
             (keys_pb2, "OrganisationKeyService"): self.keys,
+            (evidence_pb2, "EvidenceService"): self.evidence.evidence,
+            (evidence_log_pb2, "EvidenceLogService"): self.evidence.log,
         }
 
     async def load(self) -> None:
@@ -111,6 +128,7 @@ class Exchange:
             self.configuration.follow(),
             self.publisher.run(),
             self.refresher.run(),
+            *self.evidence.work(),
         ):
             start(work)
         if self.listener is not None:
@@ -119,6 +137,7 @@ class Exchange:
     async def close(self) -> None:
         """Closes connections."""
         await self.peers.close()
+        await self.evidence.close()
 
 
 class _Parts:

@@ -103,6 +103,10 @@ class KeyRing:
         """The key in use for something."""
         return self._active.get((use, holder))
 
+    def certificates(self, use: int) -> list[bytes]:
+        """The certificates (DER) of all keys in use for something."""
+        return [key.certificate for (each, _), key in self._active.items() if each == use]
+
     def by_certificate(self, certificate: bytes) -> OrganisationKey | None:
         """The key of a certificate (DER)."""
         return next((key for key in self._keys.values() if key.certificate == certificate), None)

@@ -6,8 +6,6 @@ subtrees, in the depth of the tree.
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Protocol
@@ -18,9 +16,7 @@ from services.exchange.evidence.log import TreeHead
 from services.exchange.evidence.merkle import Node
 from services.exchange.evidence.signatures import PinnedKey, PrivateKey
 from services.exchange.evidence_store import OWN, Writer
-from services.runtime.database import PASSING, Database
-
-logger = logging.getLogger(__name__)
+from services.runtime.database import Database
 
 INTERVAL = 1.0
 """Seconds between two looks for what to log: a head a second at most."""
@@ -54,19 +50,12 @@ class LogKeeper:
         self._database = database
         self._key = key
 
-    async def run(self) -> None:
-        """Works for as long as the process runs; waits while another process does."""
-        while True:
-            try:
-                async with self._database.leading("evidence log") as lead:
-                    while not lead.is_closed():
-                        while await self.append() == BATCH:
-                            pass
-                        await self.sign()
-                        await asyncio.sleep(INTERVAL)
-            except PASSING as error:
-                logger.warning("the evidence log waits", extra={"error": type(error).__qualname__})
-                await asyncio.sleep(INTERVAL)
+    async def turn(self) -> float:
+        """Logs all that waits, and signs a head; one process at a time."""
+        while await self.append() == BATCH:
+            pass
+        await self.sign()
+        return INTERVAL
 
     async def append(self) -> int:
         """Logs what was journaled; returns how many statements, at most BATCH."""

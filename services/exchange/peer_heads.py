@@ -7,7 +7,6 @@ without somebody holding both, signed.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
@@ -21,14 +20,11 @@ from services.exchange.evidence.signatures import PinnedKey
 from services.exchange.evidence_store import OWN
 from services.exchange.log_keeper import FindKey, LogKey
 from services.exchange.servicers.evidence_log import head_view
-from services.runtime.database import PASSING, Database, Row
+from services.runtime.database import Database, Row
 from services.runtime.errors import FailedPrecondition, Fault, InvalidArgument
 from services.runtime.outbox import Outbox, event
 
 logger = logging.getLogger(__name__)
-
-INTERVAL = 60.0
-"""Seconds between two rounds through the peers: for so long a head may be without their word."""
 
 FindPinned = Callable[[str, bytes], PinnedKey | None]
 """The key for the log of a node, by the SHA-256 of its certificate, as the directory pins it."""
@@ -41,7 +37,7 @@ class PeerHeads:
     """Shows this node's heads, and judges those of others. `node` is this node, spelt with "/"."""
 
     def __init__(
-        self, *, database: Database, outbox: Outbox, key: FindKey, pinned: FindPinned, node: Callable[[], str]
+        self, *, database: Database, outbox: Outbox | None, key: FindKey, pinned: FindPinned, node: Callable[[], str]
     ) -> None:
         self._database = database
         self._outbox = outbox
@@ -49,20 +45,8 @@ class PeerHeads:
         self._pinned = pinned
         self._node = node
 
-    async def run(self, *, peers: Callable[[], Sequence[str]], show: Show) -> None:
-        """Goes through the peers, for as long as the process runs; waits while another process does."""
-        while True:
-            try:
-                async with self._database.leading("peer heads") as lead:
-                    while not lead.is_closed():
-                        await self.round(peers(), show)
-                        await asyncio.sleep(INTERVAL)
-            except PASSING as error:
-                logger.warning("heads are not shown", extra={"error": type(error).__qualname__})
-                await asyncio.sleep(INTERVAL)
-
     async def round(self, peers: Sequence[str], show: Show) -> None:
-        """Shows the latest head to each peer."""
+        """Shows the latest head to each peer; one process at a time."""
         for peer in peers:
             try:
                 await self.show(peer, show)
@@ -180,6 +164,8 @@ class PeerHeads:
             certificate_sha256=shown.certificate_sha256,
             path=path,
         )
+        if self._outbox is None:
+            return
         told = events_pb2.PeerLogContradicted(
             node=_resource(peer), earlier=f"{_resource(peer)}/treeHeads/{seen.size}", tree_size=head.size
         )

@@ -50,7 +50,7 @@ class Stamper:
         self,
         *,
         database: Database,
-        outbox: Outbox,
+        outbox: Outbox | None,
         time_stamps: TimeStamps,
         authorities: FindAuthorities,
         interval: Callable[[], timedelta],
@@ -65,20 +65,8 @@ class Stamper:
         self._failing: datetime | None = None
         self._warned = False
 
-    async def run(self) -> None:
-        """Works for as long as the process runs; waits while another process does."""
-        while True:
-            try:
-                async with self._database.leading("time stamps") as lead:
-                    while not lead.is_closed():
-                        pause = await self.turn()
-                        await asyncio.sleep(pause)
-            except PASSING as error:
-                logger.warning("time stamps wait", extra={"error": type(error).__qualname__})
-                await asyncio.sleep(RETRY_INTERVAL)
-
     async def turn(self) -> float:
-        """One batch where one is due; returns the seconds until the next look."""
+        """One batch where one is due; one process at a time."""
         waiting = await evidence_store.pending(self._database)
         number, oldest = waiting["number"], waiting["oldest"]
         due = number >= BATCH - HEADS or (oldest is not None and oldest + self._interval() <= self._clock())
@@ -129,7 +117,7 @@ class Stamper:
             self._database, pending=pending, oldest=oldest if pending else None, failing=self._failing
         )
         large = pending * WARNED_SHARE > MAX_PENDING
-        if large != self._warned:
+        if large != self._warned and self._outbox is not None:
             self._warned = large
             told = events_pb2.BacklogChanged(
                 queue="time_stamps", count=pending, bound=MAX_PENDING, stopped=pending >= MAX_PENDING

@@ -88,17 +88,10 @@ class Statuses:
         self._clock = clock
         self._known: dict[bytes, Known] = {}
 
-    async def fetch(self) -> None:
-        """Fetches ahead, for as long as the process runs; waits while another process does."""
-        while True:
-            try:
-                async with self._database.leading("certificate status") as lead:
-                    while not lead.is_closed():
-                        await self.fetch_due()
-                        await asyncio.sleep(LOOK_INTERVAL)
-            except PASSING as error:
-                logger.warning("certificate status is not fetched", extra={"error": type(error).__qualname__})
-                await asyncio.sleep(LOOK_INTERVAL)
+    async def turn(self) -> float:
+        """Fetches what is due; one process at a time."""
+        await self.fetch_due()
+        return LOOK_INTERVAL
 
     async def follow(self) -> None:
         """Takes what was fetched, for as long as the process runs."""
