@@ -51,7 +51,7 @@ status: $(VENV)/.node ## Show the node's processes
 	@$(NODE) status
 
 .PHONY: backup restore
-backup: $(VENV)/.node ## Save the node, which is down, into FILE=...
+backup: $(VENV)/.node ## Save the node into FILE=...; it may run
 	@$(BIN)/python -m deploy.local.backup save "$(FILE)"
 
 restore: $(VENV)/.node ## Restore FILE=... where there is no node yet

@@ -1,13 +1,18 @@
 """Backup and restore of the embedded node, to one consistent point.
 
-    python -m deploy.local.backup save FILE       of a node that is down, into one file
+    python -m deploy.local.backup save FILE       of a node, into one file
     python -m deploy.local.backup restore FILE    into a state folder that is empty or not there
 
-A backup holds everything that cannot be made again: databases, streams,
-attachments, authorities, certificates and keys. It is taken while the node is
-down, which is what makes the four of them agree. Whoever has the file can open
-everything in it: it is written for its owner alone, and belongs where the
-node's own disk would be allowed to be.
+A backup holds everything that cannot be made again: databases, attachments,
+authorities, certificates and keys. Whoever has the file can open everything in
+it: it is written for its owner alone, and belongs where the node's own disk
+would be allowed to be.
+
+A node that runs goes on meanwhile. PostgreSQL copies itself, all databases as
+of one moment; attachments are copied after it, so that none is missing: they
+never change once they are there. Streams are left out: a restored node begins
+another life, in which the events that its outboxes hold are published again,
+and whoever has dealt with one drops it.
 
 The file is a tar archive whose last member lists every file with its SHA-256.
 One that was cut short has no list, and is refused before anything is put in
@@ -23,20 +28,26 @@ import io
 import json
 import os
 import shutil
+import subprocess
 import sys
 import tarfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import IO
 
+from deploy.local import engines
 from deploy.local.lock import Lock
 from deploy.local.node import NodeSettings
+from deploy.local.plan import POSTGRES
+from deploy.local.ports import LOOPBACK
+from deploy.local.postgres import SUPERUSER
 from deploy.local.problems import NodeProblem, of_os_error
 from deploy.local.state import LAYOUT, LIFE, State
-from services.runtime import config
+from services.runtime import config, mesh
 
 FORMAT = 1
 """Raised when the archive changes in a way that an older release would not understand."""
@@ -44,8 +55,11 @@ FORMAT = 1
 MANIFEST = "backup.json"
 """The last member."""
 
-MADE_AGAIN = ("run", "log", "edge", LIFE)
-"""What is left out: what a node writes anew at each start, and what ends with the life that is saved."""
+MADE_AGAIN = ("run", "log", "edge", "nats", LIFE)
+"""What is left out: what a node makes anew, and what ends with the life that is saved."""
+
+DATABASES = "postgres"
+"""Folder of the cluster, which is copied as it lies only while nothing runs."""
 
 COMPRESSION = 1
 """Of gzip: sealed content does not shrink, and the databases shrink well at the first level already."""
@@ -63,21 +77,30 @@ class Saved:
     time: datetime
 
 
-def save(state: State, target: Path) -> Saved:
-    """Writes a backup of a node that is down. Raises NodeProblem; then there is no file."""
+def save(state: State, target: Path, *, postgres_bin: Path | None = None) -> Saved:
+    """Writes a backup of a node, which may run. Raises NodeProblem; then there is no file.
+
+    `postgres_bin` is the folder of the node's own PostgreSQL programs, where
+    they are not the wheel's.
+    """
     if not state.layout_file.exists():
         raise NodeProblem(f"{state.root} is not the state of a node", "name its folder with SOLMU_STATE")
     if target.exists():
         raise NodeProblem(f"{target} is there already", "name another file; a backup never replaces one")
     lock = Lock(state.lock)
-    if lock.is_held():
-        raise NodeProblem("the node is running", "stop it with `make down` first; a backup takes seconds")
-    lock.acquire()
+    runs = lock.is_held()
+    if runs and not (state.postgres / "data").exists():
+        raise NodeProblem(
+            "the databases are on a server of their own",
+            "back that server up by its own means, then the folder `attachments`, the keys and the authorities",
+        )
+    if not runs:
+        lock.acquire()
     draft = target.with_name(f".{target.name}.new")
     try:
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "wb") as file:
-            saved = _write(state, file)
+            saved = _write(state, file, _running_cluster(state, postgres_bin) if runs else None)
             file.flush()
             os.fsync(file.fileno())
         draft.replace(target)
@@ -119,9 +142,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("file", type=Path)
     given = parser.parse_args(arguments)
     try:
-        state = State(config.read(NodeSettings).state)
+        settings = config.read(NodeSettings)
+        state = State(settings.state)
         if given.command == "save":
-            saved, done = save(state, given.file), f"saved into {given.file}"
+            saved = save(state, given.file, postgres_bin=settings.postgres_bin)
+            done = f"saved into {given.file}"
         else:
             saved, done = restore(given.file, state), f"restored into {state.root}; `make up` starts the node"
     except (NodeProblem, config.ConfigError) as problem:
@@ -131,7 +156,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _write(state: State, file: IO[bytes]) -> Saved:
+def _write(state: State, file: IO[bytes], cluster: Cluster | None) -> Saved:
+    """Writes the archive; the databases come from `cluster` where it runs."""
     digests: dict[str, str] = {}
     total = 0
     now = datetime.now(UTC)
@@ -139,25 +165,120 @@ def _write(state: State, file: IO[bytes]) -> Saved:
         gzip.GzipFile(fileobj=file, mode="wb", compresslevel=COMPRESSION, mtime=0) as packed,
         tarfile.open(fileobj=packed, mode="w|", format=tarfile.PAX_FORMAT) as archive,
     ):
-        for path in sorted(state.root.rglob("*")):
-            name = str(path.relative_to(state.root))
-            if name.partition("/")[0] in MADE_AGAIN or not (path.is_dir() or path.is_file()):
-                continue
-            member = archive.gettarinfo(path, arcname=name)
-            if member.isreg():
-                with path.open("rb") as content:
-                    digests[name] = _digest(content)
-                    content.seek(0)
-                    archive.addfile(member, content)
-                total += member.size
-            else:
+        without = MADE_AGAIN if cluster is None else (*MADE_AGAIN, DATABASES)
+        members = chain(cluster.members() if cluster else (), _members(state, archive, without=without))
+        for member, content in members:
+            if content is None:
                 archive.addfile(member)
+                continue
+            read = _Digesting(content)
+            archive.addfile(member, read)  # type: ignore[arg-type]  # it is read from, and nothing else
+            digests[member.name] = read.digest
+            total += member.size
         manifest = {"format": FORMAT, "layout": LAYOUT, "time": now.isoformat(), "sha256": digests}
         content_of_manifest = json.dumps(manifest).encode()
         last = tarfile.TarInfo(MANIFEST)
         last.size = len(content_of_manifest)
         archive.addfile(last, io.BytesIO(content_of_manifest))
     return Saved(len(digests), total, now)
+
+
+Member = tuple[tarfile.TarInfo, IO[bytes] | None]
+"""What goes into the archive: a file with its content, or a folder."""
+
+
+def _members(state: State, archive: tarfile.TarFile, *, without: Sequence[str]) -> Iterator[Member]:
+    """Files and folders of the state. What a running node takes away meanwhile was no longer wanted."""
+    for path in sorted(state.root.rglob("*")):
+        name = str(path.relative_to(state.root))
+        if name.partition("/")[0] in without or not (path.is_dir() or path.is_file()):
+            continue
+        try:
+            member = archive.gettarinfo(path, arcname=name)
+            content = path.open("rb") if member.isreg() else None
+        except FileNotFoundError:
+            continue
+        if content is None:
+            yield member, None
+        else:
+            with content:
+                yield member, content
+
+
+class Cluster:
+    """The node's PostgreSQL while it runs, as it copies itself: all databases as of one moment, with the log to it."""
+
+    def __init__(self, program: Path, state: State) -> None:
+        files = state.identity(mesh.OPERATOR)
+        port = json.loads(state.ports_file.read_text())[POSTGRES]
+        address = {
+            "host": LOOPBACK,
+            "port": port,
+            "user": SUPERUSER,
+            "sslmode": "verify-full",
+            "sslcert": files.certificate,
+            "sslkey": files.key,
+            "sslrootcert": files.authorities,
+        }
+        quoted = " ".join(f"{name}='{_escaped(str(value))}'" for name, value in address.items())
+        options = ("--format=tar", "--pgdata=-", "--wal-method=fetch", "--checkpoint=fast", "--no-password")
+        self._command = [str(program), *options, f"--dbname={quoted}"]
+        self._owner = (state.postgres / "data").stat()
+
+    def members(self) -> Iterator[Member]:
+        """Its files. Raises NodeProblem where it could not be copied."""
+        yield self._owned(tarfile.TarInfo(DATABASES), folder=True), None
+        yield self._owned(tarfile.TarInfo(f"{DATABASES}/data"), folder=True), None
+        with subprocess.Popen(self._command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as copying:
+            assert copying.stdout is not None
+            assert copying.stderr is not None
+            try:
+                with tarfile.open(fileobj=copying.stdout, mode="r|") as archive:
+                    for member in archive:
+                        member.name = f"{DATABASES}/data/{member.name.removeprefix('./')}"
+                        yield self._owned(member), archive.extractfile(member)
+            except tarfile.ReadError:
+                pass  # what it says of itself tells more
+            while copying.stdout.read(PIECE):
+                pass
+            said = copying.stderr.read().decode(errors="replace")
+        if copying.returncode != 0:
+            raise NodeProblem(
+                "PostgreSQL could not copy itself", "mend what its last lines say, then save again", log=said.strip()
+            )
+
+    def _owned(self, member: tarfile.TarInfo, *, folder: bool = False) -> tarfile.TarInfo:
+        """The member as its owner outside has it: the server may live in a namespace with other numbers."""
+        member.uid, member.gid, member.uname, member.gname = self._owner.st_uid, self._owner.st_gid, "", ""
+        if folder:
+            member.type, member.mode = tarfile.DIRTYPE, 0o700
+        return member
+
+
+def _running_cluster(state: State, postgres_bin: Path | None) -> Cluster:
+    return Cluster((postgres_bin or engines.POSTGRES.wheel().parent) / "pg_basebackup", state)
+
+
+def _escaped(value: str) -> str:
+    """For a connection string of libpq."""
+    return value.replace("\\", "\\\\").replace("'", "\\'")
+
+
+class _Digesting:
+    """A file that is read, and the SHA-256 of what was read."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._digest = hashlib.sha256()
+
+    def read(self, size: int) -> bytes:
+        piece = self._file.read(size)
+        self._digest.update(piece)
+        return piece
+
+    @property
+    def digest(self) -> str:
+        return self._digest.hexdigest()
 
 
 def _unpack(source: Path, draft: Path) -> Saved:
@@ -208,13 +329,6 @@ def _copied(content: IO[bytes], path: Path) -> str:
         while piece := content.read(PIECE):
             digest.update(piece)
             file.write(piece)
-    return digest.hexdigest()
-
-
-def _digest(file: IO[bytes]) -> str:
-    digest = hashlib.sha256()
-    while piece := file.read(PIECE):
-        digest.update(piece)
     return digest.hexdigest()
 
 

@@ -240,6 +240,7 @@ log_error_verbosity = terse
 def host_based_authentication(services: Iterable[str], *, source: str = f"{LOOPBACK}/32") -> str:
     """pg_hba.conf: by certificate, from `source`, a service to its own database only; all else is refused."""
     rows = [(SUPERUSER, "all"), *((service, service) for service in services)]
+    rows.append((SUPERUSER, "replication"))  # a backup is a copy that PostgreSQL makes of itself
     lines = [f"hostssl {database} {role} {source} cert map=node" for role, database in rows]
     return "\n".join([*lines, "host all all all reject", ""])
 

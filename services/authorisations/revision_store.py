@@ -24,10 +24,16 @@ async def begin_life(writer: Database, life: str) -> None:
     """Gives the facts the epoch of a life of the database.
 
     After a restore the same revisions are given again for other facts: the
-    tokens of the life that was lost are known by their epoch, and refused.
+    tokens of the life that was lost are known by their epoch, and refused. The
+    events that are kept are published again: streams may not have come back,
+    and consumers drop what they have dealt with.
     """
     epoch = hashlib.sha256(life.encode()).digest()[:EPOCH_BYTES]
-    await writer.execute("update fact_head set epoch = $1 where epoch <> $1", epoch)
+    await writer.execute(
+        "with begun as (update fact_head set epoch = $1 where epoch <> $1 returning 1)"
+        " update outbox set publish_time = null where publish_time is not null and exists (select from begun)",
+        epoch,
+    )
 
 
 async def advance(transaction: Connection, *, now: datetime) -> Head:

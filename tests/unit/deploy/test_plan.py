@@ -81,6 +81,7 @@ class TestPostgresConfiguration:
             "hostssl all postgres 127.0.0.1/32 cert map=node\n"
             "hostssl messages messages 127.0.0.1/32 cert map=node\n"
             "hostssl exchange exchange 127.0.0.1/32 cert map=node\n"
+            "hostssl replication postgres 127.0.0.1/32 cert map=node\n"
             "host all all all reject\n"
         )
 
