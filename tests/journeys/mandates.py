@@ -73,7 +73,8 @@ class Keeper:
 
         async def stream() -> AsyncIterator[registers_pb2.ImportRecordsRequest]:
             yield kind(header=header)
-            yield kind(batch=kind.Batch(records=records))
+            if records:
+                yield kind(batch=kind.Batch(records=records))
             yield kind(trailer=kind.Trailer(record_count=len(records)))
 
         return await self._stub.ImportRecords(stream(), metadata=await self._client.metadata(), timeout=15)

@@ -1,16 +1,17 @@
 """What registers say, taken in whole or not at all, and what it does to mandates and checks."""
 
+import asyncio
 import itertools
 import uuid
 from collections.abc import AsyncIterator, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from solmu.authorisations.v1 import mandate_service_pb2, rights_pb2
 from solmu.authorisations.v1.issuing_rights_pb2 import ListIssuingRightsRequest
-from solmu.authorisations.v1.mandates_pb2 import Ending, Mandate
+from solmu.authorisations.v1.mandates_pb2 import Ending, Mandate, MandateEvent
 from solmu.authorisations.v1.parties_pb2 import TERMS_ALONE, TERMS_JOINTLY, Party, ValidityPeriod
 from solmu.authorisations.v1.register_records_pb2 import (
     Block,
@@ -476,3 +477,84 @@ async def test_a_custodian_gives_nothing_beyond_the_childs_majority(service: Ser
     request = ListIssuingRightsRequest(principal=party(child), page_size=1000)
     rights = (await service.mandates.ListIssuingRights(request)).rights
     assert {right.latest_last_day for right in rights if right.theme == theme.name} == {"2028-01-14"}
+
+
+async def test_two_signatories_at_one_instant_are_both_counted_once(service: Service):
+    theme, firm, helper = await make_theme(service), company(), person()
+    members = [person() for _ in range(3)]
+    keeper = await Keeper.of(service, ["organisation_role", "signatory_rule"])
+    rule = SignatoryRule(
+        organisation=party(firm),
+        alternatives=[SignatoryRule.Alternative(parts=[SignatoryRule.Part(roles=["board-member"], needed=2)])],
+    )
+    signs = RegisterRecord(record_id=f"signs {firm}", signatory_rule=rule)
+    await keeper.says(*(role(one, firm) for one in members), signs)
+    calls_as(helper)
+    asked = await service.mandates.CreateMandate(asking(theme.name, principal=firm))
+
+    async def confirms(member: str) -> str:
+        etag = asked.etag
+        while True:
+            calls_as(member)
+            request = mandate_service_pb2.ConfirmMandateRequest(name=asked.name, etag=etag)
+            try:
+                return Mandate.State.Name((await service.mandates.ConfirmMandate(request)).state)
+            except Fault as fault:
+                if fault.reason != "ETAG_MISMATCH":
+                    return fault.reason
+                read = mandate_service_pb2.GetMandateRequest(name=asked.name)
+                etag = (await service.mandates.GetMandate(read)).etag
+
+    outcomes = await asyncio.gather(*(asyncio.create_task(confirms(member)) for member in members))
+    assert sorted(outcomes) == ["MANDATE_STATE", "STATE_ACTIVE", "STATE_PARTLY_CONFIRMED"]
+    calls_as(helper)
+    happened = await service.mandates.ListMandateEvents(mandate_service_pb2.ListMandateEventsRequest(parent=asked.name))
+    kinds = [event.type for event in happened.events]
+    kind = MandateEvent
+    assert kinds == [kind.TYPE_REQUESTED, kind.TYPE_CONFIRMED, kind.TYPE_CONFIRMED, kind.TYPE_ACTIVATED]
+
+
+async def test_where_registers_contradict_each_other_a_right_of_any_counts_and_a_block_of_any_before_it(
+    service: Service,
+):
+    theme = await make_theme(service, register_rights=CUSTODIANS)
+    parent, child = person(), person()
+    one, other = await Keeper.of(service), await Keeper.of(service)
+    await one.says(custody(parent, child, terms=TERMS_JOINTLY))
+    assert (await check(service, theme.name, parent, child)).decision == DENIED
+    await other.says(custody(parent, child))
+    assert (await check(service, theme.name, parent, child)).decision == ALLOWED
+    dead = RegisterRecord(
+        record_id=f"status {parent}", person_status=PersonStatus(person=party(parent), death_day="2026-11-01")
+    )
+    alive = RegisterRecord(record_id=f"status {parent}", person_status=PersonStatus(person=party(parent)))
+    await one.says(dead)
+    await other.says(custody(parent, child), alive)
+    assert (await check(service, theme.name, parent, child)).decision == DENIED
+
+
+async def test_windows_that_overlap_are_one_right_until_the_last_of_them_ends(service: Service):
+    theme = await make_theme(service, register_rights=CUSTODIANS)
+    parent, child = person(), person()
+    one, other = await Keeper.of(service), await Keeper.of(service)
+
+    def during(first: str, last: str) -> RegisterRecord:
+        record = custody(parent, child)
+        record.validity.CopyFrom(ValidityPeriod(first_day=first, last_day=last))
+        return record
+
+    await one.says(during("2026-11-01", "2026-12-15"))
+    await other.says(during("2026-12-01", "2026-12-31"))
+    ends = (await check(service, theme.name, parent, child)).expire_time
+    assert ends.ToDatetime().isoformat() == "2026-12-15T22:00:00"
+    for day, decision, end in (
+        ("2026-12-10T12:00:00+00:00", ALLOWED, "2026-12-31T22:00:00"),
+        ("2026-12-20T12:00:00+00:00", ALLOWED, "2026-12-31T22:00:00"),
+        ("2027-01-01T12:00:00+00:00", DENIED, None),
+    ):
+        at = timestamp(datetime.fromisoformat(day))
+        answer = await check(service, theme.name, parent, child, at=at)
+        found = answer.expire_time.ToDatetime().isoformat() if answer.HasField("expire_time") else None
+        assert (answer.decision, found) == (decision, end)
+    for first, last in (("2026-12-02", "2026-12-01"), ("2026-02-30", "2026-12-01")):
+        assert await reason(other.says(during(first, last))) == "IMPORT_INVALID"

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
+import os
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import jwt
@@ -154,3 +158,46 @@ def test_two_keys_of_one_id_make_no_key_set() -> None:
 def test_what_is_no_key_set_is_refused(text: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - any will do
         jws.keys_of(text, ALL)
+
+
+VECTORS = os.environ.get("SOLMU_TEST_JWS_VECTORS", "")
+"""Project Wycheproof's json_web_signature_test.json, where somebody has it: it is not ours to bring along."""
+
+STRICTER = {"InvalidCharacterInsertedInHeader", "InvalidCharacterInsertedInPayload"}
+"""Vectors of tokens with characters that base64url does not have, which some verifiers pass over."""
+
+
+@pytest.mark.skipif(not VECTORS, reason="SOLMU_TEST_JWS_VECTORS names no file")
+def test_the_public_vectors_are_all_judged_rightly() -> None:
+    groups = json.loads(Path(VECTORS).read_text(encoding="utf-8"))["testGroups"]
+    judged = Counter[bool]()
+    for group in groups:
+        public = {"kid": "vector", **(group.get("public") or {})}
+        for vector in group["tests"]:
+            token = vector["jws"] if isinstance(vector["jws"], str) else json.dumps(vector["jws"])
+            good = vector["result"] == "valid" and _taken(public, token) and vector["comment"] not in STRICTER
+            assert _verifies(public, token) is good, f"{vector['tcId']}: {vector['comment']}"
+            judged[good] += 1
+    assert judged[True] >= 16
+    assert judged[False] >= 300
+
+
+def _taken(public: dict[str, Any], token: str) -> bool:
+    """Whether the vector is of an algorithm that is taken here, and of the key's own."""
+    header = json.loads(base64.urlsafe_b64decode(token.partition(".")[0] + "=="))
+    kinds = {"ES256": "P-256", "EdDSA": "Ed25519", "RS256": None, "PS256": None}
+    algorithm = header.get("alg")
+    return algorithm in kinds and public.get("crv") == kinds[algorithm] and public.get("alg", algorithm) == algorithm
+
+
+def _verifies(public: dict[str, Any], token: str) -> bool:
+    try:
+        header = jws.header(token)
+        _, key = jws.key(public, ALL)
+        if "kid" in header:
+            jws.payload(token, {header["kid"]: key})
+        else:  # ours always name their key
+            jws._JWS.decode(token, key, algorithms=[key.algorithm_name])
+    except (jws.JwsError, jws.JwkError, jwt.PyJWTError, ValueError):
+        return False
+    return True

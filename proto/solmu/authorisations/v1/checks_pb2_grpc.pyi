@@ -44,15 +44,18 @@ class CheckServiceStub:
     Check: _grpc.UnaryUnaryMultiCallable[_checks_pb2.CheckRequest, _checks_pb2.CheckResponse]
     """Checks one act. The rules, in this order:
 
-    1. a block on the delegate, on the principal, between them, or on an
-       organisation in between: denied;
+    1. a block on the delegate, on the principal, or between them: denied. It
+       is about acting for another: a party's own acts are stopped by its death
+       or dissolution, and by no other block;
     2. the delegate is the principal: allowed;
     3. a register gives the delegate a right that the theme accepts, alone:
        allowed;
     4. a mandate to act, in force, in this theme, whose specifier covers the
        one asked about: allowed;
     5. a mandate to represent an organisation, and the organisation's mandate
-       to act, both in force and in this theme: allowed;
+       to act, both in force and in this theme: allowed. A block on the
+       organisation in between, or between it and either side, closes the way
+       through it, and no other way;
     6. otherwise: denied.
     """
     BatchCheck: _grpc.UnaryUnaryMultiCallable[_checks_pb2.BatchCheckRequest, _checks_pb2.BatchCheckResponse]
@@ -93,15 +96,18 @@ class CheckServiceAsyncStub(CheckServiceStub):
     Check: _aio.UnaryUnaryMultiCallable[_checks_pb2.CheckRequest, _checks_pb2.CheckResponse]  # type: ignore[assignment]
     """Checks one act. The rules, in this order:
 
-    1. a block on the delegate, on the principal, between them, or on an
-       organisation in between: denied;
+    1. a block on the delegate, on the principal, or between them: denied. It
+       is about acting for another: a party's own acts are stopped by its death
+       or dissolution, and by no other block;
     2. the delegate is the principal: allowed;
     3. a register gives the delegate a right that the theme accepts, alone:
        allowed;
     4. a mandate to act, in force, in this theme, whose specifier covers the
        one asked about: allowed;
     5. a mandate to represent an organisation, and the organisation's mandate
-       to act, both in force and in this theme: allowed;
+       to act, both in force and in this theme: allowed. A block on the
+       organisation in between, or between it and either side, closes the way
+       through it, and no other way;
     6. otherwise: denied.
     """
     BatchCheck: _aio.UnaryUnaryMultiCallable[_checks_pb2.BatchCheckRequest, _checks_pb2.BatchCheckResponse]  # type: ignore[assignment]
@@ -145,15 +151,18 @@ class CheckServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_checks_pb2.CheckResponse, _abc.Awaitable[_checks_pb2.CheckResponse]]:
         """Checks one act. The rules, in this order:
 
-        1. a block on the delegate, on the principal, between them, or on an
-           organisation in between: denied;
+        1. a block on the delegate, on the principal, or between them: denied. It
+           is about acting for another: a party's own acts are stopped by its death
+           or dissolution, and by no other block;
         2. the delegate is the principal: allowed;
         3. a register gives the delegate a right that the theme accepts, alone:
            allowed;
         4. a mandate to act, in force, in this theme, whose specifier covers the
            one asked about: allowed;
         5. a mandate to represent an organisation, and the organisation's mandate
-           to act, both in force and in this theme: allowed;
+           to act, both in force and in this theme: allowed. A block on the
+           organisation in between, or between it and either side, closes the way
+           through it, and no other way;
         6. otherwise: denied.
         """
 
