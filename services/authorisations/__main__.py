@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from services.authorisations import declared, revision_store, token_store
+from services.authorisations.acting import Acting
 from services.authorisations.administration_servicer import AdministrationServicer
 from services.authorisations.audit_log import AuditLog, Chainer
 from services.authorisations.audit_servicer import AuditServicer
@@ -102,6 +103,7 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
         parties=parties,
         clock=now,
     )
+    acting = Acting(facts=facts, latest=lambda: revisions.latest, clock=now)
     verifier = TokenVerifier(issuer=settings.issuer, fetch=keys.key_set)
     tokens = TokenServicer(
         database=foundation.database,
@@ -148,7 +150,7 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
             new_id=new_id,
         ),
     ):
-        foundation.server.add(service, servicer)
+        foundation.server.add(service, servicer, judge=acting.right)
     await foundation.server.run(stop)
 
 

@@ -18,14 +18,14 @@ from solmu.authorisations.v1.issuing_rights_pb2 import (
 )
 from solmu.authorisations.v1.parties_pb2 import Party
 
-from services.authorisations import callers, issuing, mandate_store, mandates, messages
+from services.authorisations import acting, callers, issuing, mandate_store, mandates, messages
 from services.authorisations.audit_log import AuditLog
 from services.authorisations.issuing import Draft, Issuing, keep
 from services.authorisations.mandates import Actor, Mandate, State, Step
 from services.authorisations.revisions import Revisions, Write
 from services.runtime import pages
 from services.runtime.database import Connection, Database
-from services.runtime.errors import AlreadyExists, InvalidArgument, not_found
+from services.runtime.errors import AlreadyExists, InvalidArgument, PermissionDenied, not_found
 from services.runtime.parties import PartyNames
 
 
@@ -90,9 +90,11 @@ class MandateServicer:
     async def ListMandates(self, request: service.ListMandatesRequest) -> service.ListMandatesResponse:
         """Returns a page of the caller's mandates."""
         token = await self._revisions.head(request.consistency_token)
-        party, side = callers.party_actor().party, request.side
+        party, side, theme = callers.party_actor().party, request.side, acting.theme() or request.theme
+        if request.theme not in ("", theme):
+            raise PermissionDenied("MANDATE_NOT_ENOUGH", "the token is for another theme")
         every = side == request.SIDE_UNSPECIFIED
-        question = f"mandates {party} {side} {sorted(request.states)} {request.theme}"
+        question = f"mandates {party} {side} {sorted(request.states)} {theme}"
         at, before = _position(request.page_token, question, self._clock())
         size = pages.size(request.page_size)
         found = await mandate_store.page(
@@ -100,14 +102,14 @@ class MandateServicer:
             principal=party if every or side == request.SIDE_PRINCIPAL else None,
             delegate=party if every or side == request.SIDE_DELEGATE else None,
             confirmer=party if every or side == request.SIDE_CONFIRMER else None,
-            theme_id=request.theme.removeprefix("themes/"),
+            theme_id=theme.removeprefix("themes/"),
             states=[State(state) for state in request.states],
             at=at,
             before=before,
             size=size + 1,
         )
         return service.ListMandatesResponse(
-            mandates=[messages.mandate(one, now=at) for one in found[:size]],
+            mandates=[messages.mandate(one, now=at) for one in found[:size] if acting.may_read(one)],
             next_page_token=_next(found, size, question, at),
             consistency_token=token,
         )
@@ -298,7 +300,8 @@ class MandateServicer:
         """A mandate of which the caller may know. Raises NotFound, alike where there is none."""
         mandate = await mandate_store.find(reader, messages.uid(name))
         actor = callers.party_actor()
-        if mandate is None or not await self._issuing.may_see(reader, mandate, actor, now=self._clock()):
+        seen = mandate is not None and acting.may_read(mandate)
+        if mandate is None or not seen or not await self._issuing.may_see(reader, mandate, actor, now=self._clock()):
             raise not_found(name)
         return mandate
 

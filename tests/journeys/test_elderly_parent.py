@@ -13,6 +13,7 @@ from solmu.authorisations.v1.parties_pb2 import ValidityPeriod
 
 from deploy.local.node import Node
 from gateway.client import Client, Fault
+from tests.integration.node.callers import Caller
 from tests.integration.node.people import client_of, organisation, person
 from tests.journeys.mandates import ALLOWED, DENIED, HELSINKI, check, form, known_as, make_theme, on_behalf
 
@@ -71,6 +72,25 @@ async def test_an_adult_child_for_an_elderly_parent_until_the_mandate_is_revoked
         _, known = await form(daughter, "/oauth2/introspect", token=token)
         assert (known["active"], known["sub"]) == (True, found.principal.name)
 
+        # In his name she reads what is of this theme, and nothing else of his.
+        other = await make_theme(office)
+        unrelated = Mandate(
+            kind=Mandate.KIND_ACT,
+            delegate=known_as(stranger),
+            theme=other,
+            validity=ValidityPeriod(last_day=last_day),
+        )
+        father_mandates = father.stub(MandateServiceStub)
+        hidden = await father.call(father_mandates.CreateMandate, api.CreateMandateRequest(mandate=unrelated))
+        acting = Caller(daughter.profile.edge, daughter.profile.files, token)
+        status, listed = await acting.rest("GET", "/v1/mandates")
+        assert (status, [one["name"] for one in listed["mandates"]]) == (200, [found.name])
+        assert (await acting.rest("GET", f"/v1/{found.name}"))[1]["principal"]["name"] == found.principal.name
+        assert (await acting.rest("GET", f"/v1/{hidden.name}"))[1]["reason"] == "RESOURCE_NOT_FOUND"
+        assert (await acting.rest("GET", f"/v1/mandates?theme={other}"))[1]["reason"] == "MANDATE_NOT_ENOUGH"
+        status, refused = await acting.rest("POST", f"/v1/{hidden.name}:revoke", {})
+        assert (status, refused["reason"]) == (403, "MANDATE_NOT_ENOUGH")
+
         # In the middle of it he revokes the mandate. From that commit on it opens nothing.
         revoke = api.RevokeMandateRequest(name=found.name)
         revoked = await father.call(father.stub(MandateServiceStub).RevokeMandate, revoke, attempts=1)
@@ -78,6 +98,7 @@ async def test_an_adult_child_for_an_elderly_parent_until_the_mandate_is_revoked
         assert after.decision == DENIED
         _, known = await form(daughter, "/oauth2/introspect", token=token)
         assert known == {"active": False}
+        assert (await acting.rest("GET", "/v1/mandates"))[1]["reason"] == "MANDATE_NOT_ENOUGH"
         status, refused = await on_behalf(daughter, principal=found.principal.name, theme=theme)
         assert (status, refused["error"]) == (400, "invalid_authorization_details")
         assert await events(daughter, found.name) == [

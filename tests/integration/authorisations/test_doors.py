@@ -27,6 +27,7 @@ from solmu.authorisations.v1.parties_pb2 import Party
 from solmu.authorisations.v1.tokens_pb2_grpc import KeyServiceStub, TokenServiceStub
 
 from deploy.pki import Authority, Identity
+from services.authorisations.acting import Acting
 from services.authorisations.surface import surface
 from services.authorisations.token_servicer import KeyServicer
 from services.runtime.chain import Chain
@@ -107,6 +108,7 @@ async def doors(authorisations_database: Database, tmp_path: Path) -> AsyncItera
     chain = Chain(service="authorisations", node="solmu", authenticator=authenticator, telemetry=Telemetry())
     files = identity(authority, tmp_path, "authorisations")
     server = Server(chain=chain, files=files, listen=Address("127.0.0.1", 0), ready=authorisations_database.ready)
+    acting = Acting(facts=service.facts, latest=lambda: service.revisions.latest, clock=lambda: datetime.now(UTC))
     for contract, servicer in surface(
         clients=service.clients,
         tokens=service.tokens,
@@ -119,7 +121,7 @@ async def doors(authorisations_database: Database, tmp_path: Path) -> AsyncItera
         registers=service.registers,
         administration=service.administration,
     ):
-        server.add(contract, servicer)
+        server.add(contract, servicer, judge=acting.right)
     stop = asyncio.Event()
     async with AsyncExitStack() as stack, Tasks(stop) as tasks:
         tasks.start(service.facts.run())

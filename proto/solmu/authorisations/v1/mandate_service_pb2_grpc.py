@@ -31,8 +31,10 @@ class MandateServiceStub:
     """Mandates from request to end, for the parties themselves.
 
     The caller's party is the subject of its token; who acts in its name is the
-    token's actor. A person who acts for a company comes with an on-behalf-of
-    token. Officers go through `AdministrationService`.
+    token's actor. A person who acts for another by a mandate comes with an
+    on-behalf-of token, and reads with it what is of the token's theme: to give,
+    confirm or end mandates takes a right of one's own. Officers go through
+    `AdministrationService`.
 
     Every write returns a consistency token; every read takes one and then
     includes what that write did, or is refused with `NOT_FRESH`.
@@ -115,8 +117,10 @@ class MandateServiceServicer:
     """Mandates from request to end, for the parties themselves.
 
     The caller's party is the subject of its token; who acts in its name is the
-    token's actor. A person who acts for a company comes with an on-behalf-of
-    token. Officers go through `AdministrationService`.
+    token's actor. A person who acts for another by a mandate comes with an
+    on-behalf-of token, and reads with it what is of the token's theme: to give,
+    confirm or end mandates takes a right of one's own. Officers go through
+    `AdministrationService`.
 
     Every write returns a consistency token; every read takes one and then
     includes what that write did, or is refused with `NOT_FRESH`.
@@ -306,8 +310,10 @@ class MandateService:
     """Mandates from request to end, for the parties themselves.
 
     The caller's party is the subject of its token; who acts in its name is the
-    token's actor. A person who acts for a company comes with an on-behalf-of
-    token. Officers go through `AdministrationService`.
+    token's actor. A person who acts for another by a mandate comes with an
+    on-behalf-of token, and reads with it what is of the token's theme: to give,
+    confirm or end mandates takes a right of one's own. Officers go through
+    `AdministrationService`.
 
     Every write returns a consistency token; every read takes one and then
     includes what that write did, or is refused with `NOT_FRESH`.
