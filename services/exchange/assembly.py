@@ -9,6 +9,8 @@ from typing import Any
 
 from solmu.exchange.v1 import (
     access_rights_pb2,
+    calls_pb2,
+    directory_pb2,
     directory_service_pb2,
     evidence_log_pb2,
     evidence_pb2,
@@ -18,22 +20,34 @@ from solmu.exchange.v1 import (
     peer_pb2,
     policies_pb2,
     publishing_pb2,
+    services_pb2,
 )
 
+from services.exchange import keys, names
+from services.exchange.backends import Backends
+from services.exchange.calling import Calling
 from services.exchange.configuration import Configuration
 from services.exchange.evidence_assembly import EvidenceParts
 from services.exchange.journal import Journal
 from services.exchange.keys import KeyRing
+from services.exchange.mandates import NoMandates
 from services.exchange.meshes import Meshes
+from services.exchange.metaservices import Metaservices
 from services.exchange.peer_listener import PeerListener
 from services.exchange.peers import Peers
+from services.exchange.providing import Providing
+from services.exchange.proving import Proving
 from services.exchange.publishing import Publisher
 from services.exchange.refreshing import Refresher
+from services.exchange.requesters import Requesters
 from services.exchange.servicers.access_rights import AccessRights
+from services.exchange.servicers.calls import Calls
+from services.exchange.servicers.catalogue import Catalogue
 from services.exchange.servicers.directory import Directories
 from services.exchange.servicers.hosting import HostingServicer
 from services.exchange.servicers.keys import OrganisationKeys
 from services.exchange.servicers.mesh import MeshServicer
+from services.exchange.servicers.peer_calls import PeerCalls
 from services.exchange.servicers.peer_directory import PeerDirectory
 from services.exchange.servicers.policies import Policies
 from services.exchange.servicers.publisher import PublisherServicer
@@ -82,10 +96,41 @@ class Exchange:
         )
         self.keys = OrganisationKeys(database=database, ring=self.ring, meshes=self.meshes)
         self.hosting = HostingServicer(
-            database=database, configuration=self.configuration, meshes=self.meshes, under_way=lambda: 0
+            database=database, configuration=self.configuration, meshes=self.meshes, under_way=self._under_way
         )
         self.rights = AccessRights(database=database, configuration=self.configuration, meshes=self.meshes)
         self.policies = Policies(database=database, configuration=self.configuration)
+
+        self.requesters = Requesters(configuration=self.configuration, meshes=self.meshes)
+        self.proving = Proving(ring=self.ring, meshes=self.meshes, status=self.evidence)
+        self.backends = Backends(identity=self._tls_identity)
+        metaservices = Metaservices(database=database, configuration=self.configuration, meshes=self.meshes)
+        self.providing = Providing(
+            meshes=self.meshes,
+            configuration=self.configuration,
+            journal=self.journal,
+            proving=self.proving,
+            backend=self.backends,
+            own=metaservices,
+            mandates=NoMandates(),
+            places=self.backends.turn,
+        )
+        self.calling = Calling(
+            meshes=self.meshes,
+            configuration=self.configuration,
+            journal=self.journal,
+            proving=self.proving,
+            peers=self.peers,
+        )
+        self.calls = Calls(calling=self.calling, requesters=self.requesters)
+        self.catalogue = Catalogue(
+            database=database,
+            configuration=self.configuration,
+            meshes=self.meshes,
+            metaservices=metaservices,
+            calling=self.calling,
+            requesters=self.requesters,
+        )
 
         self.listener = None
         if peer_listen is not None:
@@ -94,6 +139,7 @@ class Exchange:
                 servicer=_Parts(
                     PeerDirectory(database=database, meshes=self.meshes, publisher=self.publisher),
                     self.evidence.peer_servicer,
+                    PeerCalls(providing=self.providing, meshes=self.meshes, configuration=self.configuration),
                 ),
                 ring=self.ring,
                 meshes=self.meshes,
@@ -107,6 +153,8 @@ class Exchange:
             (mesh_pb2, "MeshService"): self.mesh,
             (publishing_pb2, "PublisherService"): self.publishing,
             (hosting_pb2, "HostingService"): self.hosting,
+            (services_pb2, "CatalogueService"): self.catalogue,
+            (calls_pb2, "CallService"): self.calls,
             (access_rights_pb2, "AccessRightService"): self.rights,
             (policies_pb2, "PolicyService"): self.policies,
             (keys_pb2, "OrganisationKeyService"): self.keys,
@@ -134,8 +182,19 @@ class Exchange:
         if self.listener is not None:
             start(self.listener.run(stop))
 
+    def _tls_identity(self) -> tuple[bytes, bytes] | None:
+        """The node's own key and certificate for TLS, PEM."""
+        if not self.meshes.joined:
+            return None
+        own = self.ring.active(directory_pb2.KEY_USE_TLS, names.member_of(self.meshes.node))
+        return (keys.private_pem(own.private), keys.pem(own.certificate)) if own is not None else None
+
+    def _under_way(self) -> int:
+        return self.providing.under_way + self.calling.under_way
+
     async def close(self) -> None:
         """Closes connections."""
+        await self.backends.close()
         await self.peers.close()
         await self.evidence.close()
 

@@ -7,6 +7,7 @@ the sender. Redirects are answers and are not followed.
 from __future__ import annotations
 
 import asyncio
+import functools
 import ssl
 import tempfile
 import time
@@ -22,7 +23,9 @@ import httptools
 from solmu.exchange.v1 import services_pb2
 
 from services.exchange import heads, keys
+from services.exchange.configuration import Service
 from services.exchange.heads import Header, RequestHead, ResponseHead
+from services.exchange.policies import Policy
 from services.runtime.errors import DeadlineExceeded, Fault, ResourceExhausted, Unavailable
 
 TIMEOUT = 60.0
@@ -68,12 +71,14 @@ class Target:
     authorities: tuple[bytes, ...]
     client_certificate: bool
 
-    @classmethod
-    def of(cls, backend: services_pb2.Service.Backend) -> Target:
-        """The target of a service's backend."""
+    @staticmethod
+    @functools.lru_cache(maxsize=10_000)
+    def of(serialised: bytes) -> Target:
+        """The target of a service's backend, serialised."""
+        backend = services_pb2.Service.Backend.FromString(serialised)
         parts = urlsplit(backend.uri)
         secure = parts.scheme == "https"
-        return cls(
+        return Target(
             secure,
             parts.hostname or "",
             parts.port or (443 if secure else 80),
@@ -117,19 +122,20 @@ class Backends:
     @asynccontextmanager
     async def call(
         self,
-        target: Target,
+        service: Service,
         head: RequestHead,
         body: AsyncIterator[bytes] | bytes,
         length: int | None,
-        *,
-        timeout: float,
-        idle: float,
+        policy: Policy,
     ) -> AsyncIterator[Answer]:
         """Makes one call; the answer's chunks are read in the block.
 
         Raises Unavailable (BACKEND_UNAVAILABLE, BACKEND_RESPONSE_INVALID),
         DeadlineExceeded (BACKEND_TIMEOUT, STREAM_IDLE), and what the body raises.
         """
+        backend = service.content.backend
+        target, idle = Target.of(backend.SerializeToString(deterministic=True)), policy.idle_timeout
+        timeout = backend.timeout.ToTimedelta().total_seconds() if backend.HasField("timeout") else TIMEOUT
         connection = await self._connection(target)
         sending = asyncio.create_task(connection.send(_request(target, head, length), body, length))
         try:
@@ -214,6 +220,7 @@ class _Connection(asyncio.Protocol):
         self._arrived = asyncio.Event()
         self._complete = False
         self._until_end = False
+        self._keep_alive = False
         self._failure: Fault | None = None
 
     # What the call does
@@ -255,7 +262,7 @@ class _Connection(asyncio.Protocol):
             and not self._until_end
             and self._transport is not None
             and not self._transport.is_closing()
-            and self._parser.should_keep_alive()
+            and self._keep_alive
             and self._kept()
         )
 
@@ -341,6 +348,7 @@ class _Connection(asyncio.Protocol):
         if status < 200:
             return
         self._headers_complete = True
+        self._keep_alive = self._parser.should_keep_alive()
         if not self.began.done():
             self.began.set_result(None)
 

@@ -34,6 +34,8 @@ class Body:
         self._chunks: list[bytes] = []
         self._file: IO[bytes] | None = None
         self.size = 0
+        self.kept = False
+        """Whether its bytes are kept, not only counted."""
         if expected is not None and expected > most:
             raise too_large(most)
 
@@ -48,6 +50,7 @@ class Body:
 
     async def keep(self, chunk: bytes) -> None:
         """Counts bytes and keeps them."""
+        self.kept = True
         self.count(chunk)
         if self._file is None and self.size > IN_MEMORY:
             self._file = tempfile.TemporaryFile()  # noqa: SIM115  # `close` closes it

@@ -12,6 +12,7 @@ from solmu.exchange.v1 import directory_pb2, peer_pb2
 from services.exchange import evidence_rules, names
 from services.exchange.authorities import TimeStamps
 from services.exchange.configuration import Configuration
+from services.exchange.evidence.signatures import PinnedKey
 from services.exchange.evidence_batches import Batches
 from services.exchange.evidence_rules import Rules
 from services.exchange.housekeeping import Housekeeping
@@ -22,6 +23,7 @@ from services.exchange.log_keeper import LogKeeper
 from services.exchange.meshes import Meshes
 from services.exchange.peer_heads import PeerHeads
 from services.exchange.peers import Peers
+from services.exchange.policies import Policy
 from services.exchange.requesters import Requesters
 from services.exchange.servicers.evidence import Evidence
 from services.exchange.servicers.evidence_log import EvidenceLog
@@ -108,6 +110,19 @@ class EvidenceParts:
         policies = self._configuration.current.policies
         policy = policies.get(line.partition("/")[0]) or policies["default"]
         return evidence_rules.rules(policy.content)
+
+    def staple(self, pinned: PinnedKey, policy: Policy) -> bytes:
+        """The status that goes with a statement signed now (`proving.Status`).
+
+        Raises what `StampPolicy.admit` and `Statuses.staple` raise: where the policy does not go on, nothing is signed.
+        """
+        rules = evidence_rules.rules(policy.content)
+        self.stamp_policy.admit(rules)
+        return self.statuses.staple(pinned, rules)
+
+    def accept(self, pinned: PinnedKey, stapled: bytes, policy: Policy) -> bytes:
+        """The status by which a statement of another node is taken (`proving.Status`). Raises as `Statuses.accept`."""
+        return self.statuses.accept(pinned, stapled, evidence_rules.rules(policy.content))
 
     def work(self) -> list[Coroutine[Any, Any, None]]:
         """What runs for as long as the process does."""

@@ -20,7 +20,7 @@ from uuid import UUID
 
 from solmu.exchange.v1 import exchanges_pb2, statements_pb2
 
-from services.exchange import journal_store
+from services.exchange import configuration_store, journal_store
 from services.exchange.evidence.statements import Statement, parse
 from services.runtime.database import Connection, Database
 from services.runtime.errors import Fault, InvalidArgument
@@ -72,7 +72,7 @@ class Exchange:
     """One call and its answer, as this node saw it. Identifiers are spelt with "/"."""
 
     exchange_id: UUID
-    side: exchanges_pb2.Side
+    side: exchanges_pb2.Side.ValueType
     message_id: str
     consumer: str
     service: str
@@ -80,9 +80,9 @@ class Exchange:
     provider_node: str
     method: str
     status: int
-    outcome: exchanges_pb2.Exchange.Outcome
+    outcome: exchanges_pb2.Exchange.Outcome.ValueType
     reason: str
-    refused_by: exchanges_pb2.Side
+    refused_by: exchanges_pb2.Side.ValueType
     on_behalf: bool
     request_sha256: bytes | None
     response_sha256: bytes | None
@@ -100,7 +100,7 @@ Keep = Callable[[Connection, Sequence[Entry]], Awaitable[None]]
 class _Append:
     entries: Sequence[Entry]
     exchange: Exchange | None
-    done: asyncio.Future[None]
+    done: asyncio.Future[int]
 
 
 class Journal:
@@ -112,9 +112,11 @@ class Journal:
         self._waiting: list[_Append] = []
         self._writer: asyncio.Task[None] | None = None
 
-    async def append(self, *entries: Entry, exchange: Exchange | None = None) -> None:
+    async def append(self, *entries: Entry, exchange: Exchange | None = None) -> int:
         """Writes statements, and what became of their exchange; returns once they are committed.
 
+        What is returned is the revision of the configuration as of then: who
+        judged by an older one judges again.
         Raises InvalidArgument, STATEMENT_REPLAYED, where a statement of this
         kind and id was accepted before: what came with it is not written then.
         """
@@ -122,7 +124,7 @@ class Journal:
         self._waiting.append(append)
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write())
-        await append.done
+        return await append.done
 
     async def refuse(self, *, exchange_id: str, node: str, reason: str, proof: statements_pb2.Proof) -> None:
         """Keeps a proof that did not hold, with the reason, for the subsystem that it names as receiver."""
@@ -139,7 +141,7 @@ class Journal:
         while self._waiting:
             batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
             try:
-                replayed = await self._write_batch(batch)
+                replayed, revision = await self._write_batch(batch)
             except Exception as error:  # noqa: BLE001  # whoever waits is told
                 for append in batch:
                     if not append.done.done():
@@ -151,10 +153,10 @@ class Journal:
                 if any((entry.statement.sha256, entry.own) in replayed for entry in append.entries):
                     append.done.set_exception(_replayed())
                 else:
-                    append.done.set_result(None)
+                    append.done.set_result(revision)
 
-    async def _write_batch(self, batch: Sequence[_Append]) -> set[tuple[bytes, bool]]:
-        """Writes appends; returns the statements among them that were accepted before."""
+    async def _write_batch(self, batch: Sequence[_Append]) -> tuple[set[tuple[bytes, bool]], int]:
+        """Writes appends; returns the statements among them that were accepted before, and the revision."""
         async with self._database.transaction() as transaction:
             entries = [entry for append in batch for entry in append.entries]
             written = await journal_store.insert_statements(transaction, entries) if entries else set()
@@ -165,7 +167,7 @@ class Journal:
                 await journal_store.insert_exchanges(transaction, exchanges)
             if self._keep is not None and fresh:
                 await self._keep(transaction, fresh)
-        return replayed
+            return replayed, await configuration_store.revision(transaction)
 
 
 def _uuid(text: str) -> UUID | None:

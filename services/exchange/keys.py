@@ -24,6 +24,7 @@ from services.exchange import key_store
 from services.exchange.evidence import signatures
 from services.exchange.evidence.signatures import Algorithm, PinnedKey, PrivateKey
 from services.exchange.evidence.statements import Statement
+from services.exchange.proofs import signature_message
 from services.runtime.database import PASSING, Database, Row
 from services.runtime.errors import FailedPrecondition
 from services.runtime.sealing import Vault
@@ -115,18 +116,17 @@ class KeyRing:
         """The key of a SubjectPublicKeyInfo (DER)."""
         return next((key for key in self._keys.values() if key.public_key == public_key), None)
 
-    def sign(self, statement: Statement, *, holder: str) -> statements_pb2.Signature:
-        """Signs a statement for a member. Raises FailedPrecondition, KEY_MISSING."""
+    def signing_key(self, holder: str) -> OrganisationKey:
+        """The key with which a member signs now. Raises FailedPrecondition, KEY_MISSING."""
         key = self.active(directory_pb2.KEY_USE_STATEMENTS, holder)
         if key is None:
             raise FailedPrecondition("KEY_MISSING", "there is no active key with which to sign", holder=holder)
+        return key
+
+    def sign(self, statement: Statement, key: OrganisationKey) -> statements_pb2.Signature:
+        """Signs a statement."""
         signed = signatures.sign(statement, key=key.private, pinned=key.pinned, now=int(time.time()))
-        return statements_pb2.Signature(
-            form=statements_pb2.SIGNATURE_FORM_XADES_1,
-            signing_time=signed.signing_time,
-            certificate_sha256=signed.certificate_sha256,
-            value=signed.value,
-        )
+        return signature_message(signed)
 
     def seal(self, private: PrivateKey, *, key_id: UUID) -> tuple[bytes, bytes]:
         """A private key, sealed, and the wrapped data key under which it is."""

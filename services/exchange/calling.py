@@ -1,0 +1,612 @@
+"""The consumer's side of a call: signed here, answered by the provider's node, verified before anybody sees it.
+
+Where the provider has several nodes, those of the lowest priority number share
+the load by weight, and the others stand by. A call goes to another node, or to
+the same one once more, only while nothing was answered and the call is safe to
+repeat: nothing of it was sent, or its method is safe, or the caller says so.
+Each try is an exchange of its own, so that none is taken for a replay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import random
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import grpc
+from solmu.exchange.v1 import exchanges_pb2, peer_frames_pb2, peer_pb2_grpc, statements_pb2
+
+from services.exchange import heads, names, proving
+from services.exchange.bodies import CHUNK, IN_MEMORY, SMALL, Body
+from services.exchange.configuration import Configuration
+from services.exchange.evidence import identifiers
+from services.exchange.evidence.statements import Kind
+from services.exchange.frames import Frames, invalid
+from services.exchange.heads import Header, RequestHead, ResponseHead
+from services.exchange.journal import Content, Entry, Exchange, Journal
+from services.exchange.meshes import Meshes, utc_now
+from services.exchange.peers import Circuit, Peers
+from services.exchange.policies import Policy
+from services.exchange.providing import Clock, renewed, with_content
+from services.exchange.proving import Proving
+from services.runtime import status
+from services.runtime.errors import (
+    DataLoss,
+    DeadlineExceeded,
+    Fault,
+    InvalidArgument,
+    Unavailable,
+)
+
+SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+"""Methods that may be called twice (RFC 9110, section 9.2.1)."""
+
+CONNECT_WITHIN = 5.0
+"""Seconds that a node has to take a connection, before the next one is tried."""
+
+Outcome = exchanges_pb2.Exchange.Outcome
+Stub = peer_pb2_grpc.PeerServiceStub
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """A call that a subsystem of this node makes. Identifiers are spelt with "/"."""
+
+    consumer: str
+    service: str
+    head: RequestHead
+    body: Frames[Any, Any] | bytes
+    """Whole, or as it comes."""
+    length: int | None = None
+    """Of the body, where it is known."""
+    message_id: str = ""
+    on_behalf_of: bytes = b""
+    """The serialised `OnBehalfOf`."""
+    node: str = ""
+    """A node of the provider to call; empty: any that serves it."""
+    repeatable: bool = False
+    timeout: float | None = None
+    """Seconds until the answer begins, where the caller says."""
+
+
+@dataclass
+class Reply:
+    """An answer. With `whole` it is verified; else once the chunks have ended."""
+
+    exchange_id: str
+    message_id: str
+    head: ResponseHead
+    length: int | None
+    whole: bytes | None
+    chunks: AsyncIterator[bytes]
+    trailers: tuple[Header, ...] = ()
+    request_sha256: bytes = b""
+    response_sha256: bytes = b""
+
+
+@dataclass
+class _Try:
+    """One try of a call, at one node."""
+
+    call: Call
+    policy: Policy
+    exchange_id: str
+    node: str
+    message_id: str
+    clock: Clock
+    answer: Body
+    """What comes back."""
+    first: peer_frames_pb2.ExchangeResponseHead | None = None
+    """The frame with which the answer began."""
+    request: Entry | None = None
+    sent: bool = False
+    """Whether the node may have got some of it."""
+    answered: bool = False
+    response: Entry | None = None
+    refusal: Entry | None = None
+    response_bytes: int = 0
+    status: int = 0
+    kept: asyncio.Task[int] | None = None
+    """Writes the request in the journal while it is on its way."""
+
+
+class _Refused(Exception):  # it is an answer
+    """The provider's node refuses."""
+
+    def __init__(self, refusal: peer_frames_pb2.Refusal) -> None:
+        super().__init__()
+        self.refusal = refusal
+
+
+class Calling:
+    """Makes calls in the name of this node's subsystems."""
+
+    def __init__(
+        self, *, meshes: Meshes, configuration: Configuration, journal: Journal, proving: Proving, peers: Peers
+    ) -> None:
+        self._meshes = meshes
+        self._configuration = configuration
+        self._journal = journal
+        self._proving = proving
+        self._peers = peers
+        self.under_way = 0
+
+    @asynccontextmanager
+    async def call(self, call: Call) -> AsyncIterator[Reply]:
+        """Makes a call; its answer is read in the block.
+
+        Raises Fault with the exchange and the side that refused in its metadata.
+        """
+        current = self._configuration.current
+        policy = current.policy_of_subsystem(call.consumer)
+        if current.maintenance.active:
+            raise Unavailable("NODE_IN_MAINTENANCE", "the node is in maintenance", retry_after=60.0)
+        if current.hosting(call.consumer).content.disabled:
+            raise Unavailable("SUBSYSTEM_DISABLED", "the subsystem rests", subsystem=call.consumer)
+        policy.check_directory(self._meshes.directory_of(call.consumer), now=utc_now())
+        provider = names.subsystem_of(call.service)
+        self._meshes.subsystem(provider)
+        body = Body(most=policy.max_request_bytes, expected=call.length)
+        self.under_way += 1
+        try:
+            async with asyncio.timeout(policy.total_timeout):
+                known = await self._gather(call, body, policy)
+                async with self._tried(call, provider, body if known else None, policy) as reply:
+                    yield reply
+        except TimeoutError:
+            raise DeadlineExceeded("EXCHANGE_TOO_LONG", "the exchange took longer than the policy allows") from None
+        finally:
+            self.under_way -= 1
+            body.close()
+
+    async def _gather(self, call: Call, body: Body, policy: Policy) -> bool:
+        """Takes a small body whole, so that its proof can go ahead; False where it goes on while it comes."""
+        if isinstance(call.body, bytes):
+            await body.keep(call.body)
+            body.end()
+            return True
+        call.body.patience(policy.idle_timeout)
+        if call.length is None or call.length > IN_MEMORY:
+            return False
+        async for chunk in call.body.chunks():
+            await body.keep(chunk)
+        body.end()
+        return not (call.body.end is not None and call.body.end.trailers)
+
+    @asynccontextmanager
+    async def _tried(self, call: Call, provider: str, known: Body | None, policy: Policy) -> AsyncIterator[Reply]:
+        """Tries nodes until one answers."""
+        message_id = call.message_id or f"{names.instance_of(call.consumer)}-{uuid.uuid4()}"
+        repeatable = known is not None and (call.repeatable or call.head.method in SAFE) and not call.head.grpc
+        clock, attempts, failure = Clock(), 0, None
+        for node, stub, circuit in self._candidates(call, provider):
+            if attempts == policy.attempts:
+                break
+            attempts += 1
+            clock.steps.attempts = attempts
+            answer = Body(most=policy.max_response_bytes)
+            attempt = _Try(call, policy, str(uuid.uuid4()), node, message_id, clock, answer)
+            try:
+                async with self._attempt(attempt, stub, known) as reply:
+                    circuit.answered()
+                    attempt.answered = True
+                    yield reply
+                    return
+            except Fault as fault:
+                failure = fault
+                if not attempt.answered and _away(fault):
+                    circuit.failed(fault.reason, most=policy.circuit_failures, pause=policy.circuit_pause)
+                    if not attempt.sent or repeatable or fault.reason == "NODE_IN_MAINTENANCE":
+                        continue
+                raise
+        if failure is None or failure.reason == "PEER_UNAVAILABLE":
+            failure = Unavailable(
+                "PEER_UNAVAILABLE", "no node of the provider answers", tried=str(attempts), side="consumer"
+            )
+        raise failure
+
+    def _candidates(self, call: Call, provider: str) -> Iterator[tuple[str, Stub, Circuit]]:
+        """The provider's nodes in the order in which they are tried; each may be tried again after all others.
+
+        Raises InvalidArgument (NODE_NOT_SERVING) and Unavailable (PEER_UNAVAILABLE, CIRCUIT_OPEN).
+        """
+        serving = self._meshes.directory_of(provider).serving.get(provider, [])
+        if call.node:
+            serving = [served for served in serving if served.node == call.node]
+            if not serving:
+                raise InvalidArgument(
+                    "NODE_NOT_SERVING",
+                    "the node does not serve the provider",
+                    node=names.resource("nodes", call.node),
+                )
+        if not serving:
+            raise Unavailable("PEER_UNAVAILABLE", "no node serves the provider", tried="0", side="consumer")
+        ordered = sorted(
+            serving,
+            key=lambda served: (served.priority, -(random.random() ** (1 / served.weight))),  # noqa: S311  # a share of the load
+        )
+        closed = [served.node for served in ordered if not self._peers.circuit(served.node).open()]
+        if not closed:
+            raise Unavailable(
+                "CIRCUIT_OPEN", "all nodes of the provider have failed too often", retry_after=5.0, side="consumer"
+            )
+        for node in [*closed, *closed, *closed]:
+            for stub in self._peers.stubs(node):
+                yield node, stub, self._peers.circuit(node)
+
+    @asynccontextmanager
+    async def _attempt(self, attempt: _Try, stub: Stub, known: Body | None) -> AsyncIterator[Reply]:
+        """One try: what goes wrong before the block or in it becomes a Fault, on record."""
+        stream: Any = stub.Exchange()  # type: ignore[call-arg]  # its requests are written one by one
+        sending: asyncio.Task[None] | None = None
+        try:
+            await _connected(stream)
+            sending = asyncio.create_task(self._send(attempt, stream, known))
+            frames: Frames[Any, Any] = Frames(_responses(stream), side="peer")
+            attempt.first = await self._began(attempt, frames, sending)
+            yield await self._reply(attempt, attempt.first, frames, sending)
+        except (Fault, _Refused, grpc.aio.AioRpcError) as error:
+            raise await self._failed(attempt, error) from None
+        finally:
+            stream.cancel()
+            attempt.answer.close()
+            if sending is not None:
+                sending.cancel()
+
+    # What goes out
+
+    async def _send(self, attempt: _Try, stream: Any, known: Body | None) -> None:
+        """Sends the request: its proof ahead where the body is known, after it otherwise."""
+        call = attempt.call
+        head = call.head.encode()
+        first = peer_frames_pb2.ExchangeRequestHead(
+            exchange_id=attempt.exchange_id,
+            sender=f"subsystem {call.consumer}",
+            receiver=f"service {call.service}",
+            http_head=head,
+            on_behalf_of=call.on_behalf_of,
+        )
+        first.timeout.FromMilliseconds(int(_patience(attempt) * 1000))
+        end = peer_frames_pb2.ExchangeEnd()
+        attempt.clock.step("request_head")
+        if known is not None:
+            content = Content(head=head, body=known.whole(), on_behalf_of=call.on_behalf_of)
+            self._sign(attempt, proving.digests("body", known.whole()), content)
+            assert attempt.request is not None
+            first.proof.CopyFrom(attempt.request.proof)
+            first.body_bytes = known.size
+            attempt.sent = True
+            if known.size <= SMALL:
+                first.body = known.whole()
+                await stream.write(peer_frames_pb2.ExchangeRequest(head=first))
+            else:
+                await stream.write(peer_frames_pb2.ExchangeRequest(head=first))
+                async for chunk in known.chunks():
+                    await stream.write(peer_frames_pb2.ExchangeRequest(chunk=chunk))
+                await stream.write(peer_frames_pb2.ExchangeRequest(end=end))
+        else:
+            await self._send_flowing(attempt, stream, first)
+        await stream.done_writing()
+        attempt.clock.step("request_sent")
+
+    async def _send_flowing(self, attempt: _Try, stream: Any, first: peer_frames_pb2.ExchangeRequestHead) -> None:
+        call = attempt.call
+        assert isinstance(call.body, Frames)
+        body = Body(most=attempt.policy.max_request_bytes, expected=call.length)
+        if call.length is not None:
+            first.body_bytes = call.length
+        attempt.sent = True
+        await stream.write(peer_frames_pb2.ExchangeRequest(head=first))
+        async for chunk in call.body.chunks():
+            body.count(chunk)
+            for at in range(0, len(chunk), CHUNK):
+                await stream.write(peer_frames_pb2.ExchangeRequest(chunk=chunk[at : at + CHUNK]))
+        body.end()
+        given = call.body.end.trailers if call.body.end is not None else ()
+        trailers = heads.fields(heads.passed_on((field.name, field.value) for field in given))
+        lines = {"body-sha256": body.sha256, "body-bytes": str(body.size)}
+        if trailers:
+            lines |= proving.digests("trailers", trailers)
+        content = Content(head=first.http_head, trailers=trailers, on_behalf_of=call.on_behalf_of)
+        self._sign(attempt, lines, content)
+        assert attempt.request is not None
+        end = peer_frames_pb2.ExchangeEnd(trailers=trailers, proof=attempt.request.proof)
+        await stream.write(peer_frames_pb2.ExchangeRequest(end=end))
+
+    def _sign(self, attempt: _Try, body: dict[str, str], content: Content) -> None:
+        """Signs the request; it is written in the journal while it is on its way."""
+        call = attempt.call
+        attempt.clock.step("request_received")
+        lines = {
+            "id": attempt.exchange_id,
+            "sender": f"subsystem {call.consumer}",
+            "receiver": f"service {call.service}",
+            "message-id": identifiers.encode(attempt.message_id),
+            "protocol": _protocol(call),
+            **proving.digests("head", content.head),
+            **body,
+        }
+        if call.on_behalf_of:
+            lines["on-behalf-of-sha256"] = hashlib.sha256(call.on_behalf_of).hexdigest()
+        attempt.request = self._proving.sign(
+            Kind.REQUEST, lines, subsystem=call.consumer, policy=attempt.policy, content=content
+        )
+        attempt.clock.step("request_proven")
+        attempt.kept = asyncio.create_task(self._journal.append(attempt.request))
+
+    # What comes back
+
+    async def _began(
+        self, attempt: _Try, frames: Frames[Any, Any], sending: asyncio.Task[None]
+    ) -> peer_frames_pb2.ExchangeResponseHead:
+        """The answer's head. While the request is sent its sender sets the pace."""
+        frames.patience(attempt.policy.total_timeout)
+        reading = asyncio.ensure_future(frames.head())
+        try:
+            await asyncio.wait({reading, sending}, return_when=asyncio.FIRST_COMPLETED)
+            if not reading.done():
+                sending.result()
+            async with asyncio.timeout(_patience(attempt)):
+                head: peer_frames_pb2.ExchangeResponseHead = await reading
+        except TimeoutError:
+            raise DeadlineExceeded("PEER_TIMEOUT", "the provider's node did not begin to answer in time") from None
+        finally:
+            reading.cancel()
+        attempt.clock.step("response_head")
+        frames.patience(attempt.policy.idle_timeout)
+        return head
+
+    async def _reply(
+        self,
+        attempt: _Try,
+        first: peer_frames_pb2.ExchangeResponseHead,
+        frames: Frames[Any, Any],
+        sending: asyncio.Task[None],
+    ) -> Reply:
+        answer = attempt.answer
+        with _providers_fault():
+            head = heads.read_response(first.http_head)
+        attempt.status = head.status
+        answer.expected = first.body_bytes if first.HasField("body_bytes") else None
+        reply = Reply(attempt.exchange_id, attempt.message_id, head, answer.expected, None, answer.chunks())
+
+        async def complete() -> None:
+            await sending
+            await self._complete(attempt, first, frames.end, reply)
+
+        if attempt.policy.streamed and not first.HasField("proof"):
+            reply.chunks = _released(frames, answer, complete)
+            return reply
+        with _providers_fault():
+            async for chunk in frames.chunks():
+                await answer.keep(chunk)
+            answer.end()
+        await complete()
+        reply.length = answer.size
+        if answer.in_memory:
+            reply.whole = answer.whole()
+        return reply
+
+    async def _complete(
+        self,
+        attempt: _Try,
+        first: peer_frames_pb2.ExchangeResponseHead,
+        end: peer_frames_pb2.ExchangeEnd | None,
+        reply: Reply,
+    ) -> None:
+        """Verifies an answer that is there, and writes it in the journal."""
+        attempt.clock.step("response_received")
+        attempt.response_bytes = attempt.answer.size
+        end = end or peer_frames_pb2.ExchangeEnd()
+        proof = first.proof if first.HasField("proof") else end.proof
+        try:
+            with _providers_fault():
+                if first.HasField("proof") and end.HasField("proof"):
+                    raise invalid()
+                entry = self._verified(attempt, first.http_head, proof, end.trailers)
+                reply.trailers = heads.read_trailers(end.trailers)
+        except DataLoss as fault:
+            if proof.statement:
+                await self._journal.refuse(
+                    exchange_id=attempt.exchange_id, node=attempt.node, reason=fault.reason, proof=proof
+                )
+            raise
+        attempt.response = entry
+        attempt.clock.step("response_proven")
+        assert attempt.request is not None
+        reply.request_sha256, reply.response_sha256 = attempt.request.statement.sha256, entry.statement.sha256
+        attempt.clock.step("response_sent")
+        assert attempt.kept is not None
+        await asyncio.gather(attempt.kept, self._journal.append(entry, exchange=self._record(attempt, None)))
+
+    def _verified(self, attempt: _Try, head: bytes, proof: statements_pb2.Proof, trailers: bytes) -> Entry:
+        call, answer = attempt.call, attempt.answer
+        assert attempt.request is not None
+        entry = self._proving.verify(
+            proof,
+            Kind.RESPONSE,
+            said={
+                "id": attempt.exchange_id,
+                "sender": f"subsystem {names.subsystem_of(call.service)}",
+                "receiver": f"subsystem {call.consumer}",
+                "protocol": _protocol(call),
+                "status": str(attempt.status),
+            },
+            subsystem=call.consumer,
+            policy=attempt.policy,
+            content=Content(head=head),
+            answers=attempt.request.statement,
+        )
+        proving.check_digest(entry.statement, "body", answer.sha256, answer.size)
+        proving.check(entry.statement, "trailers", trailers)
+        whole = answer.whole() if answer.in_memory and answer.kept else None
+        return with_content(entry, Content(head=head, body=whole, trailers=trailers))
+
+    # What goes wrong
+
+    async def _failed(self, attempt: _Try, error: Fault | _Refused | grpc.aio.AioRpcError) -> Fault:
+        """What the caller is told; the exchange is on record with it."""
+        entry = None
+        if isinstance(error, _Refused):
+            fault, entry = await self._refused(attempt, error.refusal)
+        elif isinstance(error, Fault):
+            fault = error
+        else:
+            fault = _broken(error, attempt)
+        named = renewed(fault, side=fault.metadata.get("side", "consumer"), exchange=attempt.exchange_id)
+        record = self._record(attempt, named)
+        if attempt.kept is not None:
+            await attempt.kept
+        if attempt.response is None:
+            await self._journal.append(*([entry] if entry is not None else []), exchange=record)
+        return named
+
+    async def _refused(self, attempt: _Try, refusal: peer_frames_pb2.Refusal) -> tuple[Fault, Entry | None]:
+        """A refusal of the provider's node, verified like an answer."""
+        call = attempt.call
+        fault = status.from_status(refusal.status)
+        if not refusal.HasField("proof"):
+            return fault, None
+        try:
+            with _providers_fault():
+                entry = self._proving.verify(
+                    refusal.proof,
+                    Kind.REFUSAL,
+                    said={
+                        "id": attempt.exchange_id,
+                        "receiver": f"subsystem {call.consumer}",
+                        "reason": fault.reason,
+                    },
+                    subsystem=call.consumer,
+                    policy=attempt.policy,
+                    content=Content(),
+                    answers=attempt.request.statement if attempt.request is not None else None,
+                )
+                if entry.statement.member not in {names.member_of(call.service), names.member_of(attempt.node)}:
+                    raise InvalidArgument("SIGNER_NOT_SENDER", "the refusal is another member's")
+        except DataLoss as unproven:
+            await self._journal.refuse(
+                exchange_id=attempt.exchange_id, node=attempt.node, reason=unproven.reason, proof=refusal.proof
+            )
+            return unproven, None
+        attempt.response = None
+        attempt.refusal = entry
+        return fault, entry
+
+    def _record(self, attempt: _Try, fault: Fault | None) -> Exchange:
+        call = attempt.call
+        steps = attempt.clock.steps
+        if attempt.request is not None:
+            steps.request_bytes = int(attempt.request.statement.lines["body-bytes"])
+        steps.response_bytes = attempt.response_bytes
+        last = attempt.response or attempt.refusal
+        if fault is None:
+            outcome = Outcome.OUTCOME_ANSWERED if attempt.status < 400 else Outcome.OUTCOME_BACKEND_ERROR
+        elif fault.reason in _OPEN and attempt.sent:
+            outcome = Outcome.OUTCOME_BROKEN
+        else:
+            outcome = Outcome.OUTCOME_REFUSED
+        refused_by = exchanges_pb2.SIDE_UNSPECIFIED
+        if outcome == Outcome.OUTCOME_REFUSED and fault is not None:
+            provider = fault.metadata.get("side") == "provider"
+            refused_by = exchanges_pb2.SIDE_PROVIDER if provider else exchanges_pb2.SIDE_CONSUMER
+        return Exchange(
+            exchange_id=UUID(attempt.exchange_id),
+            side=exchanges_pb2.SIDE_CONSUMER,
+            message_id=attempt.message_id,
+            consumer=call.consumer,
+            service=call.service,
+            consumer_node=self._meshes.node,
+            provider_node=attempt.node,
+            method=call.head.method,
+            status=attempt.status if fault is None else 0,
+            outcome=outcome,
+            reason=fault.reason if fault is not None else "",
+            refused_by=refused_by,
+            on_behalf=bool(call.on_behalf_of),
+            request_sha256=attempt.request.statement.sha256 if attempt.request is not None else None,
+            response_sha256=last.statement.sha256 if last is not None else None,
+            measurement=steps,
+            backend_share=None,
+            start_time=attempt.clock.start,
+            end_time=utc_now(),
+        )
+
+
+_OPEN = frozenset({"EXCHANGE_BROKEN", "PEER_TIMEOUT", "STREAM_IDLE"})
+"""Reasons by which it is not known whether the backend took a call."""
+
+
+async def _connected(stream: Any) -> None:
+    """Waits until the node has taken the connection. Raises Unavailable, PEER_UNAVAILABLE."""
+    try:
+        async with asyncio.timeout(CONNECT_WITHIN):
+            await stream.wait_for_connection()
+    except TimeoutError:
+        raise Unavailable("PEER_UNAVAILABLE", "the provider's node does not answer") from None
+
+
+async def _responses(stream: Any) -> AsyncIterator[peer_frames_pb2.ExchangeResponse]:
+    while (frame := await stream.read()) is not grpc.aio.EOF:
+        if frame.WhichOneof("frame") == "refusal":
+            raise _Refused(frame.refusal)
+        yield frame
+
+
+async def _released(
+    frames: Frames[Any, Any], body: Body, complete: Callable[[], Awaitable[None]]
+) -> AsyncIterator[bytes]:
+    """A body while it comes; its last bytes once all of it is proven."""
+    held = b""
+    with _providers_fault():
+        async for chunk in frames.chunks():
+            body.count(chunk)
+            if held and chunk:
+                yield held
+            held = chunk or held
+        body.end()
+    await complete()
+    if held:
+        yield held
+
+
+@contextlib.contextmanager
+def _providers_fault() -> Iterator[None]:
+    """The caller is without fault where it is the provider's answer that does not hold (errors.proto)."""
+    try:
+        yield
+    except InvalidArgument as fault:
+        raise renewed(fault, kind=DataLoss) from None
+
+
+def _broken(error: grpc.aio.AioRpcError, attempt: _Try) -> Fault:
+    """What the error of a connection says."""
+    fault = status.fault_of(error)
+    if "side" in fault.metadata or fault.reason not in {"UNAVAILABLE", "INTERNAL"}:
+        return fault  # the other node's own words
+    if not attempt.sent:
+        return Unavailable("PEER_UNAVAILABLE", "the provider's node does not answer")
+    return Unavailable(
+        "EXCHANGE_BROKEN", "the connection broke after the call was sent; whether the backend took it is not known"
+    )
+
+
+def _away(fault: Fault) -> bool:
+    """Whether another node may do better."""
+    return fault.reason in {"PEER_UNAVAILABLE", "EXCHANGE_BROKEN", "PEER_TIMEOUT", "NODE_IN_MAINTENANCE"}
+
+
+def _patience(attempt: _Try) -> float:
+    """Seconds until the answer begins."""
+    return attempt.call.timeout or attempt.policy.response_timeout
+
+
+def _protocol(call: Call) -> str:
+    return "grpc" if call.head.grpc else "http"
