@@ -1,0 +1,587 @@
+"""Calls that are refused: with the documented reason, on record at both ends, and nothing at the backend."""
+
+import asyncio
+import contextlib
+import hashlib
+import uuid
+from datetime import UTC, datetime, timedelta
+
+import grpc
+import pytest
+from solmu.exchange.v1 import exchanges_pb2, hosting_pb2, peer_frames_pb2, policies_pb2, services_pb2
+
+from services.exchange import proving
+from services.exchange.evidence import statements
+from services.exchange.evidence.statements import Kind
+from services.exchange.journal import Content
+from services.runtime import identity, status
+from services.runtime.errors import Fault
+from services.runtime.identity import Caller
+from tests.integration.exchange import backend as backends
+from tests.integration.exchange import calls
+from tests.integration.exchange.backend import plain
+from tests.integration.exchange.calls import CLIENT, CONSUMER, PROVIDER, flowing, head, refused, send, whole
+
+CONSUMERS, PROVIDERS = exchanges_pb2.SIDE_CONSUMER, exchanges_pb2.SIDE_PROVIDER
+REFUSED = exchanges_pb2.Exchange.OUTCOME_REFUSED
+
+
+@pytest.fixture(scope="module")
+async def backend():
+    async with backends.running() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+async def pair(nodes):
+    city, company = nodes
+    await calls.host(city, CONSUMER, clients=[CLIENT])
+    return city, company
+
+
+@pytest.fixture
+async def service(pair, backend):
+    backend.requests.clear()
+    backend.begun = 0
+    backend.answer = plain()
+    identifier = await calls.service(pair[1], backend.uri)
+    await calls.allow(pair[1], identifier)
+    return identifier
+
+
+# Who may call what
+
+
+async def check_refused(pair, backend, requests, reason):
+    """A refusal of the provider: signed, kept by both, and nothing at the backend."""
+    fault = await refused(pair[0], requests)
+    assert (fault.reason, fault.metadata["side"]) == (reason, "provider")
+    for node, side in zip(pair, (CONSUMERS, PROVIDERS), strict=True):
+        row = await calls.record(node, fault, side)
+        assert (row["outcome"], row["reason"], row["refused_by"]) == (REFUSED, reason, PROVIDERS)
+    assert (3, False) in await calls.statements(pair[0], fault.metadata["exchange"])
+    assert (3, True) in await calls.statements(pair[1], fault.metadata["exchange"])
+    assert backend.begun == 0
+    return fault
+
+
+async def test_nobody_may_until_a_right_says_so(pair, backend):
+    identifier = await calls.service(pair[1], backend.uri)
+    await check_refused(pair, backend, whole(head(identifier)), "ACCESS_DENIED")
+
+
+@pytest.mark.parametrize(
+    "target", [b"/open/%2e%2e/secret", b"/open/..%2fsecret", b"/open//secret", b"/open/%252e%252e/x"]
+)
+async def test_no_spelling_of_a_path_gets_around_a_right(pair, backend, target):
+    backend.begun = 0
+    identifier = await calls.service(pair[1], backend.uri)
+    await calls.allow(pair[1], identifier, ("GET", "/open/**"))
+    await check_refused(pair, backend, whole(head(identifier, target=target)), "PATH_NOT_NORMAL")
+
+
+async def test_a_right_that_was_taken_back_allows_no_call_that_begins_afterwards(pair, backend):
+    from solmu.exchange.v1 import access_rights_pb2
+
+    city, company = pair
+    backend.begun = 0
+    identifier = await calls.service(company, backend.uri)
+    right = await calls.allow(company, identifier)
+    assert (await send(city, whole(head(identifier)))).head.status == 200
+    backend.begun = 0
+    stale = company.exchange.configuration.current
+    await company.exchange.rights.DeleteAccessRight(access_rights_pb2.DeleteAccessRightRequest(name=right))
+    company.exchange.configuration.current = stale  # as another process still has it
+    await check_refused(pair, backend, whole(head(identifier)), "ACCESS_DENIED")
+
+
+async def test_what_is_not_there_disabled_or_of_another_kind_is_refused(pair, backend, service):
+    _, company = pair
+    await check_refused(pair, backend, whole(head(f"{PROVIDER}/nothing")), "SERVICE_UNKNOWN")
+    grpc_head = head(service, method="POST", headers=[("content-type", b"application/grpc")])
+    await check_refused(pair, backend, whole(grpc_head), "SERVICE_PROTOCOL_MISMATCH")
+    disabled = await calls.service(company, backend.uri, state=services_pb2.Service.STATE_DISABLED, notice="at noon")
+    await calls.allow(company, disabled)
+    fault = await check_refused(pair, backend, whole(head(disabled)), "SERVICE_DISABLED")
+    assert fault.metadata["notice"] == "at noon"
+    await calls.host(company, PROVIDER, disabled=True)
+    try:
+        await check_refused(pair, backend, whole(head(service)), "SUBSYSTEM_DISABLED")
+    finally:
+        await calls.host(company, PROVIDER, disabled=False)
+
+
+async def test_who_is_not_in_the_directory_is_not_called(pair):
+    fault = await refused(pair[0], whole(head("FI/COM/9/none/service")))
+    assert fault.reason == "MEMBER_UNKNOWN"
+
+
+async def test_a_client_speaks_for_its_own_subsystem_only(pair, service):
+    first = head(service)
+    first.requester.subsystem = "subsystems/FI~COM~2~register"
+    assert (await refused(pair[0], whole(first))).reason == "CONSUMER_NOT_REGISTERED"
+    first.requester.subsystem = "subsystems/FI~MUN~1~letters"
+    first.requester.certificate_sha256 = "0" * 64
+    assert (await refused(pair[0], whole(first))).reason == "REQUESTER_INVALID"
+
+
+async def test_a_node_in_maintenance_takes_nothing_new(pair, backend, service):
+    city, company = pair
+
+    async def maintain(*, active):
+        await company.exchange.hosting.UpdateMaintenance(
+            hosting_pb2.UpdateMaintenanceRequest(
+                maintenance=hosting_pb2.Maintenance(name="nodes/-/maintenance", active=active)
+            )
+        )
+
+    await maintain(active=True)
+    try:
+        assert (await refused(city, whole(head(service)))).reason == "NODE_IN_MAINTENANCE"
+    finally:
+        await maintain(active=False)
+    assert backend.begun == 0
+    company.exchange.peers.circuit(company.identifier).answered()
+    city.exchange.peers.circuit(company.identifier).answered()
+
+
+async def test_a_call_that_needs_a_mandate_is_refused_without(pair, backend, service):
+    _, company = pair
+    name = await calls.policy(company, mandate_required=True)
+    identifier = await calls.service(company, backend.uri, policy=name)
+    await calls.allow(company, identifier)
+    await check_refused(pair, backend, whole(head(identifier)), "MANDATE_MISSING")
+
+
+# Limits
+
+
+async def test_a_body_larger_than_the_policy_takes_is_refused(pair, backend, service):
+    _, company = pair
+    name = await calls.policy(company, limits=policies_pb2.ExchangePolicy.Limits(max_request_bytes=1000))
+    identifier = await calls.service(company, backend.uri, policy=name)
+    await calls.allow(company, identifier)
+    await check_refused(pair, backend, whole(head(identifier, method="POST", body=bytes(1001))), "EXCHANGE_TOO_LARGE")
+    unknown = flowing(head(identifier, method="POST"), [bytes(900), bytes(900)])
+    await check_refused(pair, backend, unknown, "EXCHANGE_TOO_LARGE")
+
+
+async def test_an_endless_answer_ends_at_the_policys_limit(pair, backend, service):
+    city, company = pair
+
+    async def endless(_, writer):
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            while True:
+                writer.write(b"10000\r\n" + bytes(0x10000) + b"\r\n")
+                await writer.drain()
+
+    backend.answer = endless
+    name = await calls.policy(company, limits=policies_pb2.ExchangePolicy.Limits(max_response_bytes=3_000_000))
+    identifier = await calls.service(company, backend.uri, policy=name)
+    await calls.allow(company, identifier)
+    fault = await refused(city, whole(head(identifier)))
+    assert (fault.reason, fault.metadata["side"]) == ("EXCHANGE_TOO_LARGE", "provider")
+
+
+async def test_a_body_of_another_length_than_announced_is_refused(pair, backend, service):
+    for chunks in ([b"12"], [b"1234"]):
+        fault = await refused(pair[0], flowing(head(service, method="POST", body_bytes=3), chunks))
+        assert fault.reason == "BODY_LENGTH_MISMATCH"
+    assert backend.begun == 0
+
+
+async def test_frames_out_of_order_are_refused(pair, backend, service):
+    async def headless():
+        from solmu.exchange.v1 import calls_pb2
+
+        yield calls_pb2.CallRequest(chunk=b"first")
+
+    fault = await refused(pair[0], headless())
+    assert fault.reason == "FRAMES_INVALID"
+
+
+async def test_more_calls_a_second_than_the_policy_takes_are_refused(pair, backend, service):
+    _, company = pair
+    name = await calls.policy(company, limits=policies_pb2.ExchangePolicy.Limits(calls_per_second=1))
+    identifier = await calls.service(company, backend.uri, policy=name)
+    await calls.allow(company, identifier)
+    results = await asyncio.gather(*(send(pair[0], whole(head(identifier))) for _ in range(5)), return_exceptions=True)
+    assert {result.reason for result in results if isinstance(result, Fault)} == {"RATE_LIMITED"}
+
+
+async def test_calls_beyond_what_the_backend_takes_wait_shortly_and_are_then_refused(pair, backend, service):
+    _, company = pair
+    free = asyncio.Event()
+
+    async def slow(request, writer):
+        await free.wait()
+        await plain()(request, writer)
+
+    backend.answer = slow
+    identifier = await calls.service(company, backend.uri, backend={"max_concurrent_calls": 1})
+    await calls.allow(company, identifier)
+    first = asyncio.create_task(send(pair[0], whole(head(identifier))))
+    while not backend.begun:
+        await asyncio.sleep(0.01)
+    assert (await refused(pair[0], whole(head(identifier)))).reason == "PROVIDER_BUSY"
+    free.set()
+    assert (await first).head.status == 200
+
+
+# Backends and peers that fail
+
+
+async def test_a_backend_that_is_not_there_is_refused(pair, backend):
+    identifier = await calls.service(pair[1], "http://127.0.0.1:1/")
+    await calls.allow(pair[1], identifier)
+    fault = await refused(pair[0], whole(head(identifier)))
+    assert (fault.reason, fault.metadata["side"]) == ("BACKEND_UNAVAILABLE", "provider")
+
+
+async def _once(content, writer):
+    writer.write(content)
+    await writer.drain()
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"not HTTP at all\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel"],
+)  # fmt: skip
+async def test_a_backend_that_breaks_off_or_speaks_no_http_is_refused(pair, backend, service, content):
+    backend.answer = lambda _, writer: _once(content, writer)
+    fault = await refused(pair[0], whole(head(service)))
+    assert (fault.reason, fault.metadata["side"]) == ("BACKEND_RESPONSE_INVALID", "provider")
+
+
+async def test_a_backend_that_hangs_is_left(pair, backend, service):
+    _, company = pair
+    never = asyncio.Event()
+
+    async def hang(request, writer):
+        if b"body" in request.line:
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
+            await writer.drain()
+        await never.wait()
+
+    backend.answer = hang
+    limits = policies_pb2.ExchangePolicy.Limits()
+    limits.idle_timeout.FromMilliseconds(200)
+    name = await calls.policy(company, limits=limits)
+    given: dict = {"timeout": timedelta(milliseconds=200)}
+    identifier = await calls.service(company, backend.uri, backend=given, policy=name)
+    await calls.allow(company, identifier)
+    assert (await refused(pair[0], whole(head(identifier)))).reason == "BACKEND_TIMEOUT"
+    fault = await refused(pair[0], whole(head(identifier, target=b"/body")))
+    assert (fault.reason, fault.metadata["from"]) == ("STREAM_IDLE", "backend")
+    never.set()
+
+
+async def test_a_caller_that_stops_in_the_middle_is_left(pair, backend, service):
+    city, _ = pair
+    limits = policies_pb2.ExchangePolicy.Limits()
+    limits.idle_timeout.FromMilliseconds(200)
+    name = await calls.policy(city, limits=limits)
+    await calls.host(city, CONSUMER, policy=name)
+
+    async def stops():
+        yield b"some"
+        await asyncio.Event().wait()
+
+    try:
+        fault = await refused(city, flowing(head(service, method="POST"), stops()))
+    finally:
+        await calls.host(city, CONSUMER, policy="")
+    assert (fault.reason, fault.metadata["from"]) == ("STREAM_IDLE", "caller")
+    assert backend.begun == 0
+
+
+# Proofs that do not hold: what a peer may send that is not as it should be
+
+
+class Forger:
+    """Speaks to the company's node as the city's node does, and changes what it sends."""
+
+    def __init__(self, pair, service):
+        self.city, self.company = pair
+        self.service = service
+        self.exchange_id = str(uuid.uuid4())
+        self.http_head = b"POST\r\n/\r\n"
+        self.body = b"content"
+
+    def lines(self, **changed):
+        return {
+            "id": self.exchange_id,
+            "sender": f"subsystem {CONSUMER}",
+            "receiver": f"service {self.service}",
+            "protocol": "http",
+            **proving.digests("head", self.http_head),
+            **proving.digests("body", self.body),
+            **{name.replace("_", "-"): value for name, value in changed.items()},
+        }
+
+    def sign(self, **changed):
+        """The proof of a statement of these lines."""
+        configuration = self.city.exchange.configuration.current
+        entry = self.city.exchange.proving.sign(
+            Kind.REQUEST,
+            self.lines(**changed),
+            subsystem=CONSUMER,
+            policy=configuration.policy(""),
+            content=Content(),
+        )
+        return entry.proof
+
+    def frame(self, proof, **changed):
+        fields = {
+            "exchange_id": self.exchange_id,
+            "sender": f"subsystem {CONSUMER}",
+            "receiver": f"service {self.service}",
+            "http_head": self.http_head,
+            "body": self.body,
+            "body_bytes": len(self.body),
+        }
+        return peer_frames_pb2.ExchangeRequestHead(proof=proof, **{**fields, **changed})
+
+    async def send(self, *frames):
+        """The reason of the refusal, or "" where there is none."""
+        [stub] = self.city.exchange.peers.stubs(self.company.identifier)
+        stream = stub.Exchange()
+        for frame in frames:
+            kind = "head" if isinstance(frame, peer_frames_pb2.ExchangeRequestHead) else "chunk"
+            if isinstance(frame, peer_frames_pb2.ExchangeEnd):
+                kind = "end"
+            await stream.write(peer_frames_pb2.ExchangeRequest(**{kind: frame}))
+        await stream.done_writing()
+        while (answer := await stream.read()) is not grpc.aio.EOF:
+            if answer.HasField("refusal"):
+                assert answer.refusal.HasField("proof")
+                return status.from_status(answer.refusal.status).reason
+        return ""
+
+
+@pytest.fixture
+def forger(pair, service):
+    return Forger(pair, service)
+
+
+async def check_unproven(forger, backend, frames, reason):
+    assert await forger.send(*frames) == reason
+    assert await calls.refused_proofs(forger.company, forger.exchange_id) == [reason]
+    assert backend.begun == 0
+
+
+async def test_what_the_forger_leaves_as_it_is_is_answered(forger, backend):
+    assert await forger.send(forger.frame(forger.sign())) == ""
+    assert backend.begun == 1
+
+
+async def test_a_tampered_body_is_refused(forger, backend):
+    await check_unproven(forger, backend, [forger.frame(forger.sign(), body=b"CONTENT")], "BODY_DIGEST_MISMATCH")
+
+
+async def test_a_tampered_header_is_refused(forger, backend):
+    frame = forger.frame(forger.sign(), http_head=b"POST\r\n/\r\nX-Added:1\r\n")
+    await check_unproven(forger, backend, [frame], "HEAD_DIGEST_MISMATCH")
+
+
+async def test_a_tampered_statement_is_refused(forger, backend):
+    proof = forger.sign()
+    proof.statement = proof.statement.replace(b"protocol: http", b"message-id: x\nprotocol: http")
+    await check_unproven(forger, backend, [forger.frame(proof)], "SIGNATURE_INVALID")
+
+
+async def test_bytes_that_are_no_statement_are_refused(forger, backend):
+    proof = forger.sign()
+    proof.statement += b"more: lines\n"
+    await check_unproven(forger, backend, [forger.frame(proof)], "STATEMENT_MALFORMED")
+
+
+@pytest.mark.parametrize("line", ["id", "receiver", "protocol"])
+async def test_a_statement_that_says_other_than_it_came_with_is_refused(forger, backend, line):
+    other = {
+        "id": {"id": str(uuid.uuid4())},
+        "receiver": {"receiver": f"service {PROVIDER}/other"},
+        "protocol": {"protocol": "grpc"},
+    }[line]
+    await check_unproven(forger, backend, [forger.frame(forger.sign(**other))], "STATEMENT_MISMATCH")
+
+
+async def test_a_replay_inside_the_window_is_refused(forger, backend):
+    frame = forger.frame(forger.sign())
+    assert await forger.send(frame) == ""
+    backend.begun = 0
+    await check_unproven(forger, backend, [frame], "STATEMENT_REPLAYED")
+    row = await calls.record(forger.company, _exchange(forger), PROVIDERS)
+    assert row["outcome"] == exchanges_pb2.Exchange.OUTCOME_ANSWERED  # what became of the first one stands
+
+
+async def test_an_id_is_not_taken_again_for_another_statement(forger, backend):
+    assert await forger.send(forger.frame(forger.sign())) == ""
+    backend.begun = 0
+    await check_unproven(forger, backend, [forger.frame(forger.sign(message_id="other"))], "STATEMENT_REPLAYED")
+
+
+@pytest.mark.parametrize("minutes", [-10, 10])
+async def test_a_replay_outside_the_window_is_refused(forger, backend, monkeypatch, minutes):
+    monkeypatch.setattr(proving, "utc_now", lambda: datetime.now(UTC) + timedelta(minutes=minutes))
+    proof = forger.sign()
+    monkeypatch.undo()
+    await check_unproven(forger, backend, [forger.frame(proof)], "STATEMENT_EXPIRED")
+
+
+async def test_a_signature_by_a_key_of_another_member_is_refused(forger, backend):
+    """The company signs what the city is to have said."""
+    company = forger.company
+    made = forger.sign()
+    statement = statements.parse(made.statement)
+    key = company.exchange.ring.signing_key(company.owner)
+    made.signature.CopyFrom(company.exchange.ring.sign(statement, key))
+    await check_unproven(forger, backend, [forger.frame(made)], "SIGNER_NOT_SENDER")
+
+
+async def test_a_key_swapped_for_the_certificate_named_is_refused(forger, backend):
+    company = forger.company
+    proof = forger.sign()
+    statement = statements.parse(proof.statement)
+    swapped = company.exchange.ring.sign(statement, company.exchange.ring.signing_key(company.owner))
+    proof.signature.value = swapped.value
+    await check_unproven(forger, backend, [forger.frame(proof)], "SIGNATURE_INVALID")
+
+
+async def test_a_certificate_that_the_directory_does_not_have_is_refused(forger, backend):
+    proof = forger.sign()
+    proof.signature.certificate_sha256 = hashlib.sha256(b"another").digest()
+    await check_unproven(forger, backend, [forger.frame(proof)], "CERTIFICATE_UNKNOWN")
+
+
+async def test_a_signature_from_before_its_certificate_is_refused(forger, backend):
+    proof = forger.sign()
+    proof.signature.signing_time -= 2 * 86400
+    await check_unproven(forger, backend, [forger.frame(proof)], "CERTIFICATE_EXPIRED")
+
+
+async def test_a_call_without_proof_is_refused(forger, backend):
+    frame = forger.frame(None)
+    assert await forger.send(frame) == "PROOF_MISSING"
+    assert backend.begun == 0
+
+
+async def test_two_proofs_are_refused(forger, backend):
+    frame = forger.frame(forger.sign(), body=None)
+    end = peer_frames_pb2.ExchangeEnd(proof=forger.sign())
+    assert await forger.send(frame, forger.body, end) == "FRAMES_INVALID"
+    assert backend.begun == 0
+
+
+async def test_a_peer_that_lies_about_the_length_is_refused(forger, backend):
+    await check_unproven(forger, backend, [forger.frame(forger.sign(), body_bytes=99)], "BODY_LENGTH_MISMATCH")
+
+
+async def test_a_peer_that_hangs_is_left(forger, backend):
+    company = forger.company
+    limits = policies_pb2.ExchangePolicy.Limits()
+    limits.idle_timeout.FromMilliseconds(200)
+    identity.set_caller(Caller(service="edge", client_id="administration", expires=4e9))
+    name = await calls.policy(company, limits=limits)
+    forger.service = await calls.service(company, backend.uri, policy=name)
+    await calls.allow(company, forger.service)
+    [stub] = forger.city.exchange.peers.stubs(company.identifier)
+    stream = stub.Exchange()
+    await stream.write(peer_frames_pb2.ExchangeRequest(head=forger.frame(None, body=None)))
+    answer = await stream.read()
+    fault = status.from_status(answer.refusal.status)
+    assert (fault.reason, fault.metadata["from"]) == ("STREAM_IDLE", "peer")
+    stream.cancel()
+    assert backend.begun == 0
+
+
+async def test_an_unproven_request_never_looks_complete_to_the_backend(forger, backend):
+    company = forger.company
+    name = await calls.policy(company, body_release=policies_pb2.ExchangePolicy.BODY_RELEASE_STREAMED)
+    identity.set_caller(Caller(service="edge", client_id="administration", expires=4e9))
+    forger.service = await calls.service(company, backend.uri, policy=name)
+    await calls.allow(company, forger.service)
+    frame = forger.frame(None, body=None)
+    frame.ClearField("proof")
+    forger.body = b"other content"
+    end = peer_frames_pb2.ExchangeEnd(proof=forger.sign())
+    frame.body_bytes = 12
+    assert await forger.send(frame, b"content", b", ", b"end", end) == "BODY_DIGEST_MISMATCH"
+    assert backend.requests == []
+
+
+async def test_a_node_speaks_for_its_own_subsystems_only(forger, backend):
+    """The city's node brings what would be the company's call."""
+    sender = f"subsystem {PROVIDER}"
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await forger.send(forger.frame(forger.sign(), sender=sender))
+    assert status.fault_of(error.value).reason == "PEER_NOT_AUTHORISED"
+    assert backend.begun == 0
+
+
+# Answers that do not hold: what the consumer's node refuses to hand out
+
+
+async def check_answer_refused(pair, monkeypatch, service, reason, change):
+    """What a provider's node with this change in it sends is refused by the consumer's, as nobody's fault of here."""
+    city, company = pair
+    genuine = company.exchange.providing._respond
+
+    async def changed(call, answer, policy):
+        async for response in genuine(call, answer, policy):
+            change(response, call)
+            yield response
+
+    monkeypatch.setattr(company.exchange.providing, "_respond", changed)
+    fault = await refused(city, whole(head(service)))
+    assert (fault.reason, fault.code, fault.metadata["side"]) == (reason, "DATA_LOSS", "consumer")
+    assert await calls.refused_proofs(city, fault.metadata["exchange"]) == [reason]
+    assert (2, False) not in await calls.statements(city, fault.metadata["exchange"])
+
+
+async def test_a_tampered_answer_is_refused(pair, backend, service, monkeypatch):
+    def change(response, _):
+        response.head.body = b"HELLO"
+
+    await check_answer_refused(pair, monkeypatch, service, "BODY_DIGEST_MISMATCH", change)
+
+
+async def test_an_answer_with_a_tampered_header_is_refused(pair, backend, service, monkeypatch):
+    def change(response, _):
+        response.head.http_head += b"Set-Cookie:a=b\r\n"
+
+    await check_answer_refused(pair, monkeypatch, service, "HEAD_DIGEST_MISMATCH", change)
+
+
+async def test_an_answer_bound_to_another_request_is_refused(pair, backend, service, monkeypatch):
+    _, company = pair
+
+    def change(response, call):
+        lines = dict(statements.parse(response.head.proof.statement).lines) | {"answers": "ab" * 32}
+        for line in ("time", "directory", "policy"):
+            del lines[line]
+        entry = company.exchange.proving.sign(
+            Kind.RESPONSE, lines, subsystem=PROVIDER, policy=call.policy, content=Content()
+        )
+        response.head.proof.CopyFrom(entry.proof)
+
+    await check_answer_refused(pair, monkeypatch, service, "ANSWER_NOT_BOUND", change)
+
+
+async def test_an_answer_signed_by_another_member_is_refused(pair, backend, service, monkeypatch):
+    city, _ = pair
+
+    def change(response, _):
+        statement = statements.parse(response.head.proof.statement)
+        key = city.exchange.ring.signing_key(city.owner)
+        response.head.proof.signature.CopyFrom(city.exchange.ring.sign(statement, key))
+
+    await check_answer_refused(pair, monkeypatch, service, "SIGNER_NOT_SENDER", change)
+
+
+def _exchange(forger):
+    from services.runtime.errors import InvalidArgument
+
+    return InvalidArgument("X", "x", exchange=forger.exchange_id)
