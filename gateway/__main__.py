@@ -15,6 +15,7 @@ from gateway.adapters import documentation, server
 from gateway.adapters.authzen import AuthZen
 from gateway.adapters.oauth import OAuth
 from gateway.adapters.suomifi import SuomiFi
+from gateway.adapters.xroad import XRoad
 from gateway.edge import Edge
 from gateway.routes import scopes
 from gateway.settings import GatewaySettings
@@ -35,6 +36,9 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
     stack.push_async_callback(authorisations.close)
     messages = Peer(name="messages", address=settings.messages, files=settings.tls, telemetry=traces)
     stack.push_async_callback(messages.close)
+
+    exchange = Peer(name="exchange", address=settings.exchange, files=settings.tls, telemetry=traces)
+    stack.push_async_callback(exchange.close)
 
     async def fetch_keys() -> str:
         with authorisations.faults():
@@ -64,7 +68,8 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
     )
     authzen = AuthZen(origin=settings.issuer, call=call_checks)
     suomifi = SuomiFi(messages=messages, issue=call_tokens)
-    routes = [*oauth.routes(), *authzen.routes(), *documentation.routes(), *suomifi.routes()]
+    xroad = XRoad(exchange=exchange, style=settings.xroad_errors)
+    routes = [*oauth.routes(), *authzen.routes(), *documentation.routes(), *suomifi.routes(), *xroad.routes()]
     application = server.application(routes, node=settings.node, traces=traces)
     async with Tasks(stop) as tasks:
         tasks.start(edge.follow_files())

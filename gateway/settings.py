@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from gateway import adapters
+from gateway.adapters.xroad.errors import Style
 from gateway.envoy.plan import ADAPTERS, Limits, Plan
 from gateway.routes import Route
 from services.runtime.config import Address, ConfigError, ProcessSettings, address, file, natural, setting
@@ -65,6 +66,9 @@ class GatewaySettings(ProcessSettings):
     messages: Address = setting("SOLMU_MESSAGES", address, doc="host:port of the service messages")
     authorisations: Address = setting("SOLMU_AUTHORISATIONS", address, doc="host:port of the service authorisations")
     exchange: Address = setting("SOLMU_EXCHANGE", address, doc="host:port of the service exchange")
+    xroad_errors: Style = setting(
+        "SOLMU_XROAD_ERRORS", Style, default=Style.CAMEL, doc="spelling of X-Road's error codes: camel or snake (7.8)"
+    )
 
     @property
     def upstreams(self) -> dict[str, Address]:

@@ -8,7 +8,7 @@ protocol.
 
 from __future__ import annotations
 
-from gateway.adapters import authzen, documentation, oauth, server, suomifi
+from gateway.adapters import authzen, documentation, oauth, server, suomifi, xroad
 
 ENDPOINTS = (
     *authzen.ENDPOINTS,
@@ -16,5 +16,6 @@ ENDPOINTS = (
     *oauth.ENDPOINTS,
     *server.ENDPOINTS,
     *suomifi.ENDPOINTS,
+    *xroad.ENDPOINTS,
 )
 """Every path of every adapter."""

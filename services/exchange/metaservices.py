@@ -28,9 +28,6 @@ LIST_METHODS = "listMethods"
 ALLOWED_METHODS = "allowedMethods"
 GET_OPENAPI = "getOpenAPI"
 
-CONSUMER = "x-solmu-consumer"
-"""By which header `Metaservices` learns who asks; it is set by the node alone."""
-
 _RESERVED = {LIST_METHODS, ALLOWED_METHODS, GET_OPENAPI}
 _BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -68,7 +65,7 @@ class Metaservices:
                 pass
         subsystem = names.subsystem_of(service.identifier)
         code = service.identifier[len(subsystem) + 1 :]
-        consumer = next((value.decode() for name, value in head.headers if name == CONSUMER), "")
+        consumer = next((value.decode() for name, value in head.headers if name == "X-Road-Client"), "")
         if head.method != "GET":
             yield _answer(405, b"", "text/plain", (("Allow", b"GET"),))
         elif code == GET_OPENAPI:

@@ -39,7 +39,7 @@ from services.exchange.frames import Frames, invalid
 from services.exchange.heads import RequestHead
 from services.exchange.journal import Content, Entry, Exchange, Journal
 from services.exchange.meshes import Meshes, utc_now
-from services.exchange.metaservices import CONSUMER, own_service
+from services.exchange.metaservices import own_service
 from services.exchange.policies import Policy
 from services.exchange.proving import Proving
 from services.exchange.rates import Rates
@@ -52,6 +52,9 @@ from services.runtime.errors import (
     PermissionDenied,
     Unavailable,
 )
+
+CONSUMER = "X-Road-Client"
+"""The header that tells a backend who calls."""
 
 Response = peer_frames_pb2.ExchangeResponse
 Frame = Frames[peer_frames_pb2.ExchangeRequest, peer_frames_pb2.ExchangeRequestHead]
@@ -195,8 +198,7 @@ class Providing:
                     call.frame.on_behalf_of, consumer=call.consumer, required=policy.content.mandate_required
                 )
                 call.clock.step("request_admitted")
-                asker = ((CONSUMER, call.consumer.encode("ascii")),) if reserved else ()
-                head = RequestHead(head.method, head.target, (*asker, *head.headers, *told))
+                head = RequestHead(head.method, head.target, (*_told(call), *_untold(head.headers), *told))
                 backend = self._own if reserved else self._backend
                 async with (
                     self._places(service.identifier, service.content.backend.max_concurrent_calls),
@@ -515,6 +517,25 @@ def message_id_of(entry: Entry | None) -> str:
     """The caller's own id."""
     given = entry.statement.lines.get("message-id", "") if entry is not None else ""
     return identifiers.decode(given) if given else ""
+
+
+def _told(call: _Call) -> tuple[heads.Header, ...]:
+    """What the statement proves, as a backend is told of it: X-Road's headers (PR-REST, section 4.3)."""
+    told = {
+        CONSUMER: call.consumer,
+        "X-Road-Service": call.target,
+        "X-Road-Request-Id": call.frame.exchange_id,
+        "X-Road-Id": call.request.statement.lines.get("message-id", "") if call.request is not None else "",
+    }
+    return tuple((name, value.encode("ascii")) for name, value in told.items() if value)
+
+
+def _untold(headers: tuple[heads.Header, ...]) -> tuple[heads.Header, ...]:
+    """The headers without those that only the node may say."""
+    return tuple(header for header in headers if header[0].lower() not in _PROVEN)
+
+
+_PROVEN = {"x-road-client", "x-road-service", "x-road-request-id", "x-road-id"}
 
 
 def _reason(shown: Status) -> str:

@@ -93,7 +93,13 @@ async def test_any_method_is_passed_on(pair, backend, service, method):
 
 
 async def test_headers_keep_their_order_case_and_bytes_in_both_directions(pair, backend, service):
-    given = [("X-b", b"1"), ("x-A", b"\xc3\xa4 \xff"), ("X-B", b"2"), ("Content-Type", b"a/b;c=d"), ("X-Road-Id", b"7")]
+    given = [
+        ("X-b", b"1"),
+        ("x-A", b"\xc3\xa4 \xff"),
+        ("X-B", b"2"),
+        ("Content-Type", b"a/b;c=d"),
+        ("X-Road-UserId", b"7"),
+    ]
     dropped = [
         ("Connection", b"close, X-Hop"),
         ("X-Hop", b"1"),
@@ -105,7 +111,8 @@ async def test_headers_keep_their_order_case_and_bytes_in_both_directions(pair, 
     answered = await send(pair[0], whole(head(service, headers=[*given, *dropped])))
     request = backend.requests[-1]
     passed = [(name.decode(), value) for name, value in request.headers]
-    assert [one for one in passed if one[0].lower() not in {"host", "content-length"}] == given
+    own = {"host", "content-length", "x-road-client", "x-road-service", "x-road-id", "x-road-request-id"}
+    assert [one for one in passed if one[0].lower() not in own] == given
     assert request.header(b"host") == f"127.0.0.1:{backend.port}".encode()
     assert [(one.name, one.value) for one in answered.head.headers] == [("X-c", b"1"), ("x-D", b"\xe4"), ("X-C", b"2")]
 
@@ -193,3 +200,15 @@ async def test_the_callers_id_goes_with_the_call(pair, backend, service):
     assert answered.head.message_id == "case 7/ä"
     assert (await calls.record(company, answered, PROVIDERS))["message_id"] == "case 7/ä"
     assert (await send(city, whole(head(service)))).head.message_id.startswith("FI-")
+
+
+async def test_a_backend_is_told_who_calls_and_nobody_else_can_say_so(pair, backend, service):
+    forged = [("x-road-client", b"FI/GOV/1/tax"), ("X-ROAD-SERVICE", b"other"), ("X-Road-Request-Id", b"1")]
+    answered = await send(pair[0], whole(head(service, headers=forged, message_id="case 7")))
+    told = {name: value for name, value in backend.requests[-1].headers if name.lower().startswith(b"x-road")}
+    assert told == {
+        b"X-Road-Client": CONSUMER.encode(),
+        b"X-Road-Service": service.encode(),
+        b"X-Road-Id": b"case%207",
+        b"X-Road-Request-Id": str(answered.exchange_id).encode(),
+    }

@@ -1,0 +1,90 @@
+"""X-Road's form of calls and refusals."""
+
+import json
+
+import pytest
+
+from gateway.adapters.xroad import errors, requests
+from gateway.adapters.xroad.errors import BadRequestError, Style
+from services.runtime.errors import PermissionDenied
+
+CLIENT = [("X-Road-Client", b"FI/MUN/1/letters")]
+
+
+def made(code="Server.ServerProxy.AccessDenied", accept="", style=Style.CAMEL):
+    return errors.refusal(code, "no <right>", detail="7", accept=accept, style=style)
+
+
+def test_codes_are_spelt_in_both_styles():
+    assert made().code == "Server.ServerProxy.AccessDenied"
+    assert made(style=Style.SNAKE).code == "server.serverproxy.access_denied"
+    assert errors.snake("Server.ClientProxy.SslAuthenticationFailed") == "server.clientproxy.ssl_authentication_failed"
+    assert errors.snake("Server.ServerProxy.ServiceFailed.HttpError") == "server.serverproxy.service_failed.http_error"
+    assert errors.snake(errors.BAD_REQUEST) == "client.bad_request"
+
+
+def test_servers_refuse_with_500_and_wrong_clients_get_400():
+    assert (made().status, made(errors.BAD_REQUEST).status) == (500, 400)
+    assert (made(style=Style.SNAKE).status, made(errors.BAD_REQUEST, style=Style.SNAKE).status) == (500, 400)
+
+
+@pytest.mark.parametrize(
+    ("accept", "media_type"),
+    [
+        ("", "application/json"),
+        ("*/*", "application/json"),
+        ("text/*", "text/xml"),
+        ("application/xml;q=0.1, application/json", "application/xml"),
+        ("application/json, text/xml", "application/json"),
+    ],
+)
+def test_the_first_type_that_fits_is_given(accept, media_type):
+    refusal = made(accept=accept)
+    assert refusal.content_type == f"{media_type};charset=utf-8"
+    if media_type == "application/json":
+        assert json.loads(refusal.body)["message"] == "no <right>"
+    else:
+        assert b"<message>no &lt;right&gt;</message>" in refusal.body
+
+
+def test_reasons_say_on_which_side_they_arose():
+    assert errors.code_of(PermissionDenied("ACCESS_DENIED", "", side="provider")) == "Server.ServerProxy.AccessDenied"
+    assert errors.code_of(PermissionDenied("ACCESS_DENIED", "", side="consumer")) == "Server.ClientProxy.AccessDenied"
+    assert errors.code_of(PermissionDenied("SOMETHING_ELSE", "")) == "Server.ClientProxy.InternalError"
+
+
+def test_a_call_is_read_with_path_and_query_as_they_are():
+    call = requests.read("GET", b"/r1/FI/COM/2/re%20g/ser%2Fvice/a%2Fb/?c=%zz", CLIENT)
+    assert call.service == ("FI", "COM", "2", "re g", "ser/vice")
+    assert call.target == b"/a%2Fb/?c=%zz"
+    assert requests.name_of("subsystems", call.service[:4]) == "subsystems/FI~COM~2~re%20g"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [b"/r2/FI/COM/2/a/b", b"/r1/FI/COM/2/a", b"/r1/FI/COM//a/b", b"/r1/FI/COM/../a/b", b"/r1/FI/COM/2/a/%ff", b"x"],
+)
+def test_what_is_no_path_of_the_protocol_is_refused(path):
+    with pytest.raises(BadRequestError):
+        requests.read("GET", path, CLIENT)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [],
+        [("X-Road-Client", b"FI/MUN/1")],
+        [*CLIENT, ("X-Road-Security-Server", b"FI/MUN/1")],
+        [*CLIENT, ("X-Road-Represented-Party", b"a/b/c")],
+        [("X-Road-Client", b"FI/MUN/1/\xff")],
+    ],
+)
+def test_headers_that_are_malformed_or_missing_are_refused(headers):
+    with pytest.raises(BadRequestError):
+        requests.read("GET", b"/r1/FI/COM/2/a/b", headers)
+
+
+def test_of_headers_that_stand_twice_the_last_counts():
+    call = requests.read("GET", b"/r1/FI/COM/2/a/b", [("x-road-client", b"FI/MUN/1/first"), *CLIENT])
+    assert call.client == ("FI", "MUN", "1", "letters")
+    assert call.target == b"/"
