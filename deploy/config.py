@@ -28,6 +28,7 @@ from deploy.local.node import NodeSettings
 from gateway.settings import GatewaySettings, new_folder
 from services.authorisations.settings import Settings as AuthorisationsSettings
 from services.exchange.__main__ import Settings as ExchangeSettings
+from services.messages import blob_bucket, blob_settings
 from services.messages.__main__ import Settings as MessagesSettings
 from services.runtime import config, mesh, tls
 from services.runtime.config import ProcessSettings
@@ -49,7 +50,7 @@ PROCESSES: Mapping[str, tuple[type[Any], ...]] = {
 }
 """What each process reads, by its name in the compose file; `node` is the embedded node."""
 
-ON_DISK = (config.file, config.folder, config.key, new_folder)
+ON_DISK = (config.file, config.folder, config.key, new_folder, blob_settings.place, blob_bucket.credentials)
 """Parsers that look at the disk of the machine on which the process runs."""
 
 Environment = Mapping[str, str]

@@ -21,8 +21,9 @@ from solmu.messages.v1 import (
     units_pb2,
 )
 
-from services.messages import clock, housekeeping
+from services.messages import clock, disposal, housekeeping
 from services.messages.acting import Acting, theme
+from services.messages.blob_settings import AttachmentSettings
 from services.messages.blobs import Blobs
 from services.messages.clamd import Clamd, place
 from services.messages.exporting import Exporting
@@ -54,11 +55,10 @@ from services.runtime.server import run
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(ServiceSettings, NotificationSettings):
+class Settings(ServiceSettings, AttachmentSettings, NotificationSettings):
     """What the messages service reads."""
 
     authorisations: Address = setting("SOLMU_AUTHORISATIONS", config.address, doc="host:port of authorisations")
-    attachments: Path = setting("SOLMU_ATTACHMENTS", config.folder, doc="folder for the content of attachments")
     root_key: bytes = setting("SOLMU_ROOT_KEY", config.key, doc="file of 32 bytes under which data keys are wrapped")
     party_key: bytes = setting(
         "SOLMU_PARTY_KEY", config.key, doc="file of 32 bytes that turns identity codes into names"
@@ -105,13 +105,14 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
     checks = Checks(authorisations=authorisations, themes=(settings.mail_theme,))
     base.tasks.start(checks.run())
     acting = Acting(checks=checks, authorisations=authorisations, theme=settings.mail_theme)
-    blobs = Blobs(settings.attachments)
+    blobs = Blobs(settings.store())
 
     feed = Feed(database=database, nats=base.nats)
     await feed.listen()
     outbox.relayed.append(feed.written)
     base.consume(foundation.revocation_consumer(base, service="messages"))
-    base.tasks.start(housekeeping.run(database=database, blobs=blobs))
+    base.tasks.start(housekeeping.run(database=database))
+    base.tasks.start(disposal.run(database=database, blobs=blobs))
     base.tasks.start(clock.run(database=database, outbox=outbox))
 
     posting = Posting(
@@ -145,7 +146,7 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
         (
             mailboxes_pb2,
             "MailboxService",
-            Mailboxes(database=database, blobs=blobs, parties=parties, vault=vault, acting=acting),
+            Mailboxes(database=database, parties=parties, vault=vault, acting=acting),
         ),
         (
             attachments_pb2,

@@ -10,7 +10,8 @@ from services.messages.message_store import HELD_COLUMNS
 from services.runtime.database import Connection, Database, Row
 
 ATTACHMENT_COLUMNS = (
-    "attachment_id, owner, state, file_name, media_type, size_bytes, sha256, data_key, create_time, expire_time"
+    "attachment_id, owner, state, file_name, media_type, size_bytes, sha256, data_key, create_time, expire_time,"
+    " coalesce(blob_id, attachment_id) as blob_id, coalesce(blob_key, data_key) as blob_key"
 )
 
 
@@ -67,9 +68,9 @@ async def received_by(database: Database, attachment_id: UUID, organisation: str
     )
 
 
-async def delete_attachment(database: Database, attachment_id: UUID) -> Row | None:
+async def delete_attachment(transaction: Connection, attachment_id: UUID) -> Row | None:
     """The attachment, marked as deleted; None where a message uses it."""
-    return await database.fetchrow(
+    return await transaction.fetchrow(
         "update attachment set state = 7, expire_time = null where attachment_id = $1 and state <> 7 and not exists"
         " (select from message_attachment u where u.attachment_id = $1)"
         f" returning {ATTACHMENT_COLUMNS}",
@@ -77,34 +78,69 @@ async def delete_attachment(database: Database, attachment_id: UUID) -> Row | No
     )
 
 
-async def expired_attachments(database: Database, *, now: datetime, limit: int) -> list[UUID]:
-    """Marks attachments that no message has used in time as deleted, and returns them."""
-    rows = await database.fetch(
+async def delete_expired(transaction: Connection, *, now: datetime, limit: int) -> list[UUID]:
+    """Marks attachments that no message has used in time as deleted, and returns the blobs that they leave."""
+    rows = await transaction.fetch(
         "update attachment set state = 7, expire_time = null where attachment_id in"
-        " (select attachment_id from attachment where expire_time < $1 limit $2 for update skip locked)"
-        " returning attachment_id",
+        " (select attachment_id from attachment where expire_time < $1 and (upload_until is null or upload_until < $1)"
+        " limit $2 for update skip locked) returning coalesce(blob_id, attachment_id) as blob_id",
         now,
         limit,
     )
-    return [row["attachment_id"] for row in rows]
+    return [row["blob_id"] for row in rows]
+
+
+async def claim_upload(
+    database: Database, attachment_id: UUID, *, upload_id: UUID, now: datetime, until: datetime
+) -> bool:
+    """Keeps others from uploading until a time; again, to keep on. False: another uploads, or all is there."""
+    row = await database.fetchrow(
+        "update attachment set upload_id = $2, upload_until = $4 where attachment_id = $1 and state = 1"
+        " and (upload_until is null or upload_until < $3 or upload_id = $2) returning attachment_id",
+        attachment_id,
+        upload_id,
+        now,
+        until,
+    )
+    return row is not None
+
+
+async def end_upload(database: Database, attachment_id: UUID, *, upload_id: UUID) -> None:
+    """Lets others upload."""
+    await database.execute(
+        "update attachment set upload_until = null where attachment_id = $1 and upload_id = $2",
+        attachment_id,
+        upload_id,
+    )
 
 
 async def set_uploaded(
-    database: Database, attachment_id: UUID, *, size: int, sha256: str, scanned: bool, now: datetime
+    transaction: Connection,
+    attachment_id: UUID,
+    *,
+    upload_id: UUID,
+    size: int,
+    sha256: str,
+    address: bytes,
+    scanned: bool,
+    now: datetime,
 ) -> Row | None:
     """Records that all of the content is there, and what it is; to be scanned if `scanned`, else ready.
 
-    None where the attachment has been deleted meanwhile.
+    None where the attachment has been deleted meanwhile, or another uploads.
     """
-    return await database.fetchrow(
+    return await transaction.fetchrow(
         "update attachment set state = case when $2 then 3 else 4 end, upload_time = $3::timestamptz,"
-        " scan_time = case when $2 then $3::timestamptz end, size_bytes = $4, sha256 = $5"
-        f" where attachment_id = $1 and state = 1 returning {ATTACHMENT_COLUMNS}",
+        " scan_time = case when $2 then $3::timestamptz end, size_bytes = $4, sha256 = $5,"
+        " address = $6, upload_until = null"
+        f" where attachment_id = $1 and state = 1 and upload_id = $7 returning {ATTACHMENT_COLUMNS}",
         attachment_id,
         scanned,
         now,
         size,
         sha256,
+        address,
+        upload_id,
     )
 
 

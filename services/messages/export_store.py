@@ -79,13 +79,16 @@ async def insert_archive(
     size: int,
     sha256: str,
     data_key: bytes,
+    blob_id: UUID,
+    blob_key: bytes,
     now: datetime,
     expire_time: datetime,
 ) -> None:
     """The archive as an attachment of the mailbox's owner."""
     await transaction.execute(
         "insert into attachment (attachment_id, owner, state, file_name, media_type, size_bytes, sha256, data_key,"
-        " create_time, expire_time) values ($1, $2, 4, $3, 'application/zip', $4, $5, $6, $7, $8)",
+        " create_time, expire_time, blob_id, blob_key)"
+        " values ($1, $2, 4, $3, 'application/zip', $4, $5, $6, $7, $8, $9, $10)",
         attachment_id,
         owner,
         file_name,
@@ -94,4 +97,6 @@ async def insert_archive(
         data_key,
         now,
         expire_time,
+        blob_id,
+        blob_key,
     )

@@ -20,10 +20,12 @@ from uuid import UUID
 from google.protobuf import json_format
 from solmu.messages.v1 import mailboxes_pb2, messages_pb2
 
-from services.messages import attachment_store, export_store, mailbox_store
+from services.messages import attachment_store, blob_store, export_store, mailbox_store
 from services.messages.blobs import Blobs, Writer
+from services.messages.servicers import views
 from services.runtime.database import PASSING, Database, Row
-from services.runtime.errors import Aborted, Fault
+from services.runtime.errors import Fault, Unavailable
+from services.runtime.ids import new_id
 from services.runtime.sealing import Sealer, Vault
 
 logger = logging.getLogger(__name__)
@@ -38,6 +40,9 @@ MAX_ATTEMPTS = 3
 
 KEPT = timedelta(days=7)
 """How long an archive waits to be downloaded."""
+
+ABANDONED = timedelta(hours=24)
+"""After this long, what was written of an archive that never became one is deleted."""
 
 POLL_INTERVAL = 2.0
 """Seconds between two looks for exports that were asked for."""
@@ -77,37 +82,37 @@ class Exporting:
             return True
         try:
             await self._make(export)
-        except Aborted:  # another process writes it still
-            logger.info("an export is being made elsewhere", extra={"export": str(export["export_id"])})
+        except Unavailable:
+            logger.warning("an export waits for the store", extra={"export": str(export["export_id"])})
         except Fault:  # what is stored does not open
             logger.error("an export failed", extra={"export": str(export["export_id"])})
             await self._give_up(export)
         return True
 
     async def _make(self, export: Row) -> None:
-        attachment_id: UUID = export["attachment_id"]
-        owner = f"attachments/{attachment_id}"
-        data_key = self._vault.new_key(owner=owner)
+        attachment_id, blob_id = export["attachment_id"], new_id()
+        owner, blob_owner = f"attachments/{attachment_id}", f"attachments/{blob_id}"
+        data_key, blob_key = self._vault.new_key(owner=owner), self._vault.new_key(owner=blob_owner)
         sealer = self._vault.sealer(data_key, owner=owner)
-        await self._blobs.delete(attachment_id)
-        async with self._blobs.writer(attachment_id, sealer) as writer:
+        await blob_store.leave(self._database, [blob_id], since=datetime.now(UTC) + ABANDONED)
+        async with self._blobs.writer(blob_id, self._vault.sealer(blob_key, owner=blob_owner)) as writer:
             await self._write(export, writer)
-            size, digest = writer.received, writer.digest
             await writer.finish()
         now = datetime.now(UTC)
         async with self._database.transaction() as transaction:
             mailbox = await mailbox_store.lock_mailbox(transaction, export["mailbox_id"])
             if mailbox is None or mailbox["data_key"] is None:  # erased meanwhile
-                await self._blobs.delete(attachment_id)
                 return
             await export_store.insert_archive(
                 transaction,
                 attachment_id=attachment_id,
                 owner=export["party"],
                 file_name=sealer.seal(FILE_NAME.encode(), context=f"{owner}/name"),
-                size=size,
-                sha256=digest,
+                size=writer.received,
+                sha256=writer.digest,
                 data_key=data_key,
+                blob_id=blob_id,
+                blob_key=blob_key,
                 now=now,
                 expire_time=now + KEPT,
             )
@@ -134,19 +139,16 @@ class Exporting:
         for row in attached:
             if row["state"] != CLEAN:
                 continue
-            owner = f"attachments/{row['attachment_id']}"
-            sealer = self._vault.sealer(row["data_key"], owner=owner)
-            name = sealer.open(row["file_name"], context=f"{owner}/name").decode()
+            name, sealer = views.file_name(row, vault=self._vault), views.blob_sealer(row, vault=self._vault)
             path = f"messages/{message['message_id']}/{row['attachment_id']}/{name}"
             with archive.open(path, "w", force_zip64=True) as file:
-                async for piece in self._blobs.read(row["attachment_id"], sealer, offset=0, size=row["size_bytes"]):
+                async for piece in self._blobs.read(row["blob_id"], sealer, offset=0, size=row["size_bytes"]):
                     file.write(piece)
                     await writer.append(sink.taken())
 
     async def _give_up(self, export: Row) -> None:
         async with self._database.transaction() as transaction:
             await export_store.finish(transaction, export["export_id"], state=State.STATE_FAILED, expire_time=None)
-        await self._blobs.delete(export["attachment_id"])
 
 
 class _Sink:

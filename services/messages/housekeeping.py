@@ -6,8 +6,7 @@ import asyncio
 import logging
 from datetime import UTC, datetime, timedelta
 
-from services.messages import attachment_store, feed_store, webhook_store
-from services.messages.blobs import Blobs
+from services.messages import attachment_store, blob_store, feed_store, webhook_store
 from services.messages.feed import KEPT_DAYS
 from services.runtime.database import PASSING, Database
 
@@ -20,21 +19,26 @@ BATCH = 500
 """Attachments deleted in one statement."""
 
 
-async def run(*, database: Database, blobs: Blobs) -> None:
+async def run(*, database: Database) -> None:
     """Rounds, for as long as the process runs. Several processes may do this at once."""
     while True:
         try:
-            await once(database=database, blobs=blobs, now=datetime.now(UTC))
+            await once(database=database, now=datetime.now(UTC))
         except PASSING as error:
             logger.warning("housekeeping waits", extra={"error": type(error).__qualname__})
         await asyncio.sleep(INTERVAL)
 
 
-async def once(*, database: Database, blobs: Blobs, now: datetime) -> None:
+async def once(*, database: Database, now: datetime) -> None:
     """One round."""
-    while expired := await attachment_store.expired_attachments(database, now=now, limit=BATCH):
-        for attachment_id in expired:
-            await blobs.delete(attachment_id)
-        logger.info("unused attachments deleted", extra={"count": len(expired)})
+    while count := await _delete_expired(database, now=now):
+        logger.info("unused attachments deleted", extra={"count": count})
     await feed_store.sweep(database, older_than=now - timedelta(days=KEPT_DAYS))
     await webhook_store.sweep_dead_letters(database, older_than=now - timedelta(days=KEPT_DAYS))
+
+
+async def _delete_expired(database: Database, *, now: datetime) -> int:
+    async with database.transaction() as transaction:
+        left = await attachment_store.delete_expired(transaction, now=now, limit=BATCH)
+        await blob_store.leave(transaction, left)
+    return len(left)

@@ -88,18 +88,21 @@ async def erase(transaction: Connection, mailbox_id: UUID) -> Row | None:
 
 
 async def erase_attachments(transaction: Connection, mailbox_id: UUID) -> list[UUID]:
-    """Marks as deleted, and destroys the keys of, archives and attachments that no other mailbox has."""
+    """Marks as deleted, and destroys the keys of, archives and attachments that no other mailbox has.
+
+    Returns the blobs that they leave.
+    """
     rows = await transaction.fetch(
-        "update attachment a set state = 7, expire_time = null, data_key = null where attachment_id in"
+        "update attachment a set state = 7, expire_time = null, data_key = null, blob_key = null where attachment_id in"
         " (select u.attachment_id from message_attachment u join message m using (message_id) where m.mailbox_id = $1"
         " union select attachment_id from mailbox_export where mailbox_id = $1)"
         " and not exists (select from message_attachment u join message m using (message_id)"
         " join mailbox b using (mailbox_id)"
         " where u.attachment_id = a.attachment_id and b.mailbox_id <> $1 and b.data_key is not null)"
-        " returning attachment_id",
+        " returning coalesce(blob_id, attachment_id) as blob_id",
         mailbox_id,
     )
-    return [row["attachment_id"] for row in rows]
+    return [row["blob_id"] for row in rows]
 
 
 async def record_audit(

@@ -15,15 +15,15 @@ from uuid import UUID
 
 from solmu.messages.v1 import events_pb2
 
-from services.messages import attachment_store, course, holding
+from services.messages import attachment_store, blob_store, course, holding
 from services.messages.blobs import Blobs
 from services.messages.clamd import ScannerAway, Verdict
 from services.messages.holding import State
-from services.messages.servicers import courses
+from services.messages.servicers import courses, views
 from services.messages.servicers.courses import Move
 from services.runtime import outbox
 from services.runtime.database import PASSING, Connection, Database, Row
-from services.runtime.errors import Fault
+from services.runtime.errors import Fault, Unavailable
 from services.runtime.outbox import Event, Outbox
 from services.runtime.sealing import Vault
 
@@ -96,7 +96,7 @@ class Scanning:
         attachment_id: UUID = row["attachment_id"]
         try:
             verdict = await self._scan(row)
-        except ScannerAway:
+        except (ScannerAway, Unavailable):  # the scanner, or the store
             if now - row["upload_time"] < PATIENCE:
                 logger.warning("the scanner is away", extra={"attachment": str(attachment_id)})
                 await attachment_store.postpone(self._database, attachment_id, until=now + RETRY)
@@ -104,26 +104,26 @@ class Scanning:
             verdict = Verdict.NOT_SCANNED
         except Fault:  # what is stored does not open
             verdict = Verdict.NOT_SCANNED
-        await self._judge(attachment_id, _VERDICTS[verdict], now=datetime.now(UTC))
+        await self._judge(row, _VERDICTS[verdict], now=datetime.now(UTC))
         return True
 
     async def _scan(self, row: Row) -> Verdict:
-        owner = f"attachments/{row['attachment_id']}"
-        sealer = self._vault.sealer(row["data_key"], owner=owner)
-        return await self._clamd.scan(self._blobs.read(row["attachment_id"], sealer, offset=0, size=row["size_bytes"]))
+        sealer = views.blob_sealer(row, vault=self._vault)
+        return await self._clamd.scan(self._blobs.read(row["blob_id"], sealer, offset=0, size=row["size_bytes"]))
 
-    async def _judge(self, attachment_id: UUID, state: State, *, now: datetime) -> None:
+    async def _judge(self, row: Row, state: State, *, now: datetime) -> None:
+        attachment_id: UUID = row["attachment_id"]
         async with self._database.transaction() as transaction:
             if not await attachment_store.set_judged(transaction, attachment_id, state=state):
                 return
+            if state is State.INFECTED:
+                await blob_store.leave(transaction, [row["blob_id"]])
             if state is not State.SCAN_FAILED:
                 await self._outbox.append(transaction, [_judged(attachment_id, state, now=now)])
             await _settle(transaction, self._outbox, attachment_id, now=now)
         self._outbox.wake()
         if state is not State.CLEAN:
             logger.warning("attachment held back", extra={"attachment": str(attachment_id), "state": state.name})
-        if state is State.INFECTED:
-            await self._blobs.delete(attachment_id)
 
 
 async def _settle(transaction: Connection, outbox: Outbox, attachment_id: UUID, *, now: datetime) -> None:

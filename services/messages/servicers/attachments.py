@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from google.api import httpbody_pb2
 from solmu.messages.v1 import attachments_pb2
 
-from services.messages import attachment_store, export_store, files, formats, message_store
+from services.messages import attachment_store, blob_store, export_store, files, formats, message_store
 from services.messages.blobs import Blobs, Writer
 from services.messages.scanning import Scanning
 from services.messages.servicers import accesses, names, views
 from services.messages.servicers.inbox import Inbox
 from services.runtime import identity
 from services.runtime.database import Database, Row
-from services.runtime.errors import FailedPrecondition, InvalidArgument, not_found
+from services.runtime.errors import Aborted, FailedPrecondition, Fault, InvalidArgument, not_found
 from services.runtime.ids import new_id
 from services.runtime.outbox import Outbox
 from services.runtime.sealing import Vault
@@ -26,6 +27,9 @@ Attachment = attachments_pb2.Attachment
 
 UNUSED_HOURS = 24
 """How long an attachment waits for a message that uses it."""
+
+UPLOAD = timedelta(seconds=15)
+"""How long an upload whose process died keeps others out; one that goes on renews it when a third of it is over."""
 
 MAX_PIECE = 1024 * 1024
 """Bytes of content in one message of an upload."""
@@ -80,7 +84,7 @@ class Attachments:
             row = await attachment_store.attachment_by_request(self._database, owner, request_id)
         if row is None:
             raise not_found(f"attachments/{attachment_id}")
-        return self._view(row)
+        return await self._view(row)
 
     async def UploadAttachment(self, requests: AsyncIterator[attachments_pb2.UploadAttachmentRequest]) -> Attachment:
         """Takes content until the stream ends; checks it once all of it is there."""
@@ -91,17 +95,22 @@ class Attachments:
         row = await self._own(names.uid(first.name, 1))
         if row["state"] != Attachment.STATE_RESERVED:
             raise FailedPrecondition("ATTACHMENT_COMPLETE", "all of the content is there already")
-        sealer = views.attachment_sealer(row, vault=self._vault)
-        async with self._blobs.writer(row["attachment_id"], sealer) as writer:
+        sealer = views.blob_sealer(row, vault=self._vault)
+        async with (
+            self._uploading(row["attachment_id"]) as upload,
+            self._blobs.writer(row["blob_id"], sealer, claim=upload.go_on) as writer,
+        ):
             files.resumed_at(first.offset, received=writer.kept)
             await _take(writer, first, row)
             async for request in requests:
+                await upload.go_on()
                 await _take(writer, request, row)
-            return await self._finish(writer, row)
+            uploaded = await self._finish(writer, row, upload)
+        return await self._view(uploaded)
 
     async def GetAttachment(self, request: attachments_pb2.GetAttachmentRequest) -> Attachment:
         """An attachment, for the party that made it."""
-        return self._view(await self._own(names.uid(request.name, 1)))
+        return await self._view(await self._own(names.uid(request.name, 1)))
 
     async def DownloadAttachment(
         self, request: attachments_pb2.DownloadAttachmentRequest
@@ -118,11 +127,9 @@ class Attachments:
             raise InvalidArgument(
                 "FIELD_INVALID", "the offset lies behind the end", violations=[("offset", "is too large")]
             )
-        sealer = views.attachment_sealer(row, vault=self._vault)
+        sealer = views.blob_sealer(row, vault=self._vault)
         media_type = row["media_type"]
-        async for piece in self._blobs.read(
-            row["attachment_id"], sealer, offset=request.offset, size=row["size_bytes"]
-        ):
+        async for piece in self._blobs.read(row["blob_id"], sealer, offset=request.offset, size=row["size_bytes"]):
             yield httpbody_pb2.HttpBody(content_type=media_type, data=piece)
             media_type = ""  # in the first message only
 
@@ -130,11 +137,12 @@ class Attachments:
         """Deletes an attachment that no message uses."""
         attachment_id = names.uid(request.name, 1)
         await self._own(attachment_id)
-        row = await attachment_store.delete_attachment(self._database, attachment_id)
-        if row is None:
-            raise FailedPrecondition("ATTACHMENT_IN_USE", "the attachment goes with a message and stays")
-        await self._blobs.delete(attachment_id)
-        return self._view(row)
+        async with self._database.transaction() as transaction:
+            row = await attachment_store.delete_attachment(transaction, attachment_id)
+            if row is None:
+                raise FailedPrecondition("ATTACHMENT_IN_USE", "the attachment goes with a message and stays")
+            await blob_store.leave(transaction, [row["blob_id"]])
+        return await self._view(row)
 
     async def _own(self, attachment_id: UUID) -> Row:
         row = await attachment_store.attachment(self._database, attachment_id)
@@ -184,50 +192,88 @@ class Attachments:
                     return row
         raise not_found(name)
 
-    async def _finish(self, writer: Writer, row: Row) -> Attachment:
+    @asynccontextmanager
+    async def _uploading(self, attachment_id: UUID) -> AsyncIterator[_Upload]:
+        """An upload that nobody disturbs. Raises Aborted, ATTACHMENT_BUSY, while there is another."""
+        upload = _Upload(self._database, attachment_id)
+        await upload.go_on()
+        try:
+            yield upload
+        finally:
+            await attachment_store.end_upload(self._database, attachment_id, upload_id=upload.upload_id)
+
+    async def _finish(self, writer: Writer, row: Row, upload: _Upload) -> Row:
+        """Keeps and checks what has come; the attachment as it is then."""
         if writer.received < row["size_bytes"]:  # 0 where the size was not known: then the end is where it ends
             await writer.pause()
-            return self._view(row)
-        try:
-            files.complete(writer.received, writer.digest, size=row["size_bytes"], sha256=row["sha256"])
-        except InvalidArgument:
-            writer.discard()
-            raise
+            return row
         await writer.finish()
         try:
-            await asyncio.to_thread(self._check_format, row, size=writer.received)
-        except InvalidArgument:
-            writer.discard()
+            files.complete(writer.received, writer.digest, size=row["size_bytes"], sha256=row["sha256"])
+            await self._check_format(row, size=writer.received)
+            return await self._uploaded(writer, row, upload)
+        except Fault:
+            await writer.discard()
             raise
-        uploaded = await attachment_store.set_uploaded(
-            self._database,
-            row["attachment_id"],
-            size=writer.received,
-            sha256=writer.digest,
-            scanned=self._scanning is not None,
-            now=names.now(),
-        )
-        if uploaded is None:
-            writer.discard()
-            raise not_found(f"attachments/{row['attachment_id']}")
-        if self._scanning is not None:
-            self._scanning.wake()
-        return self._view(uploaded)
 
-    def _check_format(self, row: Row, *, size: int) -> None:
-        sealer = views.attachment_sealer(row, vault=self._vault)
-        with self._blobs.opened(row["attachment_id"], sealer, size=size) as file:
-            formats.check(
+    async def _check_format(self, row: Row, *, size: int) -> None:
+        with self._blobs.opened(row["blob_id"], views.blob_sealer(row, vault=self._vault), size=size) as file:
+            await asyncio.to_thread(
+                formats.check,
                 file,
                 file_name=views.file_name(row, vault=self._vault),
                 media_type=row["media_type"],
                 attachment=f"attachments/{row['attachment_id']}",
             )
 
-    def _view(self, row: Row) -> Attachment:
+    async def _uploaded(self, writer: Writer, row: Row, upload: _Upload) -> Row:
+        """The attachment with all of its content; where its owner has that content already, there is one blob of it."""
+        address = self._vault.digest(f"{row['owner']} {writer.digest}".encode())
+        async with self._database.transaction() as transaction:
+            if await blob_store.share(transaction, row["attachment_id"], address=address):
+                await blob_store.leave(transaction, [row["attachment_id"]])
+            uploaded = await attachment_store.set_uploaded(
+                transaction,
+                row["attachment_id"],
+                upload_id=upload.upload_id,
+                size=writer.received,
+                sha256=writer.digest,
+                address=address,
+                scanned=self._scanning is not None,
+                now=names.now(),
+            )
+            if uploaded is None:
+                raise not_found(f"attachments/{row['attachment_id']}")
+        if self._scanning is not None:
+            self._scanning.wake()
+        return uploaded
+
+    async def _view(self, row: Row) -> Attachment:
         whole = row["state"] != Attachment.STATE_RESERVED
-        received = row["size_bytes"] if whole else self._blobs.size(row["attachment_id"])
+        received = row["size_bytes"] if whole else await self._blobs.size(row["attachment_id"])
         return views.attachment(row, vault=self._vault, received=received)
+
+
+class _Upload:
+    """The right to upload an attachment, which ends by itself where its process dies."""
+
+    def __init__(self, database: Database, attachment_id: UUID) -> None:
+        self._database = database
+        self._attachment_id = attachment_id
+        self._until = datetime.min.replace(tzinfo=UTC)
+        self.upload_id = new_id()
+
+    async def go_on(self) -> None:
+        """Keeps the right for a while longer. Raises Aborted, ATTACHMENT_BUSY, where another has it."""
+        now = names.now()
+        if self._until - now > UPLOAD * 2 / 3:
+            return
+        until = now + UPLOAD
+        if not await attachment_store.claim_upload(
+            self._database, self._attachment_id, upload_id=self.upload_id, now=now, until=until
+        ):
+            raise Aborted("ATTACHMENT_BUSY", "another upload of this attachment is under way")
+        self._until = until
 
 
 async def _take(writer: Writer, request: attachments_pb2.UploadAttachmentRequest, row: Row) -> None:
@@ -238,6 +284,6 @@ async def _take(writer: Writer, request: attachments_pb2.UploadAttachmentRequest
     try:
         files.not_beyond(writer.received + len(data), size=row["size_bytes"])
     except InvalidArgument:
-        writer.discard()
+        await writer.discard()
         raise
     await writer.append(data)

@@ -10,9 +10,16 @@ from uuid import UUID
 from solmu.messages.v1 import mailboxes_pb2
 from solmu.types.v1 import types_pb2
 
-from services.messages import access_store, export_store, mailbox_store, mailboxes, message_store, unit_store
+from services.messages import (
+    access_store,
+    blob_store,
+    export_store,
+    mailbox_store,
+    mailboxes,
+    message_store,
+    unit_store,
+)
 from services.messages.acting import Acting, Represented
-from services.messages.blobs import Blobs
 from services.messages.notifications import contact_store
 from services.messages.servicers import accesses, names
 from services.runtime import identity, pages
@@ -35,10 +42,9 @@ NAMED_AT_ONCE = 500
 class Mailboxes:
     """Opens, shows, closes, finds and erases mailboxes."""
 
-    def __init__(self, *, database: Database, blobs: Blobs, parties: PartyNames, vault: Vault, acting: Acting) -> None:
+    def __init__(self, *, database: Database, parties: PartyNames, vault: Vault, acting: Acting) -> None:
         self._acting = acting
         self._database = database
-        self._blobs = blobs
         self._parties = parties
         self._vault = vault
 
@@ -188,7 +194,7 @@ class Mailboxes:
                 raise not_found(request.name)
             if row["data_key"] is None:
                 return mailbox(row, unread=0)
-            attachments = await mailbox_store.erase_attachments(transaction, mailbox_id)
+            await blob_store.leave(transaction, await mailbox_store.erase_attachments(transaction, mailbox_id))
             await contact_store.delete_all(transaction, mailbox_id)
             erased = await mailbox_store.erase(transaction, mailbox_id)
             assert erased is not None
@@ -201,8 +207,6 @@ class Mailboxes:
                 reason=request.justification,
                 now=names.now(),
             )
-        for attachment_id in attachments:
-            await self._blobs.delete(attachment_id)
         return mailbox(erased, unread=0)
 
     async def _shown(self, row: Row) -> Mailbox:

@@ -158,14 +158,14 @@ def attachment(row: Row, *, vault: Vault, received: int) -> attachments_pb2.Atta
     )
 
 
-def attachment_sealer(row: Row, *, vault: Vault) -> Sealer:
-    """What seals the content and the name of an attachment."""
-    return vault.sealer(row["data_key"], owner=f"attachments/{row['attachment_id']}")
+def blob_sealer(row: Row, *, vault: Vault) -> Sealer:
+    """What seals the content of an attachment, which lies under its `blob_id`."""
+    return vault.sealer(row["blob_key"], owner=f"attachments/{row['blob_id']}")
 
 
 def file_name(row: Row, *, vault: Vault) -> str:
     """An attachment's file name; nothing where it has been erased."""
     if row["data_key"] is None:
         return ""
-    sealer = attachment_sealer(row, vault=vault)
+    sealer = vault.sealer(row["data_key"], owner=f"attachments/{row['attachment_id']}")
     return sealer.open(row["file_name"], context=f"attachments/{row['attachment_id']}/name").decode()

@@ -8,17 +8,18 @@ import itertools
 import secrets
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from datetime import datetime
-from pathlib import Path
+from datetime import UTC, datetime
 from typing import cast
+from uuid import UUID
 
 import pytest
 from solmu.messages.v1 import mailboxes_pb2, units_pb2
 from solmu.types.v1.types_pb2 import LocalizedText, NationalIdentifier
 
-from services.messages import clock
+from services.messages import clock, disposal
 from services.messages.__main__ import follow
 from services.messages.acting import Acting, Represented
+from services.messages.blob_folder import Folder
 from services.messages.blobs import Blobs
 from services.messages.feed import Feed
 from services.messages.notifications.rules import Channel
@@ -105,6 +106,18 @@ class Service:
         mailbox = await self.mailboxes.OpenMailbox(mailboxes_pb2.OpenMailboxRequest())
         return identifier, mailbox.name
 
+    async def stored(self, attachment: str) -> list[int]:
+        """The sizes of the segments of an attachment's blob, once what is nobody's has been deleted."""
+        while await disposal.once(database=self.database, blobs=self.blobs, now=datetime.now(UTC)):
+            pass
+        return self.blobs._store.sizes(await self.blob_of(attachment))
+
+    async def blob_of(self, attachment: str) -> UUID:
+        """Under which id the content of an attachment lies."""
+        blob = "select coalesce(blob_id, attachment_id) from attachment where attachment_id = $1"
+        found: UUID = await self.database.fetchval(blob, UUID(attachment.split("/")[1]))
+        return found
+
     async def pass_time(self, now: datetime) -> None:
         """Has everything happen that is due by a moment."""
         while await clock.once(database=self.database, outbox=self.outbox, now=now):
@@ -136,7 +149,7 @@ async def service(
     await feed.listen()
     outbox.relayed.append(feed.written)
     relay = asyncio.create_task(outbox.relay())
-    blobs = Blobs(Path(tmp_path_factory.mktemp("attachments")))
+    blobs = Blobs(Folder(tmp_path_factory.mktemp("attachments")))
     inbox = Inbox(database=messages_database, outbox=outbox, vault=vault)
     rights = Rights()
     yield Service(
@@ -145,9 +158,7 @@ async def service(
         parties=parties,
         blobs=blobs,
         units=Units(database=messages_database, parties=parties),
-        mailboxes=Mailboxes(
-            database=messages_database, blobs=blobs, parties=parties, vault=vault, acting=cast("Acting", rights)
-        ),
+        mailboxes=Mailboxes(database=messages_database, parties=parties, vault=vault, acting=cast("Acting", rights)),
         attachments=Attachments(
             database=messages_database, blobs=blobs, inbox=inbox, outbox=outbox, vault=vault, scanning=None
         ),

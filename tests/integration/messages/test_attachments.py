@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import uuid
@@ -12,15 +13,14 @@ import pytest
 from google.api import httpbody_pb2
 from solmu.messages.v1 import attachments_pb2, inbox_pb2, messages_pb2
 
-from services.messages import blobs as blobs_module
-from services.messages import housekeeping
+from services.messages import attachment_store, housekeeping
 from services.messages.servicers.attachments import MAX_PIECE
-from services.runtime.errors import Aborted, FailedPrecondition, Internal, InvalidArgument, NotFound
+from services.runtime.errors import Aborted, FailedPrecondition, InvalidArgument, NotFound
 from tests.integration.messages.conftest import Service
 from tests.integration.messages.test_sending import request
 
 Attachment = attachments_pb2.Attachment
-CONTENT = b"%PDF-1.7\n" + os.urandom(3 * blobs_module.PIECE + 12_345)
+CONTENT = b"%PDF-1.7\n" + os.urandom(800_000)
 
 
 async def reserve(service: Service, content: bytes = CONTENT, **fields) -> Attachment:
@@ -52,6 +52,11 @@ async def upload(service: Service, attachment: Attachment, content: bytes = CONT
 async def download(service: Service, name: str, *, offset: int = 0) -> bytes:
     asked = attachments_pb2.DownloadAttachmentRequest(name=name, offset=offset)
     return b"".join([body.data async for body in service.attachments.DownloadAttachment(asked)])
+
+
+def unique() -> bytes:
+    """Content that nobody else has."""
+    return b"%PDF-1.7\n" + os.urandom(30_000)
 
 
 async def each(*requests: attachments_pb2.UploadAttachmentRequest) -> AsyncIterator:
@@ -91,7 +96,7 @@ async def test_another_digest_is_refused_and_nothing_is_kept(service: Service):
     with pytest.raises(InvalidArgument) as refused:
         await upload(service, reserved, changed)
     assert refused.value.reason == "ATTACHMENT_DIGEST_MISMATCH"
-    assert service.blobs.size(uuid.UUID(reserved.name.split("/")[1])) == 0
+    assert await service.stored(reserved.name) == []
     assert (await upload(service, reserved)).state == Attachment.STATE_CLEAN
 
 
@@ -100,7 +105,7 @@ async def test_more_bytes_than_reserved_are_refused_as_they_come(service: Servic
     with pytest.raises(InvalidArgument) as refused:
         await upload(service, reserved, CONTENT + b"x")
     assert refused.value.reason == "ATTACHMENT_SIZE_MISMATCH"
-    assert service.blobs.size(uuid.UUID(reserved.name.split("/")[1])) == 0
+    assert await service.stored(reserved.name) == []
 
 
 async def test_an_upload_goes_on_where_it_broke_off(service: Service):
@@ -109,7 +114,7 @@ async def test_an_upload_goes_on_where_it_broke_off(service: Service):
     async def breaks() -> AsyncIterator:
         sent = 0
         async for piece in pieces(reserved.name, CONTENT):
-            if sent > 2 * blobs_module.PIECE:
+            if sent > 500_000:
                 raise ConnectionResetError
             sent += len(piece.content.data)
             yield piece
@@ -117,7 +122,7 @@ async def test_an_upload_goes_on_where_it_broke_off(service: Service):
     with pytest.raises(ConnectionResetError):
         await service.attachments.UploadAttachment(breaks())
     known = await service.attachments.GetAttachment(attachments_pb2.GetAttachmentRequest(name=reserved.name))
-    assert known.received_bytes == 2 * blobs_module.PIECE
+    assert known.received_bytes == 600_000
     with pytest.raises(FailedPrecondition) as refused:
         await upload(service, reserved, offset=0)
     assert refused.value.reason == "ATTACHMENT_OFFSET_MISMATCH"
@@ -153,33 +158,11 @@ async def test_content_and_name_lie_sealed_on_disk(service: Service):
     reserved = await reserve(service, content, file_name="päätös.txt", media_type="text/plain")
     await upload(service, reserved, content)
     blob = uuid.UUID(reserved.name.split("/")[1])
-    stored = service.blobs._path(blob).read_bytes()
+    stored = service.blobs._store.read(blob, 0)
     assert b"plain text" not in stored
     row = await service.database.fetchrow("select * from attachment where attachment_id = $1", blob)
     assert row is not None
     assert "päätös" not in repr(dict(row))
-
-
-@pytest.mark.parametrize("frame", [0, 1, 3])
-async def test_a_changed_frame_does_not_open(service: Service, frame: int):
-    reserved = await reserve(service)
-    await upload(service, reserved)
-    path = service.blobs._path(uuid.UUID(reserved.name.split("/")[1]))
-    stored = bytearray(path.read_bytes())
-    stored[frame * blobs_module.FRAME + 100] ^= 1
-    path.write_bytes(stored)
-    with pytest.raises(Internal):
-        await download(service, reserved.name)
-
-
-async def test_frames_cannot_change_places(service: Service):
-    reserved = await reserve(service)
-    await upload(service, reserved)
-    path = service.blobs._path(uuid.UUID(reserved.name.split("/")[1]))
-    stored, size = path.read_bytes(), blobs_module.FRAME
-    path.write_bytes(stored[size : 2 * size] + stored[:size] + stored[2 * size :])
-    with pytest.raises(Internal):
-        await download(service, reserved.name)
 
 
 @pytest.mark.parametrize(
@@ -232,7 +215,8 @@ async def test_downloading_opens_the_message(service: Service):
 
 
 async def test_an_attachment_that_nothing_uses_is_deleted_in_time(service: Service):
-    used, unused = await upload(service, await reserve(service)), await upload(service, await reserve(service))
+    used = await upload(service, await reserve(service))
+    unused = await upload(service, await reserve(service, other := unique()), other)
     unit = await service.unit()
     identifier, _ = await service.resident()
     service.act_as(service.city)
@@ -240,11 +224,99 @@ async def test_an_attachment_that_nothing_uses_is_deleted_in_time(service: Servi
     asked.message.attachments.add(attachment=used.name)
     await service.messages.SendMessage(asked)
     later = datetime.now(UTC) + timedelta(hours=25)
-    await housekeeping.once(database=service.database, blobs=service.blobs, now=later)
+    await housekeeping.once(database=service.database, now=later)
     assert await download(service, used.name) == CONTENT
     with pytest.raises(NotFound):
         await download(service, unused.name)
-    assert service.blobs.size(uuid.UUID(unused.name.split("/")[1])) == 0
+    assert await service.stored(unused.name) == []
+
+
+async def deleted(service: Service, attachment: Attachment) -> None:
+    await service.attachments.DeleteAttachment(attachments_pb2.DeleteAttachmentRequest(name=attachment.name))
+
+
+async def test_the_same_content_of_one_owner_lies_there_once(service: Service):
+    content = os.urandom(50_000).hex().encode()
+    names = {"file_name": "a.txt", "media_type": "text/plain"}
+    first, second, third = [await upload(service, await reserve(service, content, **names), content) for _ in range(3)]
+    blob = await service.blob_of(first.name)
+    assert {await service.blob_of(each.name) for each in (second, third)} == {blob}
+    assert service.blobs._store.sizes(uuid.UUID(second.name.split("/")[1])) != []
+    assert len(await service.stored(second.name)) == 1
+    assert service.blobs._store.sizes(uuid.UUID(second.name.split("/")[1])) == []
+
+    await deleted(service, first)
+    assert len(await service.stored(second.name)) == 1
+    assert await download(service, second.name) == await download(service, third.name) == content
+    await deleted(service, second)
+    fourth = await upload(service, await reserve(service, content, **names), content)
+    assert await service.blob_of(fourth.name) == blob
+    await deleted(service, third)
+    await deleted(service, fourth)
+    assert await service.stored(fourth.name) == []
+    again = await upload(service, await reserve(service, content, **names), content)
+    assert await service.blob_of(again.name) != blob
+    assert await download(service, again.name) == content
+
+
+async def test_the_same_content_of_two_owners_has_nothing_in_common(service: Service):
+    content = os.urandom(1_000).hex().encode()
+    names = {"file_name": "a.txt", "media_type": "text/plain"}
+    first = await upload(service, await reserve(service, content, **names), content)
+    await service.resident()
+    asked = Attachment(file_name="a.txt", size_bytes=len(content))
+    other = await service.attachments.CreateAttachment(attachments_pb2.CreateAttachmentRequest(attachment=asked))
+    await upload(service, other, content)
+    ids = [uuid.UUID(each.name.split("/")[1]) for each in (first, other)]
+    rows = await service.database.fetch(
+        "select blob_id, address from attachment where attachment_id = any($1::uuid[])", ids
+    )
+    assert [row["blob_id"] for row in rows] == [None, None]
+    assert len({row["address"] for row in rows}) == 2
+    assert service.blobs._store.read(ids[0], 0)[12:] != service.blobs._store.read(ids[1], 0)[12:]
+
+
+async def test_an_upload_that_died_lets_the_next_one_in_after_a_while(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+):
+    reserved = await reserve(service)
+    attachment_id, now = uuid.UUID(reserved.name.split("/")[1]), datetime.now(UTC)
+    assert await attachment_store.claim_upload(
+        service.database, attachment_id, upload_id=uuid.uuid4(), now=now, until=now + timedelta(seconds=0.5)
+    )
+    with pytest.raises(Aborted) as refused:
+        await upload(service, reserved)
+    assert refused.value.reason == "ATTACHMENT_BUSY"
+    await asyncio.sleep(0.6)
+    assert (await upload(service, reserved)).state == Attachment.STATE_CLEAN
+
+
+async def test_an_upload_goes_on_as_long_as_it_likes_and_ends_where_another_took_over(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("services.messages.servicers.attachments.UPLOAD", timedelta(seconds=0.2))
+    reserved, content = await reserve(service), CONTENT
+
+    async def slowly() -> AsyncIterator:
+        async for piece in pieces(reserved.name, content):
+            await asyncio.sleep(0.05)
+            yield piece
+
+    assert (await service.attachments.UploadAttachment(slowly())).state == Attachment.STATE_CLEAN
+    reserved = await reserve(service, CONTENT[:-1])
+
+    async def stalls() -> AsyncIterator:
+        requests = pieces(reserved.name, CONTENT[:-1])
+        yield await anext(requests)
+        await asyncio.sleep(0.3)
+        assert (await upload(service, reserved, CONTENT[:-1])).state == Attachment.STATE_CLEAN
+        async for piece in requests:
+            yield piece
+
+    with pytest.raises(Aborted) as refused:
+        await service.attachments.UploadAttachment(stalls())
+    assert refused.value.reason == "ATTACHMENT_BUSY"
+    assert await download(service, reserved.name) == CONTENT[:-1]
 
 
 async def test_deleting_spares_what_a_message_uses(service: Service):

@@ -129,6 +129,6 @@ async def test_an_archive_goes_with_its_mailbox(service: Service):
     service.act_as(service.parties.name_of(identifier))
     with pytest.raises(NotFound):
         await download(service, archive)
-    assert not service.blobs._path(uuid.UUID(archive.split("/")[1])).exists()
+    assert await service.stored(archive) == []
     made = "select state from mailbox_export where export_id = $1"
     assert await service.database.fetchval(made, uuid.UUID(unmade.name.split("/")[3])) == Export.STATE_FAILED

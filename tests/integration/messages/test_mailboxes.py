@@ -13,7 +13,7 @@ from solmu.types.v1.types_pb2 import NationalIdentifier
 from services.messages.mailboxes import MAX_OPT_OUT
 from services.runtime.errors import Aborted, FailedPrecondition, InvalidArgument, NotFound
 from tests.integration.messages.conftest import Service, person
-from tests.integration.messages.test_attachments import CONTENT, download, reserve, upload
+from tests.integration.messages.test_attachments import download, reserve, unique, upload
 from tests.integration.messages.test_sending import request
 
 Mailbox = mailboxes_pb2.Mailbox
@@ -216,7 +216,8 @@ async def test_an_erased_mailbox_cannot_be_opened_by_anyone(service: Service):
 async def test_erasing_takes_the_attachments_that_nobody_else_has(service: Service):
     unit = await service.unit()
     (first, mailbox), (second, _) = await service.resident(), await service.resident()
-    own, shared = await upload(service, await reserve(service)), await upload(service, await reserve(service))
+    contents = unique(), unique()
+    own, shared = [await upload(service, await reserve(service, content), content) for content in contents]
     for identifier, attachments in ((first, (own, shared)), (second, (shared,))):
         asked = request(unit, identifier)
         for attachment in attachments:
@@ -226,8 +227,8 @@ async def test_erasing_takes_the_attachments_that_nobody_else_has(service: Servi
             erased = sent
     await service.mailboxes.EraseMailbox(mailboxes_pb2.EraseMailboxRequest(name=mailbox, justification="asked for"))
 
-    assert not service.blobs._path(uuid.UUID(own.name.split("/")[1])).exists()
-    assert await download(service, shared.name) == CONTENT
+    assert await service.stored(own.name) == []
+    assert await download(service, shared.name) == contents[1]
     with pytest.raises(NotFound):
         await service.attachments.GetAttachment(attachments_pb2.GetAttachmentRequest(name=own.name))
     seen = await service.messages.GetMessage(messages_pb2.GetMessageRequest(name=erased.name))
