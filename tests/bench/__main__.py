@@ -8,7 +8,7 @@ import platform
 import tempfile
 from pathlib import Path
 
-from tests.bench import backlog, checks, edge, evidence, look_up, sending, start
+from tests.bench import backlog, checks, edge, evidence, look_up, sending, start, transfer
 
 
 async def main() -> None:
@@ -23,6 +23,7 @@ async def main() -> None:
         await sending.measure(state)
         await checks.measure(state)
         await look_up.measure(state)
+        await transfer.measure(state)
 
 
 if __name__ == "__main__":
