@@ -60,6 +60,8 @@ def entry(event: Received) -> tuple[str, feed_pb2.Event] | None:
     if event_type is None:
         return None
     reference = payload.reference  # type: ignore[attr-defined]  # every feed event has one
+    if not reference.message:
+        return None
     told = feed_pb2.Event(
         id=str(event.event_id),
         type=event_type,
@@ -72,6 +74,8 @@ def entry(event: Received) -> tuple[str, feed_pb2.Event] | None:
         told.delivery.CopyFrom(payload.delivery)
     if isinstance(payload, events_pb2.MessageRejected):
         told.reason = payload.reason
+    if isinstance(payload, events_pb2.AttachmentJudged):
+        told.attachment = payload.attachment
     if isinstance(payload, events_pb2.LegalEffectChanged):
         told.legal_effect.CopyFrom(payload.legal_effect)
     return reference.message.split("/")[1], told
@@ -92,6 +96,8 @@ def _type(payload: Message) -> str | None:
             return "legal.corrected" if payload.corrected else f"legal.{state}"
         case events_pb2.NotificationChanged():
             return f"notification.{events_pb2.NotificationChanged.Outcome.Name(payload.outcome)[8:].lower()}"
+        case events_pb2.AttachmentJudged():
+            return "attachment.infected" if payload.infected else "attachment.clean"
         case events_pb2.DuePassed():
             return "due.never_confirmed" if payload.receipt_awaited else "due.never_read"
     return _TYPES.get(type(payload))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -118,17 +119,17 @@ class Scanning:
                 return
             if state is State.INFECTED:
                 await blob_store.leave(transaction, [row["blob_id"]])
+            waiting = await attachment_store.hold_waiting(transaction, attachment_id)
             if state is not State.SCAN_FAILED:
-                await self._outbox.append(transaction, [_judged(attachment_id, state, now=now)])
-            await _settle(transaction, self._outbox, attachment_id, now=now)
+                await self._outbox.append(transaction, _judged(attachment_id, state, waiting, now=now))
+            await _settle(transaction, self._outbox, waiting, now=now)
         self._outbox.wake()
         if state is not State.CLEAN:
             logger.warning("attachment held back", extra={"attachment": str(attachment_id), "state": state.name})
 
 
-async def _settle(transaction: Connection, outbox: Outbox, attachment_id: UUID, *, now: datetime) -> None:
-    """Releases or refuses what waited for the attachment."""
-    rows = await attachment_store.hold_waiting(transaction, attachment_id)
+async def _settle(transaction: Connection, outbox: Outbox, rows: Sequence[Row], *, now: datetime) -> None:
+    """Releases or refuses what waited for an attachment, unless it waits for another too."""
     moves = []
     for row, before in zip(rows, await courses.of(transaction, rows), strict=True):
         reachable = courses.reachable(row, now=now)
@@ -144,7 +145,14 @@ async def _settle(transaction: Connection, outbox: Outbox, attachment_id: UUID, 
     await courses.keep(transaction, outbox, moves, now=now)
 
 
-def _judged(attachment_id: UUID, state: State, *, now: datetime) -> Event:
-    event = events_pb2.AttachmentJudged(attachment=f"attachments/{attachment_id}", infected=state is State.INFECTED)
-    event.time.FromDatetime(now)
-    return outbox.event(event, now=now)
+def _judged(attachment_id: UUID, state: State, waiting: Sequence[Row], *, now: datetime) -> list[Event]:
+    """What is told of a verdict: to each message that waits for it, or to nobody's feed."""
+    told = []
+    references: list[events_pb2.MessageReference | None] = [courses.reference(row) for row in waiting]
+    for reference in references or [None]:
+        event = events_pb2.AttachmentJudged(
+            attachment=f"attachments/{attachment_id}", infected=state is State.INFECTED, reference=reference
+        )
+        event.time.FromDatetime(now)
+        told.append(outbox.event(event, now=now))
+    return told

@@ -149,11 +149,15 @@ async def test_a_message_waits_until_its_attachments_are_clean(service: Service)
         released = await service.messages.GetMessage(messages_pb2.GetMessageRequest(name=sent.name))
         assert released.state == Message.STATE_RELEASED
         assert released.HasField("release_time")
-        assert [event.type for event in await events_of(service, unit, 3)] == [
-            "message.accepted",
-            "message.released",
-            "delivery.available",
+        told = await events_of(service, unit, 5)
+        assert [(event.type, event.attachment) for event in told] == [
+            ("message.accepted", ""),
+            ("attachment.clean", one.name),
+            ("attachment.clean", other.name),
+            ("message.released", ""),
+            ("delivery.available", ""),
         ]
+        assert {event.message for event in told} == {sent.name}
 
 
 async def test_what_was_found_clean_before_is_not_waited_for(service: Service):
@@ -173,10 +177,12 @@ async def test_malware_stops_every_message_that_carries_it(service: Service):
         refused = await service.messages.GetMessage(messages_pb2.GetMessageRequest(name=sent.name))
         assert refused.state == Message.STATE_REJECTED
         assert b"ATTACHMENT_INFECTED" in refused.rejection.SerializeToString()
-        events = await events_of(service, unit, 2)
-        assert [(event.type, event.reason) for event in events] == [
-            ("message.accepted", ""),
-            ("message.rejected", "ATTACHMENT_INFECTED"),
+        events = await events_of(service, unit, 4)
+        assert [(event.type, event.attachment, event.reason) for event in events] == [
+            ("message.accepted", "", ""),
+            ("attachment.clean", clean.name, ""),
+            ("attachment.infected", bad.name, ""),
+            ("message.rejected", "", "ATTACHMENT_INFECTED"),
         ]
         assert await inbox_of(service, identifier, mailbox) == []
         assert await service.stored(bad.name) == []

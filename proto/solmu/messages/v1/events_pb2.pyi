@@ -370,7 +370,8 @@ Global___DuePassed: _TypeAlias = DuePassed  # noqa: Y015
 @_typing.final
 class AttachmentJudged(_message.Message):
     """An attachment was judged. Feed types "attachment.clean",
-    "attachment.infected".
+    "attachment.infected". One event for each message that waited for it; where
+    none did, one that is in no feed.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -378,6 +379,7 @@ class AttachmentJudged(_message.Message):
     ATTACHMENT_FIELD_NUMBER: _builtins.int
     INFECTED_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
     attachment: _builtins.str
     """`attachments/{attachment}`."""
     infected: _builtins.bool
@@ -386,16 +388,21 @@ class AttachmentJudged(_message.Message):
     def time(self) -> _timestamp_pb2.Timestamp:
         """When."""
 
+    @_builtins.property
+    def reference(self) -> Global___MessageReference:
+        """The message that waited for it."""
+
     def __init__(
         self,
         *,
         attachment: _builtins.str = ...,
         infected: _builtins.bool = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
+        reference: Global___MessageReference | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reference", b"reference", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attachment", b"attachment", "infected", b"infected", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attachment", b"attachment", "infected", b"infected", "reference", b"reference", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

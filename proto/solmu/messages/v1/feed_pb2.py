@@ -29,7 +29,7 @@ from solmu.messages.v1 import messages_pb2 as solmu_dot_messages_dot_v1_dot_mess
 from solmu.options.v1 import access_pb2 as solmu_dot_options_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1csolmu/messages/v1/feed.proto\x12\x11solmu.messages.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a solmu/messages/v1/messages.proto\x1a\x1dsolmu/options/v1/access.proto\"\x92\x02\n\x05\x45vent\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x63ursor\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x06 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x07 \x01(\t\x12-\n\x08\x64\x65livery\x18\x08 \x01(\x0b\x32\x1b.solmu.messages.v1.Delivery\x12\x34\n\x0clegal_effect\x18\t \x01(\x0b\x32\x1e.solmu.messages.v1.LegalEffect\x12\x0e\n\x06reason\x18\n \x01(\t\"\xac\x01\n\x11ListEventsRequest\x12.\n\x06parent\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^units/[a-z0-9-]{3,63}$\x12\x18\n\x06\x63ursor\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x12\x1d\n\tpage_size\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12.\n\x05types\x18\x04 \x03(\tB\x1f\xbaH\x1c\x92\x01\x19\x10\x32\"\x15r\x13\x32\x11^[a-z]+\\.[a-z_]+$\"S\n\x12ListEventsResponse\x12(\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x18.solmu.messages.v1.Event\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\"\x8f\x01\n\x13StreamEventsRequest\x12.\n\x06parent\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^units/[a-z0-9-]{3,63}$\x12\x18\n\x06\x63ursor\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x12.\n\x05types\x18\x03 \x03(\tB\x1f\xbaH\x1c\x92\x01\x19\x10\x32\"\x15r\x13\x32\x11^[a-z]+\\.[a-z_]+$\"\xab\x02\n\x07Webhook\x12\x0c\n\x04name\x18\x01 \x01(\t\x12#\n\x03uri\x18\x02 \x01(\tB\x16\xbaH\x13r\x11\x18\xd0\x0f\x32\t^https://\x88\x01\x01\x12\x17\n\x05types\x18\x03 \x03(\tB\x08\xbaH\x05\x92\x01\x02\x10\x32\x12/\n\x05state\x18\x04 \x01(\x0e\x32 .solmu.messages.v1.Webhook.State\x12\x0e\n\x06\x63ursor\x18\x05 \x01(\t\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1b\n\x0esigning_secret\x18\x07 \x01(\tB\x03\x80\x01\x01\"E\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_ACTIVE\x10\x01\x12\x13\n\x0fSTATE_SUSPENDED\x10\x02\"{\n\x14\x43reateWebhookRequest\x12.\n\x06parent\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^units/[a-z0-9-]{3,63}$\x12\x33\n\x07webhook\x18\x02 \x01(\x0b\x32\x1a.solmu.messages.v1.WebhookB\x06\xbaH\x03\xc8\x01\x01\"X\n\x11GetWebhookRequest\x12\x43\n\x04name\x18\x01 \x01(\tB5\xbaH2r02.^units/[a-z0-9-]{3,63}/webhooks/[0-9a-f-]{36}$\"E\n\x13ListWebhooksRequest\x12.\n\x06parent\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^units/[a-z0-9-]{3,63}$\"D\n\x14ListWebhooksResponse\x12,\n\x08webhooks\x18\x01 \x03(\x0b\x32\x1a.solmu.messages.v1.Webhook\"[\n\x14\x44\x65leteWebhookRequest\x12\x43\n\x04name\x18\x01 \x01(\tB5\xbaH2r02.^units/[a-z0-9-]{3,63}/webhooks/[0-9a-f-]{36}$\"\xa1\x01\n\nDeadLetter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\'\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x18.solmu.messages.v1.Event\x12\x10\n\x08\x61ttempts\x18\x03 \x01(\x05\x12\x13\n\x0blast_status\x18\x04 \x01(\x05\x12\x35\n\x11last_attempt_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x92\x01\n\x16ListDeadLettersRequest\x12\x45\n\x06parent\x18\x01 \x01(\tB5\xbaH2r02.^units/[a-z0-9-]{3,63}/webhooks/[0-9a-f-]{36}$\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x12\n\npage_token\x18\x03 \x01(\t\"g\n\x17ListDeadLettersResponse\x12\x33\n\x0c\x64\x65\x61\x64_letters\x18\x01 \x03(\x0b\x32\x1d.solmu.messages.v1.DeadLetter\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"{\n\x18ReplayDeadLettersRequest\x12\x45\n\x06parent\x18\x01 \x01(\tB5\xbaH2r02.^units/[a-z0-9-]{3,63}/webhooks/[0-9a-f-]{36}$\x12\x18\n\x05names\x18\x02 \x03(\tB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\"*\n\x19ReplayDeadLettersResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x05\x32\x89\n\n\x0b\x46\x65\x65\x64Service\x12\x91\x01\n\nListEvents\x12$.solmu.messages.v1.ListEventsRequest\x1a%.solmu.messages.v1.ListEventsResponse\"6\xa2\xbb\x18\x0f\n\rmessages.read\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/{parent=units/*}/events\x12\x91\x01\n\x0cStreamEvents\x12&.solmu.messages.v1.StreamEventsRequest\x1a\x18.solmu.messages.v1.Event\"=\xa2\xbb\x18\x0f\n\rmessages.read\x82\xd3\xe4\x93\x02$\x12\"/v1/{parent=units/*}/events:stream0\x01\x12\x99\x01\n\rCreateWebhook\x12\'.solmu.messages.v1.CreateWebhookRequest\x1a\x1a.solmu.messages.v1.Webhook\"C\xa2\xbb\x18\x11\n\x0fwebhooks.manage\x82\xd3\xe4\x93\x02(\"\x1d/v1/{parent=units/*}/webhooks:\x07webhook\x12\x8a\x01\n\nGetWebhook\x12$.solmu.messages.v1.GetWebhookRequest\x1a\x1a.solmu.messages.v1.Webhook\":\xa2\xbb\x18\x11\n\x0fwebhooks.manage\x82\xd3\xe4\x93\x02\x1f\x12\x1d/v1/{name=units/*/webhooks/*}\x12\x9b\x01\n\x0cListWebhooks\x12&.solmu.messages.v1.ListWebhooksRequest\x1a\'.solmu.messages.v1.ListWebhooksResponse\":\xa2\xbb\x18\x11\n\x0fwebhooks.manage\x82\xd3\xe4\x93\x02\x1f\x12\x1d/v1/{parent=units/*}/webhooks\x12\x90\x01\n\rDeleteWebhook\x12\'.solmu.messages.v1.DeleteWebhookRequest\x1a\x1a.solmu.messages.v1.Webhook\":\xa2\xbb\x18\x11\n\x0fwebhooks.manage\x82\xd3\xe4\x93\x02\x1f*\x1d/v1/{name=units/*/webhooks/*}\x12\xb2\x01\n\x0fListDeadLetters\x12).solmu.messages.v1.ListDeadLettersRequest\x1a*.solmu.messages.v1.ListDeadLettersResponse\"H\xa2\xbb\x18\x11\n\x0fwebhooks.manage\x82\xd3\xe4\x93\x02-\x12+/v1/{parent=units/*/webhooks/*}/deadLetters\x12\xc2\x01\n\x11ReplayDeadLetters\x12+.solmu.messages.v1.ReplayDeadLettersRequest\x1a,.solmu.messages.v1.ReplayDeadLettersResponse\"R\xa2\xbb\x18\x11\n\x0fwebhooks.manage\x82\xd3\xe4\x93\x02\x37\"2/v1/{parent=units/*/webhooks/*}/deadLetters:replay:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1csolmu/messages/v1/feed.proto\x12\x11solmu.messages.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a solmu/messages/v1/messages.proto\x1a\x1dsolmu/options/v1/access.proto\"\xa6\x02\n\x05\x45vent\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x63ursor\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x06 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x07 \x01(\t\x12-\n\x08\x64\x65livery\x18\x08 \x01(\x0b\x32\x1b.solmu.messages.v1.Delivery\x12\x34\n\x0clegal_effect\x18\t \x01(\x0b\x32\x1e.solmu.messages.v1.LegalEffect\x12\x0e\n\x06reason\x18\n \x01(\t\x12\x12\n\nattachment\x18\x0b \x01(\t\"\xac\x01\n\x11ListEventsRequest\x12.\n\x06parent\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^units/[a-z0-9-]{3,63}$\x12\x18\n\x06\x63ursor\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x12\x1d\n\tpage_size\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12.\n\x05types\x18\x04 \x03(\tB\x1f\xbaH\x1c\x92\x01\x19\x10\x32\"\x15r\x13\x32\x11^[a-z]+\\.[a-z_]+$\"S\n\x12ListEventsResponse\x12(\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x18.solmu.messages.v1.Event\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\"\x8f\x01\n\x13StreamEventsRequest\x12.\n\x06parent\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^units/[a-z0-9-]{3,63}$\x12\x18\n\x06\x63ursor\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x12.\n\x05types\x18\x03 \x03(\tB\x1f\xbaH\x1c\x92\x01\x19\x10\x32\"\x15r\x13\x32\x11^[a-z]+\\.[a-z_]+$\"\xab\x02\n\x07Webhook\x12\x0c\n\x04name\x18\x01 \x01(\t\x12#\n\x03uri\x18\x02 \x01(\tB\x16\xbaH\x13r\x11\x18\xd0\x0f\x32\t^https://\x88\x01\x01\x12\x17\n\x05types\x18\x03 \x03(\tB\x08\xbaH\x05\x92\x01\x02\x10\x32\x12/\n\x05state\x18\x04 \x01(\x0e\x32 .solmu.messages.v1.Webhook.State\x12\x0e\n\x06\x63ursor\x18\x05 \x01(\t\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1b\n\x0esigning_secret\x18\x07 \x01(\tB\x03\x80\x01\x01\"E\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_ACTIVE\x10\x01\x12\x13\n\x0fSTATE_SUSPENDED\x10\x02\"{\n\x14\x43reateWebhookRequest\x12.\n\x06parent\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^units/[a-z0-9-]{3,63}$\x12\x33\n\x07webhook\x18\x02 \x01(\x0b\x32\x1a.solmu.messages.v1.WebhookB\x06\xbaH\x03\xc8\x01\x01\"X\n\x11GetWebhookRequest\x12\x43\n\x04name\x18\x01 \x01(\tB5\xbaH2r02.^units/[a-z0-9-]{3,63}/webhooks/[0-9a-f-]{36}$\"E\n\x13ListWebhooksRequest\x12.\n\x06parent\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^units/[a-z0-9-]{3,63}$\"D\n\x14ListWebhooksResponse\x12,\n\x08webhooks\x18\x01 \x03(\x0b\x32\x1a.solmu.messages.v1.Webhook\"[\n\x14\x44\x65leteWebhookRequest\x12\x43\n\x04name\x18\x01 \x01(\tB5\xbaH2r02.^units/[a-z0-9-]{3,63}/webhooks/[0-9a-f-]{36}$\"\xa1\x01\n\nDeadLetter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\'\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x18.solmu.messages.v1.Event\x12\x10\n\x08\x61ttempts\x18\x03 \x01(\x05\x12\x13\n\x0blast_status\x18\x04 \x01(\x05\x12\x35\n\x11last_attempt_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x92\x01\n\x16ListDeadLettersRequest\x12\x45\n\x06parent\x18\x01 \x01(\tB5\xbaH2r02.^units/[a-z0-9-]{3,63}/webhooks/[0-9a-f-]{36}$\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x12\n\npage_token\x18\x03 \x01(\t\"g\n\x17ListDeadLettersResponse\x12\x33\n\x0c\x64\x65\x61\x64_letters\x18\x01 \x03(\x0b\x32\x1d.solmu.messages.v1.DeadLetter\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"{\n\x18ReplayDeadLettersRequest\x12\x45\n\x06parent\x18\x01 \x01(\tB5\xbaH2r02.^units/[a-z0-9-]{3,63}/webhooks/[0-9a-f-]{36}$\x12\x18\n\x05names\x18\x02 \x03(\tB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\"*\n\x19ReplayDeadLettersResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x05\x32\x89\n\n\x0b\x46\x65\x65\x64Service\x12\x91\x01\n\nListEvents\x12$.solmu.messages.v1.ListEventsRequest\x1a%.solmu.messages.v1.ListEventsResponse\"6\xa2\xbb\x18\x0f\n\rmessages.read\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/{parent=units/*}/events\x12\x91\x01\n\x0cStreamEvents\x12&.solmu.messages.v1.StreamEventsRequest\x1a\x18.solmu.messages.v1.Event\"=\xa2\xbb\x18\x0f\n\rmessages.read\x82\xd3\xe4\x93\x02$\x12\"/v1/{parent=units/*}/events:stream0\x01\x12\x99\x01\n\rCreateWebhook\x12\'.solmu.messages.v1.CreateWebhookRequest\x1a\x1a.solmu.messages.v1.Webhook\"C\xa2\xbb\x18\x11\n\x0fwebhooks.manage\x82\xd3\xe4\x93\x02(\"\x1d/v1/{parent=units/*}/webhooks:\x07webhook\x12\x8a\x01\n\nGetWebhook\x12$.solmu.messages.v1.GetWebhookRequest\x1a\x1a.solmu.messages.v1.Webhook\":\xa2\xbb\x18\x11\n\x0fwebhooks.manage\x82\xd3\xe4\x93\x02\x1f\x12\x1d/v1/{name=units/*/webhooks/*}\x12\x9b\x01\n\x0cListWebhooks\x12&.solmu.messages.v1.ListWebhooksRequest\x1a\'.solmu.messages.v1.ListWebhooksResponse\":\xa2\xbb\x18\x11\n\x0fwebhooks.manage\x82\xd3\xe4\x93\x02\x1f\x12\x1d/v1/{parent=units/*}/webhooks\x12\x90\x01\n\rDeleteWebhook\x12\'.solmu.messages.v1.DeleteWebhookRequest\x1a\x1a.solmu.messages.v1.Webhook\":\xa2\xbb\x18\x11\n\x0fwebhooks.manage\x82\xd3\xe4\x93\x02\x1f*\x1d/v1/{name=units/*/webhooks/*}\x12\xb2\x01\n\x0fListDeadLetters\x12).solmu.messages.v1.ListDeadLettersRequest\x1a*.solmu.messages.v1.ListDeadLettersResponse\"H\xa2\xbb\x18\x11\n\x0fwebhooks.manage\x82\xd3\xe4\x93\x02-\x12+/v1/{parent=units/*/webhooks/*}/deadLetters\x12\xc2\x01\n\x11ReplayDeadLetters\x12+.solmu.messages.v1.ReplayDeadLettersRequest\x1a,.solmu.messages.v1.ReplayDeadLettersResponse\"R\xa2\xbb\x18\x11\n\x0fwebhooks.manage\x82\xd3\xe4\x93\x02\x37\"2/v1/{parent=units/*/webhooks/*}/deadLetters:replay:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -91,37 +91,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FEEDSERVICE'].methods_by_name['ReplayDeadLetters']._loaded_options = None
   _globals['_FEEDSERVICE'].methods_by_name['ReplayDeadLetters']._serialized_options = b'\242\273\030\021\n\017webhooks.manage\202\323\344\223\0027\"2/v1/{parent=units/*/webhooks/*}/deadLetters:replay:\001*'
   _globals['_EVENT']._serialized_start=209
-  _globals['_EVENT']._serialized_end=483
-  _globals['_LISTEVENTSREQUEST']._serialized_start=486
-  _globals['_LISTEVENTSREQUEST']._serialized_end=658
-  _globals['_LISTEVENTSRESPONSE']._serialized_start=660
-  _globals['_LISTEVENTSRESPONSE']._serialized_end=743
-  _globals['_STREAMEVENTSREQUEST']._serialized_start=746
-  _globals['_STREAMEVENTSREQUEST']._serialized_end=889
-  _globals['_WEBHOOK']._serialized_start=892
-  _globals['_WEBHOOK']._serialized_end=1191
-  _globals['_WEBHOOK_STATE']._serialized_start=1122
-  _globals['_WEBHOOK_STATE']._serialized_end=1191
-  _globals['_CREATEWEBHOOKREQUEST']._serialized_start=1193
-  _globals['_CREATEWEBHOOKREQUEST']._serialized_end=1316
-  _globals['_GETWEBHOOKREQUEST']._serialized_start=1318
-  _globals['_GETWEBHOOKREQUEST']._serialized_end=1406
-  _globals['_LISTWEBHOOKSREQUEST']._serialized_start=1408
-  _globals['_LISTWEBHOOKSREQUEST']._serialized_end=1477
-  _globals['_LISTWEBHOOKSRESPONSE']._serialized_start=1479
-  _globals['_LISTWEBHOOKSRESPONSE']._serialized_end=1547
-  _globals['_DELETEWEBHOOKREQUEST']._serialized_start=1549
-  _globals['_DELETEWEBHOOKREQUEST']._serialized_end=1640
-  _globals['_DEADLETTER']._serialized_start=1643
-  _globals['_DEADLETTER']._serialized_end=1804
-  _globals['_LISTDEADLETTERSREQUEST']._serialized_start=1807
-  _globals['_LISTDEADLETTERSREQUEST']._serialized_end=1953
-  _globals['_LISTDEADLETTERSRESPONSE']._serialized_start=1955
-  _globals['_LISTDEADLETTERSRESPONSE']._serialized_end=2058
-  _globals['_REPLAYDEADLETTERSREQUEST']._serialized_start=2060
-  _globals['_REPLAYDEADLETTERSREQUEST']._serialized_end=2183
-  _globals['_REPLAYDEADLETTERSRESPONSE']._serialized_start=2185
-  _globals['_REPLAYDEADLETTERSRESPONSE']._serialized_end=2227
-  _globals['_FEEDSERVICE']._serialized_start=2230
-  _globals['_FEEDSERVICE']._serialized_end=3519
+  _globals['_EVENT']._serialized_end=503
+  _globals['_LISTEVENTSREQUEST']._serialized_start=506
+  _globals['_LISTEVENTSREQUEST']._serialized_end=678
+  _globals['_LISTEVENTSRESPONSE']._serialized_start=680
+  _globals['_LISTEVENTSRESPONSE']._serialized_end=763
+  _globals['_STREAMEVENTSREQUEST']._serialized_start=766
+  _globals['_STREAMEVENTSREQUEST']._serialized_end=909
+  _globals['_WEBHOOK']._serialized_start=912
+  _globals['_WEBHOOK']._serialized_end=1211
+  _globals['_WEBHOOK_STATE']._serialized_start=1142
+  _globals['_WEBHOOK_STATE']._serialized_end=1211
+  _globals['_CREATEWEBHOOKREQUEST']._serialized_start=1213
+  _globals['_CREATEWEBHOOKREQUEST']._serialized_end=1336
+  _globals['_GETWEBHOOKREQUEST']._serialized_start=1338
+  _globals['_GETWEBHOOKREQUEST']._serialized_end=1426
+  _globals['_LISTWEBHOOKSREQUEST']._serialized_start=1428
+  _globals['_LISTWEBHOOKSREQUEST']._serialized_end=1497
+  _globals['_LISTWEBHOOKSRESPONSE']._serialized_start=1499
+  _globals['_LISTWEBHOOKSRESPONSE']._serialized_end=1567
+  _globals['_DELETEWEBHOOKREQUEST']._serialized_start=1569
+  _globals['_DELETEWEBHOOKREQUEST']._serialized_end=1660
+  _globals['_DEADLETTER']._serialized_start=1663
+  _globals['_DEADLETTER']._serialized_end=1824
+  _globals['_LISTDEADLETTERSREQUEST']._serialized_start=1827
+  _globals['_LISTDEADLETTERSREQUEST']._serialized_end=1973
+  _globals['_LISTDEADLETTERSRESPONSE']._serialized_start=1975
+  _globals['_LISTDEADLETTERSRESPONSE']._serialized_end=2078
+  _globals['_REPLAYDEADLETTERSREQUEST']._serialized_start=2080
+  _globals['_REPLAYDEADLETTERSREQUEST']._serialized_end=2203
+  _globals['_REPLAYDEADLETTERSRESPONSE']._serialized_start=2205
+  _globals['_REPLAYDEADLETTERSRESPONSE']._serialized_end=2247
+  _globals['_FEEDSERVICE']._serialized_start=2250
+  _globals['_FEEDSERVICE']._serialized_end=3539
 # @@protoc_insertion_point(module_scope)

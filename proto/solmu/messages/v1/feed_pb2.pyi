@@ -37,6 +37,7 @@ class Event(_message.Message):
     DELIVERY_FIELD_NUMBER: _builtins.int
     LEGAL_EFFECT_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    ATTACHMENT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The same however often the event is read: a UUID."""
     type: _builtins.str
@@ -53,6 +54,8 @@ class Event(_message.Message):
     """The message's correlation id."""
     reason: _builtins.str
     """Why, in an event about a refusal or a failure: a documented reason."""
+    attachment: _builtins.str
+    """The attachment, where the event is about one: `attachments/{attachment}`."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When it happened."""
@@ -78,10 +81,11 @@ class Event(_message.Message):
         delivery: _messages_pb2.Delivery | None = ...,
         legal_effect: _messages_pb2.LegalEffect | None = ...,
         reason: _builtins.str = ...,
+        attachment: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["delivery", b"delivery", "legal_effect", b"legal_effect", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["correlation_id", b"correlation_id", "cursor", b"cursor", "delivery", b"delivery", "id", b"id", "idempotency_key", b"idempotency_key", "legal_effect", b"legal_effect", "message", b"message", "reason", b"reason", "time", b"time", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attachment", b"attachment", "correlation_id", b"correlation_id", "cursor", b"cursor", "delivery", b"delivery", "id", b"id", "idempotency_key", b"idempotency_key", "legal_effect", b"legal_effect", "message", b"message", "reason", b"reason", "time", b"time", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
