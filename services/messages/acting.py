@@ -4,16 +4,19 @@ A token on another's behalf (RFC 8693) says who acts for whom in which theme.
 Whether that holds is judged anew for every call, by facts that this process
 holds and that follow those of authorisations within milliseconds
 (`runtime/facts/`): a mandate that was revoked opens nothing, and nothing is
-opened while it cannot be known. A mandate with a specifier, `units/{unit}`, is for mail with that unit.
+opened while it cannot be known. They are at least as new as those that the
+token was given by, so that a right that was given a moment ago counts. A
+mandate with a specifier, `units/{unit}`, is for mail with that unit.
 """
 
 from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from solmu.authorisations.v1 import checks_pb2_grpc, rights_pb2
 from solmu.authorisations.v1.parties_pb2 import AssuranceLevel, Party
@@ -59,7 +62,8 @@ class Acting:
         Raises PermissionDenied, MANDATE_MISSING, and Unavailable where
         authorisations does not say.
         """
-        specifier = _specifier(caller, self._theme)
+        detail = _mandate(caller, self._theme)
+        specifier = _text(detail, "specifier")
         question = Question(
             delegate=caller.actor,
             principal=caller.party,
@@ -69,7 +73,7 @@ class Acting:
             at=datetime.now(UTC),
         )
         with _answering():
-            verdict = await self._checks.check(question)
+            verdict = await self._checks.check(question, consistency_token=_text(detail, "consistency_token"))
         if not verdict.allowed:
             raise denied(verdict.reason.name)
         if not _known_surely(caller, caller.actor, verdict.assurance_level):
@@ -107,15 +111,20 @@ def denied(reason: str) -> PermissionDenied:
     return PermissionDenied("MANDATE_MISSING", "no mandate in force allows this", reason=reason)
 
 
-def _specifier(caller: Caller, theme: str) -> str:
-    """On which one thing the caller's token is to act. Raises PermissionDenied where it is for another theme."""
+def _mandate(caller: Caller, theme: str) -> Mapping[str, Any]:
+    """What the caller's token says of its mandate. Raises PermissionDenied where it is for another theme."""
     details = [detail for detail in caller.authorization_details if detail.get("type") == MANDATE]
     if len(details) != 1 or details[0].get("theme") != theme:
         raise denied("THEME")
-    specifier = details[0].get("specifier", "")
-    if not isinstance(specifier, str):
-        raise denied("SPECIFIER")
-    return specifier
+    return details[0]
+
+
+def _text(detail: Mapping[str, Any], member: str) -> str:
+    """A member of what a token says of its mandate; empty where it says nothing."""
+    value = detail.get(member, "")
+    if not isinstance(value, str):
+        raise denied("NO_RIGHT")
+    return value
 
 
 def _level(caller: Caller) -> AssuranceLevel.ValueType:

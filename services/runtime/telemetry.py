@@ -45,6 +45,9 @@ OUTBOX_LAG_SECONDS = prometheus_client.Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5, 30, 300),
 )
 EVENTS_HANDLED = prometheus_client.Counter("solmu_events_handled", "Events dealt with", ["publisher", "outcome"])
+NOTIFICATIONS = prometheus_client.Counter(
+    "solmu_notifications", "Tries to tell a resident of a message, by channel and outcome", ["channel", "outcome"]
+)
 CERTIFICATE_EXPIRY = prometheus_client.Gauge(
     "solmu_certificate_expiry_seconds", "When the certificate of this process ends, as a Unix time; 0 if unreadable"
 )

@@ -32,7 +32,7 @@ def known_as(code: NationalIdentifier) -> Party:
     return Party(identifier=code)
 
 
-async def make_theme(office: Client, **fields: Any) -> str:
+async def make_theme(office: Client, *, name: str = "", **fields: Any) -> str:
     """A theme in use, for mandates to act and to represent."""
     stub = office.stub(ThemeServiceStub)
     kinds = (mandates_pb2.Mandate.KIND_ACT, mandates_pb2.Mandate.KIND_REPRESENT)
@@ -41,7 +41,8 @@ async def make_theme(office: Client, **fields: Any) -> str:
         longest_terms=[themes_pb2.Theme.LongestTerm(kind=kind, months=24) for kind in kinds],
         **fields,
     )
-    request = themes_pb2.CreateThemeRequest(theme_id=f"journey-{uuid.uuid4().hex[:12]}", theme=theme)
+    theme_id = name.removeprefix("themes/") or f"journey-{uuid.uuid4().hex[:12]}"
+    request = themes_pb2.CreateThemeRequest(theme_id=theme_id, theme=theme)
     made = await office.call(stub.CreateTheme, request, attempts=5)
     await office.call(stub.ActivateTheme, themes_pb2.ActivateThemeRequest(name=made.name, etag=made.etag))
     return str(made.name)
@@ -88,9 +89,11 @@ async def check(
     return await office.call(office.stub(CheckServiceStub).Check, request)
 
 
-async def on_behalf(client: Client, *, principal: str, theme: str) -> tuple[int, dict[str, Any]]:
+async def on_behalf(client: Client, *, principal: str, theme: str, specifier: str = "") -> tuple[int, dict[str, Any]]:
     """Asks for a token with which the client's party acts for another (RFC 8693)."""
     wanted = {"type": "mandate", "principal": principal, "theme": theme}
+    if specifier:
+        wanted["specifier"] = specifier
     return await form(
         client,
         "/oauth2/token",

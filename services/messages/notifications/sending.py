@@ -31,6 +31,7 @@ from services.runtime.ids import new_id
 from services.runtime.jetstream import Received
 from services.runtime.outbox import Outbox
 from services.runtime.sealing import Sealer, Vault
+from services.runtime.telemetry import NOTIFICATIONS
 
 logger = logging.getLogger(__name__)
 
@@ -180,7 +181,8 @@ class Sending:
     async def _keep(self, row: Row, outcome: Outcome, *, now: datetime) -> None:
         """Keeps what became of a try, and tells the sender's feed where that is the end of it."""
         later = rules.next_try(row["tries"], now=now) if outcome is Outcome.FAILED else None
-        channel = Channel(row["channel"]).name
+        channel = Channel(row["channel"]).name.lower()
+        NOTIFICATIONS.labels(channel, outcome.value).inc()
         if later is not None:
             logger.warning("a notification failed", extra={"channel": channel, "tries": row["tries"]})
             await store.put_off(self._database, row["notification_id"], due_time=later, tries=row["tries"])

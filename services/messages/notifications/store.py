@@ -33,6 +33,16 @@ async def add(transaction: Connection, notifications: Sequence[ToSend]) -> None:
     )
 
 
+async def put_code(
+    transaction: Connection, notification_id: UUID, mailbox_id: UUID, channel: int, kind: int, *, now: datetime
+) -> None:
+    """Has a code sent now; one that has not gone out yet need not."""
+    await transaction.execute(
+        "delete from notification where mailbox_id = $1 and channel = $2 and kind = $3", mailbox_id, channel, kind
+    )
+    await add(transaction, [(notification_id, mailbox_id, None, channel, kind, now)])
+
+
 async def claim(
     database: Database, *, channels: Sequence[int], now: datetime, until: datetime, limit: int
 ) -> list[Row]:

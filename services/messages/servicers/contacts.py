@@ -109,7 +109,7 @@ class Contacts:
             raise ResourceExhausted(
                 "CONTACT_LIMIT", "contact details were set too often today", retry_after=DAY.total_seconds()
             )
-        await store.add(transaction, [(new_id(), mailbox_id, None, channel, Kind.CODE, now)])
+        await store.put_code(transaction, new_id(), mailbox_id, channel, Kind.CODE, now=now)
         return f"{secrets.randbelow(10**6):06}"
 
     def _sealer(self, mailbox: Row) -> Sealer:

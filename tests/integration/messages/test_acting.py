@@ -6,7 +6,7 @@ import contextlib
 import socket
 import uuid
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from solmu.messages.v1 import attachments_pb2, inbox_pb2, mailboxes_pb2, messages_pb2
@@ -15,6 +15,7 @@ from services.messages.acting import Acting, Represented
 from services.runtime.client import Peer
 from services.runtime.config import Address
 from services.runtime.errors import Fault, NotFound, PermissionDenied, Unavailable
+from services.runtime.facts.checking import Question, Verdict
 from services.runtime.facts.checks import Checks
 from services.runtime.identity import Caller, Right
 from services.runtime.telemetry import Telemetry
@@ -209,6 +210,28 @@ async def away(engines: Engines) -> AsyncIterator[Acting]:
 def token(**detail: str) -> Caller:
     mandate = {"type": "mandate", "theme": "themes/mail", "mandates": ["mandates/1"]} | detail
     return Caller(service="edge", party="persons/m", actor="persons/d", authorization_details=(mandate,))
+
+
+class Asked:
+    """Takes questions, and allows all."""
+
+    def __init__(self) -> None:
+        self.questions: list[tuple[Question, str]] = []
+
+    async def check(self, question: Question, *, consistency_token: str = "") -> Verdict:
+        self.questions.append((question, consistency_token))
+        return Verdict(allowed=True, mandates=("mandates/now",))
+
+
+async def test_it_is_judged_by_facts_as_new_as_the_token_and_named_by_what_they_say(engines: Engines):
+    asked = Asked()
+    async with away(engines) as acting:
+        acting._checks = cast("Checks", asked)
+        right = await acting.right(token(consistency_token="7-1", specifier="units/permits"))
+    assert right == Right(mandates=("mandates/now",), specifier="units/permits")
+    [(question, consistency_token)] = asked.questions
+    assert (question.delegate, question.principal, question.theme_id) == ("persons/d", "persons/m", "mail")
+    assert (question.specifier, consistency_token) == ("units/permits", "7-1")
 
 
 async def test_what_cannot_be_known_is_not_allowed_and_says_so(engines: Engines):
