@@ -4,17 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo
 
-from services.runtime.config import ServiceSettings, file, flag, folder, key, setting
-
-
-def time_zone(value: str) -> ZoneInfo:
-    """A time zone of the IANA database."""
-    try:
-        return ZoneInfo(value)
-    except (ZoneInfoNotFoundError, ValueError):
-        raise ValueError(f"{value!r} is not a time zone") from None
+from services.runtime.config import ServiceSettings, file, flag, folder, key, setting, time_zone
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from services.runtime import tls
 
@@ -128,6 +129,14 @@ def flag(value: str) -> bool:
     if value not in ("yes", "no"):
         raise ValueError(f"{value!r} is neither yes nor no")
     return value == "yes"
+
+
+def time_zone(value: str) -> ZoneInfo:
+    """A time zone of the IANA database."""
+    try:
+        return ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError):
+        raise ValueError(f"{value!r} is not a time zone") from None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -117,21 +117,36 @@ class Sending:
                     pass
             except PASSING as error:
                 logger.warning("notifications wait", extra={"error": type(error).__qualname__})
+            except Exception as error:  # the service goes on, whatever becomes of notifications
+                logger.error("notifications failed", exc_info=error)
             await asyncio.sleep(POLL_INTERVAL)
 
     async def once(self, *, now: datetime) -> bool:
         """Deals with a batch of what is due. False: nothing was."""
         claimed = await store.claim(self._database, channels=list(self._ports), now=now, until=now + CLAIM, limit=BATCH)
-        due = [found for row in claimed if (found := await self._judged(row, now=now)) is not None]
-        for channel, port in self._ports.items():
-            batch = [one for one in due if one.row["channel"] == channel]
-            if batch:
-                outcomes = await port.send([one.outgoing for one in batch])
-                for one, outcome in zip(batch, outcomes, strict=True):
-                    await self._keep(one.row, outcome, now=now)
-        if due:
+        due: dict[Channel, list[Due]] = {channel: [] for channel in self._ports}
+        for row in claimed:
+            try:
+                found = await self._judged(row, now=now)
+            except PASSING:
+                raise
+            except Exception as error:  # such as what does not open: the others are sent
+                logger.error("a notification could not be judged", exc_info=error)
+                await self._keep(row, Outcome.FAILED, now=now)
+            else:
+                if found is not None:
+                    due[Channel(row["channel"])].append(found)
+        await asyncio.gather(*(self._send(channel, batch, now=now) for channel, batch in due.items()))
+        if claimed:
             self._outbox.wake()
         return bool(claimed)
+
+    async def _send(self, channel: Channel, batch: Sequence[Due], *, now: datetime) -> None:
+        """Tries a batch by its channel, and keeps what became of each."""
+        if batch:
+            outcomes = await self._ports[channel].send([one.outgoing for one in batch])
+            for one, outcome in zip(batch, outcomes, strict=True):
+                await self._keep(one.row, outcome, now=now)
 
     async def _judged(self, row: Row, *, now: datetime) -> Due | None:
         """What is to be sent; None where nothing is, now or ever, and that is kept."""
@@ -163,9 +178,9 @@ class Sending:
             row["delivery_state"] == Delivery.STATE_AVAILABLE and row["open_time"] is None and row["purge_time"] is None
         )
         if not unopened or row["confirm_time"] is None:
-            return None
-        sealed = sealer.open(row["content"], context=f"messages/{row['message_id']}")
-        policy = messages_pb2.Message.FromString(sealed).notification
+            return None  # and its content, which may be gone, is not looked at
+        content = sealer.open(row["content"], context=f"messages/{row['message_id']}")
+        policy = messages_pb2.Message.FromString(content).notification
         if not rules.wanted(kind, none=policy.none, no_reminder=policy.no_reminder, unopened=unopened):
             return None
         names = {one.language: one.text for one in units.display_names(row["display_names"]).display_names}

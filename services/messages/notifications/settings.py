@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from email.utils import parseaddr
 from pathlib import Path
 from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo
 
 from services.messages.notifications import texts
 from services.messages.notifications.mail import Mail, Security, Server, well_formed
 from services.messages.notifications.ports import Port
 from services.messages.notifications.rules import Channel
 from services.messages.notifications.sms import Sms
-from services.runtime.config import Address, ConfigError, address, file, setting
+from services.runtime.config import Address, ConfigError, address, file, setting, time_zone
 
 logger = logging.getLogger(__name__)
 
@@ -65,14 +65,6 @@ def language(value: str) -> str:
     if value not in texts.TEXTS:
         raise ValueError(f"{value!r} is none of {', '.join(texts.TEXTS)}")
     return value
-
-
-def time_zone(value: str) -> ZoneInfo:
-    """A time zone of the IANA database."""
-    try:
-        return ZoneInfo(value)
-    except (ZoneInfoNotFoundError, ValueError):
-        raise ValueError(f"{value!r} is not a time zone") from None
 
 
 @dataclass(frozen=True, kw_only=True)

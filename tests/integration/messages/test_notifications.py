@@ -436,16 +436,51 @@ async def test_a_process_that_dies_over_a_batch_leaves_it_to_others(town: Town, 
     await town.planned()
 
     async def die(_: object) -> None:
-        raise KeyboardInterrupt
+        raise asyncio.CancelledError
 
     with monkeypatch.context() as dying:
         dying.setattr(town.sending._ports[Channel.EMAIL], "send", die)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(asyncio.CancelledError):
             await town.sending.once(now=NOON)
     await town.pass_time(NOON)
     assert len(town.mails) == 1, "it is claimed still"
     await town.pass_time(NOON + sending.CLAIM)
     assert len(town.mails) == 2
+
+
+async def test_one_that_does_not_open_is_given_up_and_holds_up_no_other(town: Town):
+    await town.reachable()
+    broken, _ = await town.send("Broken"), await town.send("Whole")
+    await town.service.database.execute(
+        "update message set content = '\\x00' where message_id = $1", UUID(broken.name.split("/")[3])
+    )
+    now = NOON
+    for pause in (*rules.RETRIES, timedelta()):
+        await town.pass_time(now)
+        now += pause
+    assert len(town.mails) == 2
+    feed = await town.told(6)
+    assert sorted(feed[4:]) == ["notification.failed", "notification.sent"]
+
+
+async def test_a_port_that_breaks_does_not_end_the_service(town: Town, monkeypatch: pytest.MonkeyPatch):
+    await town.reachable()
+    await town.send()
+    await town.planned()
+    monkeypatch.setattr(sending, "POLL_INTERVAL", 0.01)
+    tries = asyncio.Event()
+
+    async def fail(_: object) -> None:
+        tries.set()
+        raise ValueError("unforeseen")
+
+    monkeypatch.setattr(town.sending._ports[Channel.EMAIL], "send", fail)
+    running = asyncio.create_task(town.sending.run())
+    async with asyncio.timeout(20):
+        await tries.wait()
+    await asyncio.sleep(0.05)
+    assert not running.done()
+    running.cancel()
 
 
 async def test_a_fault_in_planning_costs_no_event(
