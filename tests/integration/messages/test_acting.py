@@ -6,16 +6,18 @@ import contextlib
 import socket
 import uuid
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
+from solmu.authorisations.v1.parties_pb2 import AssuranceLevel
 from solmu.messages.v1 import attachments_pb2, inbox_pb2, mailboxes_pb2, messages_pb2
 
 from services.messages.acting import Acting, Represented
 from services.runtime.client import Peer
 from services.runtime.config import Address
 from services.runtime.errors import Fault, NotFound, PermissionDenied, Unavailable
-from services.runtime.facts.checking import Question, Verdict
+from services.runtime.facts.checking import Question, Reason, Verdict
 from services.runtime.facts.checks import Checks
 from services.runtime.identity import Caller, Right
 from services.runtime.telemetry import Telemetry
@@ -213,18 +215,19 @@ def token(**detail: str) -> Caller:
 
 
 class Asked:
-    """Takes questions, and allows all."""
+    """Takes questions, and gives one answer to all."""
 
-    def __init__(self) -> None:
+    def __init__(self, answer: Verdict) -> None:
+        self.answer = answer
         self.questions: list[tuple[Question, str]] = []
 
     async def check(self, question: Question, *, consistency_token: str = "") -> Verdict:
         self.questions.append((question, consistency_token))
-        return Verdict(allowed=True, mandates=("mandates/now",))
+        return self.answer
 
 
 async def test_it_is_judged_by_facts_as_new_as_the_token_and_named_by_what_they_say(engines: Engines):
-    asked = Asked()
+    asked = Asked(Verdict(allowed=True, mandates=("mandates/now",)))
     async with away(engines) as acting:
         acting._checks = cast("Checks", asked)
         right = await acting.right(token(consistency_token="7-1", specifier="units/permits"))
@@ -232,6 +235,44 @@ async def test_it_is_judged_by_facts_as_new_as_the_token_and_named_by_what_they_
     [(question, consistency_token)] = asked.questions
     assert (question.delegate, question.principal, question.theme_id) == ("persons/d", "persons/m", "mail")
     assert (question.specifier, consistency_token) == ("units/permits", "7-1")
+
+
+@pytest.mark.parametrize(
+    ("actor", "acr", "needed", "refused"),
+    [
+        ("persons/d", "http://eidas.europa.eu/LoA/substantial", AssuranceLevel.ASSURANCE_LEVEL_SUBSTANTIAL, ""),
+        (
+            "persons/d",
+            "http://eidas.europa.eu/LoA/low",
+            AssuranceLevel.ASSURANCE_LEVEL_SUBSTANTIAL,
+            "ASSURANCE_TOO_LOW",
+        ),
+        ("persons/d", "", AssuranceLevel.ASSURANCE_LEVEL_LOW, "ASSURANCE_TOO_LOW"),
+        ("persons/d", "", AssuranceLevel.ASSURANCE_LEVEL_UNSPECIFIED, ""),
+        ("organisations/o", "", AssuranceLevel.ASSURANCE_LEVEL_HIGH, ""),
+    ],
+)
+async def test_who_is_not_known_surely_enough_opens_no_mail(
+    engines: Engines, actor: str, acr: str, needed: int, refused: str
+):
+    answer = Verdict(allowed=True, mandates=("mandates/now",), assurance_level=needed)
+    async with away(engines) as acting:
+        acting._checks = cast("Checks", Asked(answer))
+        caller = replace(token(), actor=actor, acr=acr)
+        if not refused:
+            assert (await acting.right(caller)).mandates == ("mandates/now",)
+            return
+        with pytest.raises(PermissionDenied) as fault:
+            await acting.right(caller)
+        assert (fault.value.reason, fault.value.metadata) == ("MANDATE_MISSING", {"reason": refused})
+
+
+async def test_a_refusal_says_coarsely_why(engines: Engines):
+    async with away(engines) as acting:
+        acting._checks = cast("Checks", Asked(Verdict(allowed=False, reason=Reason.JOINTLY_ONLY)))
+        with pytest.raises(PermissionDenied) as fault:
+            await acting.right(token())
+        assert (fault.value.reason, fault.value.metadata) == ("MANDATE_MISSING", {"reason": "JOINTLY_ONLY"})
 
 
 async def test_what_cannot_be_known_is_not_allowed_and_says_so(engines: Engines):
