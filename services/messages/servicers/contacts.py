@@ -11,7 +11,6 @@ from uuid import UUID
 
 from solmu.messages.v1 import contacts_pb2
 
-from services.messages import mailbox_store
 from services.messages.notifications import contact_store, mail, rules, sealed, store
 from services.messages.notifications.rules import Channel, Kind
 from services.messages.servicers import accesses, names
@@ -56,7 +55,7 @@ class Contacts:
         if channel not in self._channels:
             raise FailedPrecondition("CHANNEL_NOT_AVAILABLE", "the node does not tell residents by this channel")
         async with self._database.transaction() as transaction:
-            sealer = self._sealer(await self._hold(transaction, mailbox_id))
+            sealer = self._sealer(await names.hold_own_mailbox(transaction, mailbox_id))
             before = await contact_store.contact(transaction, mailbox_id, channel)
             known = before is not None and sealed.opened(sealer, before, sealed.ADDRESS) == address
             confirm_time = before["confirm_time"] if before is not None and known else None
@@ -86,20 +85,12 @@ class Contacts:
         """Forgets contact details."""
         mailbox_id, channel = _named(request.name)
         async with self._database.transaction() as transaction:
-            sealer = self._sealer(await self._hold(transaction, mailbox_id))
+            sealer = self._sealer(await names.hold_own_mailbox(transaction, mailbox_id))
             row = await contact_store.delete(transaction, mailbox_id, channel)
             if row is None:
                 raise not_found(request.name)
             await accesses.record(transaction, mailbox_id, "DeleteContact")
         return _contact(row, sealer)
-
-    async def _hold(self, transaction: Connection, mailbox_id: UUID) -> Row:
-        """The owner's mailbox, locked, so that its key is not destroyed meanwhile."""
-        await names.own_mailbox(transaction, mailbox_id)
-        row = await mailbox_store.lock_mailbox(transaction, mailbox_id)
-        if row is None or row["data_key"] is None:
-            raise not_found(f"mailboxes/{mailbox_id}")
-        return row
 
     async def _new_code(self, transaction: Connection, mailbox_id: UUID, channel: Channel) -> str:
         """A code that is about to be sent. Raises ResourceExhausted, CONTACT_LIMIT."""

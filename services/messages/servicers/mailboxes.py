@@ -23,7 +23,7 @@ from services.messages.acting import Acting, Represented
 from services.messages.notifications import contact_store
 from services.messages.servicers import accesses, names
 from services.runtime import identity, pages
-from services.runtime.database import Connection, Database, Row
+from services.runtime.database import Database, Row
 from services.runtime.errors import Aborted, FailedPrecondition, InvalidArgument, Unimplemented, not_found
 from services.runtime.ids import new_id
 from services.runtime.parties import PartyNames
@@ -107,7 +107,7 @@ class Mailboxes:
         """Closes a mailbox for its owner; one that is closed stays so."""
         mailbox_id = names.uid(request.name, 1)
         async with self._database.transaction() as transaction:
-            row = await self._lock_own(transaction, mailbox_id)
+            row = await names.hold_own_mailbox(transaction, mailbox_id)
             if request.etag and request.etag != str(row["version"]):
                 raise Aborted("ETAG_MISMATCH", "somebody else changed the mailbox first; read it again")
             state = mailboxes.closed(mailboxes.State(row["state"]), obligatory=_obligatory(row))
@@ -123,7 +123,7 @@ class Mailboxes:
         mailbox_id, now = names.uid(request.name, 1), names.now()
         end_time = request.end_time.ToDatetime(UTC)
         async with self._database.transaction() as transaction:
-            row = await self._lock_own(transaction, mailbox_id)
+            row = await names.hold_own_mailbox(transaction, mailbox_id)
             state = mailboxes.opted_out(
                 mailboxes.State(row["state"]), obligatory=_obligatory(row), end_time=end_time, now=now
             )
@@ -167,7 +167,7 @@ class Mailboxes:
             raise Unimplemented("FEATURE_NOT_AVAILABLE", "this release does not make SIARD archives", field="format")
         mailbox_id, now = names.uid(request.name, 1), names.now()
         async with self._database.transaction() as transaction:
-            await self._lock_own(transaction, mailbox_id)
+            await names.hold_own_mailbox(transaction, mailbox_id)
             row = await export_store.insert(
                 transaction, export_id=new_id(), mailbox_id=mailbox_id, attachment_id=new_id(), now=now
             )
@@ -231,13 +231,6 @@ class Mailboxes:
             await names.own_unit(self._database, unit_id)
         elif not await unit_store.units_of(self._database, identity.caller().party, after="", limit=1):
             raise not_found("units/-")
-
-    async def _lock_own(self, transaction: Connection, mailbox_id: UUID) -> Row:
-        await names.own_mailbox(transaction, mailbox_id)
-        row = await mailbox_store.lock_mailbox(transaction, mailbox_id)
-        if row is None or row["data_key"] is None:
-            raise not_found(f"mailboxes/{mailbox_id}")
-        return row
 
     async def _named(self, identifiers: Sequence[types_pb2.NationalIdentifier]) -> tuple[list[str], dict[int, str]]:
         """The party of each code, "" where the code is refused, and the reasons of the refusals by position."""

@@ -49,6 +49,15 @@ async def own_mailbox(database: Database | Connection, mailbox_id: UUID) -> Row:
     return mailbox
 
 
+async def hold_own_mailbox(transaction: Connection, mailbox_id: UUID) -> Row:
+    """As `own_mailbox`, locked until the transaction ends, so that neither state nor key changes meanwhile."""
+    await own_mailbox(transaction, mailbox_id)
+    mailbox = await mailbox_store.lock_mailbox(transaction, mailbox_id)
+    if mailbox is None or mailbox["data_key"] is None:
+        raise not_found(f"mailboxes/{mailbox_id}")
+    return mailbox
+
+
 def actor() -> types_pb2.Actor:
     """The caller, as records of its acts name it."""
     caller = identity.caller()
