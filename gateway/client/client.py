@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import ssl
 import time
@@ -28,7 +29,7 @@ from solmu.messages.v1 import (
 )
 
 from gateway.client import following, transfers
-from gateway.client.profile import Profile
+from gateway.client.profile import Profile, Representation
 from gateway.client.transfers import Progress
 from services.runtime import status, tls
 from services.runtime.errors import (
@@ -119,14 +120,26 @@ class Client:
         """An access token that is valid for a while yet. Raises Fault where the edge grants none."""
         async with self._lock:
             if time.time() > self._expires - RENEW_BEFORE:
-                form = {
-                    "grant_type": "client_credentials",
-                    "client_id": self.profile.client_id,
-                    "scope": " ".join(self.profile.scopes),
-                }
-                answer = await self._json("POST", "/oauth2/token", data=form)
+                answer = await self._grant(grant_type="client_credentials", scope=" ".join(self.profile.scopes))
+                if self.profile.acts_for is not None:
+                    answer = await self._exchange(answer["access_token"], self.profile.acts_for)
                 self._token, self._expires = answer["access_token"], time.time() + answer["expires_in"]
             return self._token
+
+    async def _exchange(self, token: str, wanted: Representation) -> dict[str, Any]:
+        detail = {"type": "mandate", "principal": wanted.principal, "theme": wanted.theme}
+        if wanted.specifier:
+            detail["specifier"] = wanted.specifier
+        return await self._grant(
+            grant_type="urn:ietf:params:oauth:grant-type:token-exchange",
+            subject_token=token,
+            subject_token_type="urn:ietf:params:oauth:token-type:access_token",  # noqa: S106 - a name
+            authorization_details=json.dumps([detail]),
+        )
+
+    async def _grant(self, **parameters: str) -> dict[str, Any]:
+        form = {"client_id": self.profile.client_id, **parameters}
+        return await self._json("POST", "/oauth2/token", data=form)
 
     def forget_token(self) -> None:
         """Has the next call get a new token."""

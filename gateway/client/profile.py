@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -17,6 +17,18 @@ class ProfileError(Exception):
 
 
 @dataclass(frozen=True)
+class Representation:
+    """In whose name calls are made, by a mandate in which theme."""
+
+    principal: str
+    """A party: `persons/...` or `organisations/...`."""
+    theme: str
+    """`themes/{theme}`."""
+    specifier: str = ""
+    """On which one thing, where the mandate is for one."""
+
+
+@dataclass(frozen=True)
 class Profile:
     """Where the edge is, and with what to call it."""
 
@@ -27,6 +39,8 @@ class Profile:
     """The client's certificate and key, and the authority of the edge's."""
     scopes: tuple[str, ...]
     """What tokens are asked for."""
+    acts_for: Representation | None = None
+    """Whose name calls are made in; None: that of the client's own party."""
 
     @classmethod
     def load(cls, path: str | Path) -> Profile:
@@ -51,6 +65,10 @@ class Profile:
             raise ProfileError(f"cannot read the profile {file}: {error.strerror}") from None
         except (ValueError, KeyError, TypeError) as error:
             raise ProfileError(f"{file} is not a profile: {error!r}") from None
+
+    def acting_for(self, principal: str, *, theme: str, specifier: str = "") -> Profile:
+        """The same client acting for another party, by tokens exchanged for its own (RFC 8693)."""
+        return replace(self, acts_for=Representation(principal, theme, specifier))
 
     @property
     def target(self) -> str:

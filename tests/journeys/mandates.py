@@ -89,11 +89,9 @@ async def check(
     return await office.call(office.stub(CheckServiceStub).Check, request)
 
 
-async def on_behalf(client: Client, *, principal: str, theme: str, specifier: str = "") -> tuple[int, dict[str, Any]]:
+async def on_behalf(client: Client, *, principal: str, theme: str) -> tuple[int, dict[str, Any]]:
     """Asks for a token with which the client's party acts for another (RFC 8693)."""
     wanted = {"type": "mandate", "principal": principal, "theme": theme}
-    if specifier:
-        wanted["specifier"] = specifier
     return await form(
         client,
         "/oauth2/token",

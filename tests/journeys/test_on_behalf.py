@@ -23,7 +23,7 @@ from deploy.local.demo import make_decision
 from deploy.local.node import Node
 from gateway.client import Client, Fault
 from tests.integration.node.people import client_of, organisation, person
-from tests.journeys.mandates import HELSINKI, Keeper, known_as, make_theme, on_behalf
+from tests.journeys.mandates import HELSINKI, Keeper, known_as, make_theme
 from tests.journeys.test_parent import born, custody
 
 THEME = "themes/mail"
@@ -39,19 +39,10 @@ Message = messages_pb2.Message
 
 
 class Acting(Client):
-    """Calls in another's name, with one token exchanged for one's own."""
+    """Calls in another's name."""
 
     def __init__(self, actor: Client, principal: str, *, specifier: str = "") -> None:
-        super().__init__(actor.profile)
-        self._actor = actor
-        self._principal = principal
-        self._specifier = specifier
-
-    async def token(self) -> str:
-        if not self._token:
-            _, answer = await on_behalf(self._actor, principal=self._principal, theme=THEME, specifier=self._specifier)
-            self._token = answer.get("access_token") or answer["error"]
-        return self._token
+        super().__init__(actor.profile.acting_for(principal, theme=THEME, specifier=specifier))
 
     async def open(self, name: str) -> inbox_pb2.InboxMessage:
         """Opens a message once, without trying again."""
@@ -159,8 +150,10 @@ async def test_a_daughter_reads_and_answers_until_the_mandate_is_revoked(node: N
 
         # Without a mandate there is neither a mailbox to see nor a token to be had.
         assert [one.name for one in await mailboxes(daughter)] == [own.box]
-        status, refused = await on_behalf(daughter, principal=mother.party, theme=THEME)
-        assert (status, refused["error"]) == (400, "invalid_authorization_details")
+        async with Acting(daughter, mother.party) as stranger:
+            with pytest.raises(Fault) as fault:
+                await stranger.token()
+            assert fault.value.reason == "OAUTH_INVALID_AUTHORIZATION_DETAILS"
 
         # With one she finds the mailbox, and in it what the sender lets her see.
         mandate = await mother.gives(daughters_code)
