@@ -11,6 +11,7 @@ from pathlib import Path
 from services.authorisations import declared, revision_store, token_store
 from services.authorisations.acting import Acting
 from services.authorisations.administration_servicer import AdministrationServicer
+from services.authorisations.asking import Limits
 from services.authorisations.audit_log import AuditLog, Chainer
 from services.authorisations.audit_servicer import AuditServicer
 from services.authorisations.authentication import Authenticator
@@ -94,11 +95,13 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
     stream = FactStream(database=foundation.database, revisions=revisions, themes=theme_store, registers=registers)
     facts = FactCache(source=stream)
     foundation.tasks.start(facts.run())
+    limits = Limits(database=foundation.database)
     checks = CheckServicer(
         database=foundation.database,
         facts=facts,
         revisions=revisions,
         themes=theme_store,
+        limits=limits,
         audit=audit,
         parties=parties,
         clock=now,
@@ -130,7 +133,9 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
         themes=themes,
         checks=checks,
         audit=AuditServicer(database=foundation.database, audit=audit, parties=parties),
-        watch=WatchServicer(database=foundation.database, stream=stream, revoked=foundation.revocations.revoked),
+        watch=WatchServicer(
+            database=foundation.database, stream=stream, limits=limits, revoked=foundation.revocations.revoked
+        ),
         registers=RegisterServicer(
             database=foundation.database,
             revisions=revisions,

@@ -10,7 +10,7 @@ from solmu.authorisations.v1 import checks_pb2, rights_pb2
 from solmu.authorisations.v1.audit_pb2 import AuditRecord
 from solmu.authorisations.v1.parties_pb2 import Party
 
-from services.authorisations import audit_log, callers, check_store, messages
+from services.authorisations import asking, audit_log, callers, check_store, messages
 from services.authorisations.check_store import Candidate
 from services.authorisations.revisions import Revisions
 from services.authorisations.theme_store import ThemeStore
@@ -49,6 +49,7 @@ class CheckServicer:
         facts: FactCache,
         revisions: Revisions,
         themes: ThemeStore,
+        limits: asking.Limits,
         audit: audit_log.AuditLog,
         parties: PartyNames,
         clock: Callable[[], datetime],
@@ -57,13 +58,14 @@ class CheckServicer:
         self._facts = facts
         self._revisions = revisions
         self._themes = themes
+        self._limits = limits
         self._audit = audit
         self._parties = parties
         self._clock = clock
 
     async def Check(self, request: checks_pb2.CheckRequest) -> checks_pb2.CheckResponse:
         """Checks one act."""
-        question = self._question(request, self._clock())
+        question = self._question(request, self._clock(), await self._limits.themes())
         answers = await self._judge([question], tokens=[request.consistency_token])
         response = self._response(_raised(answers.verdicts[0]), answers)
         await self._record("Check", [(question, response, answers.verdicts[0])])
@@ -71,11 +73,11 @@ class CheckServicer:
 
     async def BatchCheck(self, request: checks_pb2.BatchCheckRequest) -> checks_pb2.BatchCheckResponse:
         """Checks many acts on the same facts."""
-        now = self._clock()
+        now, limits = self._clock(), await self._limits.themes()
         asked: list[Question | Fault] = []
         for check in request.checks:
             try:
-                asked.append(self._question(check, now))
+                asked.append(self._question(check, now, limits))
             except Fault as fault:
                 asked.append(fault)
         questions = [one for one in asked if isinstance(one, Question)]
@@ -104,7 +106,7 @@ class CheckServicer:
 
     async def ExplainCheck(self, request: checks_pb2.ExplainCheckRequest) -> checks_pb2.ExplainCheckResponse:
         """Checks one act, and says how each rule judged it."""
-        question = self._question(request.check, self._clock())
+        question = self._question(request.check, self._clock(), await self._limits.themes())
         answers = await self._judge([question], tokens=[request.check.consistency_token], explain=True)
         verdict = _raised(answers.verdicts[0])
         response = self._response(verdict, answers)
@@ -167,6 +169,9 @@ class CheckServicer:
         key = pages.key(request.page_token, question=listing.question)
         instant, after = _position(key) if key else (None, ("", "", ""))
         at = instant or (messages.instant(request.at) if request.HasField("at") else self._clock())
+        limits = await self._limits.themes()
+        if listing.theme:
+            asking.hold(listing.theme, limits)
         size = pages.size(request.page_size)
         roles = [
             (theme.theme_id, role) for theme in await self._themes.in_use(self._database) for role in theme.rules.roles
@@ -194,7 +199,7 @@ class CheckServicer:
             facts_token = facts_token or head
             for candidate, question, verdict in zip(candidates, questions, answers.verdicts, strict=True):
                 found = _raised(verdict)
-                if not found.allowed:
+                if not found.allowed or (limits and f"themes/{question.theme_id}" not in limits):
                     continue
                 if len(rights) == size:
                     await self._record_listing(listing, rights)
@@ -220,7 +225,8 @@ class CheckServicer:
         verdicts = [facts.judge(question, now=now, explain=explain) for question in questions]
         return _Answers(self._facts.position, verdicts)
 
-    def _question(self, request: checks_pb2.CheckRequest, now: datetime) -> Question:
+    def _question(self, request: checks_pb2.CheckRequest, now: datetime, limits: asking.Themes) -> Question:
+        asking.hold(request.theme, limits)
         return Question(
             delegate=self._named(request.delegate, field="delegate"),
             principal=self._named(request.principal, field="principal"),

@@ -43,6 +43,8 @@ class Client:
     """Its public keys, a JSON Web Key Set; empty for none."""
     redirect_uris: tuple[str, ...] = ()
     """Where people may be sent after a log-in that it began."""
+    themes: tuple[str, ...] = ()
+    """About which it may ask, as names; none for every theme."""
     revision: int = 1
     """Grows by one with every change."""
 
@@ -61,6 +63,10 @@ class Client:
         """Whether it may get tokens."""
         return self.revoke_time is None
 
+    def may_ask_about(self, theme: str) -> bool:
+        """Whether it may ask about a theme."""
+        return not self.themes or theme in self.themes
+
 
 @dataclass(frozen=True, kw_only=True)
 class Changes:
@@ -72,6 +78,7 @@ class Changes:
     authentication: Authentication | None = None
     jwks: str | None = None
     redirect_uris: tuple[str, ...] | None = None
+    themes: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +151,8 @@ def changed(client: Client, changes: Changes, *, etag: str, rules: Rules, now: d
         fresh = replace(fresh, jwks=changes.jwks)
     if changes.redirect_uris is not None:
         fresh = replace(fresh, redirect_uris=changes.redirect_uris)
+    if changes.themes is not None:
+        fresh = replace(fresh, themes=changes.themes)
     provable(fresh)
     return client if fresh == client else replace(fresh, revision=client.revision + 1, update_time=now)
 

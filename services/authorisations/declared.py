@@ -9,7 +9,8 @@ The file is JSON:
 
 `certificate_uri` may be left out. A client that proves itself by assertions has
 `"authentication": "PRIVATE_KEY_JWT"` and its key set, `jwks`, beside these; one
-to which people log in has `redirect_uris`. Each
+to which people log in has `redirect_uris`, one that may ask about some themes
+only has `themes`. Each
 entry obeys the rules of `ClientService.CreateClient`, and is brought up to date
 at every start. An entry that is taken out revokes nothing, and one whose client
 has been revoked stays revoked.
@@ -39,7 +40,17 @@ from services.runtime.parties import PartyNames
 logger = logging.getLogger(__name__)
 
 MEMBERS = frozenset(
-    {"client_id", "display_name", "owner", "scopes", "certificate_uri", "authentication", "jwks", "redirect_uris"}
+    {
+        "client_id",
+        "display_name",
+        "owner",
+        "scopes",
+        "certificate_uri",
+        "authentication",
+        "jwks",
+        "redirect_uris",
+        "themes",
+    }
 )
 
 
@@ -103,6 +114,7 @@ def _request(entry: dict[str, Any]) -> clients_pb2.CreateClientRequest:
         ),
         jwks=json.dumps(entry["jwks"]) if "jwks" in entry else "",
         redirect_uris=entry.get("redirect_uris", ()),
+        themes=entry.get("themes", ()),
     )
     return clients_pb2.CreateClientRequest(client_id=entry["client_id"], client=client)
 

@@ -73,6 +73,8 @@ class Exchanger:
 
     async def _on_behalf(self, asked: exchange.Asked, client: Client, certificate_sha256: str) -> Basis:
         wanted = exchange.representation(asked.authorization_details)
+        if not client.may_ask_about(wanted.theme):
+            raise exchange.unsupported()
         try:
             subject = await self._verifier.verify(asked.subject_token, certificate_sha256)
         except Unauthenticated:

@@ -16,7 +16,7 @@ from services.runtime.errors import AlreadyExists, Fault
 
 _COLUMNS = (
     "client_id, display_name, party, scopes, certificate_uri, create_time, update_time, revoke_time,"
-    " authentication, jwks, redirect_uris, revision"
+    " authentication, jwks, redirect_uris, themes, revision"
 )
 
 
@@ -24,7 +24,7 @@ async def insert(transaction: Connection, client: Client) -> None:
     """Adds a client. Raises AlreadyExists: RESOURCE_EXISTS, CERTIFICATE_URI_TAKEN."""
     try:
         await transaction.execute(
-            f"insert into client ({_COLUMNS}) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+            f"insert into client ({_COLUMNS}) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
             *_values(client),
         )
     except asyncpg.UniqueViolationError as error:
@@ -60,7 +60,7 @@ async def update(transaction: Connection, client: Client) -> None:
     try:
         await transaction.execute(
             "update client set display_name = $2, scopes = $3, certificate_uri = $4, update_time = $5,"
-            " revoke_time = $6, authentication = $7, jwks = $8, redirect_uris = $9, revision = $10"
+            " revoke_time = $6, authentication = $7, jwks = $8, redirect_uris = $9, themes = $10, revision = $11"
             " where client_id = $1",
             client.client_id,
             client.display_name,
@@ -71,6 +71,7 @@ async def update(transaction: Connection, client: Client) -> None:
             client.authentication,
             client.jwks,
             client.redirect_uris,
+            client.themes,
             client.revision,
         )
     except asyncpg.UniqueViolationError as error:
@@ -94,18 +95,18 @@ async def declare(transaction: Connection, clients: Collection[Client]) -> list[
     for client in sorted(clients, key=lambda each: each.client_id):  # one order, so that processes do not deadlock
         try:
             await transaction.execute(
-                f"insert into client ({_COLUMNS}) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
+                f"insert into client ({_COLUMNS}) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"
                 " on conflict (client_id) do update set display_name = excluded.display_name,"
                 " party = excluded.party, scopes = excluded.scopes, certificate_uri = excluded.certificate_uri,"
                 " authentication = excluded.authentication, jwks = excluded.jwks,"
-                " redirect_uris = excluded.redirect_uris,"
+                " redirect_uris = excluded.redirect_uris, themes = excluded.themes,"
                 " update_time = excluded.update_time, revision = client.revision + 1"
                 " where client.revoke_time is null"
                 " and (client.display_name, client.party, client.scopes, client.certificate_uri,"
-                " client.authentication, client.jwks, client.redirect_uris)"
+                " client.authentication, client.jwks, client.redirect_uris, client.themes)"
                 " is distinct from"
                 " (excluded.display_name, excluded.party, excluded.scopes, excluded.certificate_uri,"
-                " excluded.authentication, excluded.jwks, excluded.redirect_uris)",
+                " excluded.authentication, excluded.jwks, excluded.redirect_uris, excluded.themes)",
                 *_values(client),
             )
         except asyncpg.UniqueViolationError as error:
@@ -130,12 +131,13 @@ def _values(client: Client) -> tuple[object, ...]:
         client.authentication,
         client.jwks,
         client.redirect_uris,
+        client.themes,
         client.revision,
     )
 
 
 def _client(row: Row) -> Client:
-    listed = {name: tuple(row[name]) for name in ("scopes", "redirect_uris")}
+    listed = {name: tuple(row[name]) for name in ("scopes", "redirect_uris", "themes")}
     return Client(**{**row, **listed, "authentication": Authentication(row["authentication"])})
 
 

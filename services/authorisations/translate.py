@@ -13,17 +13,14 @@ from services.authorisations import assertions, clients, exchange
 from services.authorisations.authentication import Shown
 from services.authorisations.clients import Authentication, Changes, Client, Rules
 from services.authorisations.grants import Asked
-from services.runtime.errors import InvalidArgument, Unimplemented
+from services.runtime.errors import InvalidArgument
 from services.runtime.parties import PartyNames
 
 BEARER = "Bearer"
 """RFC 8705, section 3: a token that is bound to a certificate still travels as a bearer token."""
 
-CHANGEABLE = ("display_name", "scopes", "certificate_uri", "authentication", "jwks", "redirect_uris")
+CHANGEABLE = ("display_name", "scopes", "certificate_uri", "authentication", "jwks", "redirect_uris", "themes")
 """Fields of a client that an update may name."""
-
-LATER = ("themes",)
-"""Fields of a client on which this release does not act; setting one is refused."""
 
 _AUTHENTICATION = {
     clients_pb2.Client.AUTHENTICATION_UNSPECIFIED: Authentication.TLS,
@@ -36,9 +33,8 @@ _SHOWN = {value: name for name, value in _AUTHENTICATION.items()}
 def client_to_register(
     request: clients_pb2.CreateClientRequest, *, parties: PartyNames, rules: Rules, now: datetime
 ) -> Client:
-    """The client that a request describes. Raises InvalidArgument; Unimplemented, NOT_IN_THIS_RELEASE."""
+    """The client that a request describes. Raises InvalidArgument."""
     client = request.client
-    _refuse_later(client, LATER)
     described = Client(
         client_id=request.client_id,
         display_name=client.display_name,
@@ -48,6 +44,7 @@ def client_to_register(
         authentication=_AUTHENTICATION[client.authentication],
         jwks=assertions.key_set(client.jwks),
         redirect_uris=tuple(client.redirect_uris),
+        themes=tuple(sorted(client.themes)),
         create_time=now,
         update_time=now,
     )
@@ -57,15 +54,13 @@ def client_to_register(
 def changes(request: clients_pb2.UpdateClientRequest) -> Changes:
     """What an update changes: the fields of its mask, or without one those that it sets (AIP-134).
 
-    Raises InvalidArgument, UPDATE_MASK_INVALID; Unimplemented,
-    NOT_IN_THIS_RELEASE.
+    Raises InvalidArgument, UPDATE_MASK_INVALID.
     """
     client = request.client
-    paths = tuple(request.update_mask.paths) or tuple(path for path in CHANGEABLE + LATER if getattr(client, path))
+    paths = tuple(request.update_mask.paths) or tuple(path for path in CHANGEABLE if getattr(client, path))
     for path in paths:
-        if path not in CHANGEABLE + LATER:
+        if path not in CHANGEABLE:
             raise InvalidArgument("UPDATE_MASK_INVALID", f"{path} cannot be changed", field=path)
-    _refuse_later(client, paths)
     if "display_name" in paths and not client.display_name:
         raise InvalidArgument("UPDATE_MASK_INVALID", "a client needs a display name", field="display_name")
     return Changes(
@@ -75,6 +70,7 @@ def changes(request: clients_pb2.UpdateClientRequest) -> Changes:
         authentication=_AUTHENTICATION[client.authentication] if "authentication" in paths else None,
         jwks=assertions.key_set(client.jwks) if "jwks" in paths else None,
         redirect_uris=tuple(client.redirect_uris) if "redirect_uris" in paths else None,
+        themes=tuple(sorted(client.themes)) if "themes" in paths else None,
     )
 
 
@@ -91,6 +87,7 @@ def client_message(client: Client) -> clients_pb2.Client:
         authentication=_SHOWN[client.authentication],
         jwks=client.jwks,
         redirect_uris=client.redirect_uris,
+        themes=client.themes,
     )
     message.create_time.FromDatetime(client.create_time)
     message.update_time.FromDatetime(client.update_time)
@@ -145,9 +142,3 @@ def shown(
         assertion_type=request.client_assertion_type,
         assertion=request.client_assertion,
     )
-
-
-def _refuse_later(client: clients_pb2.Client, paths: tuple[str, ...]) -> None:
-    for path in LATER:
-        if path in paths and getattr(client, path):
-            raise Unimplemented("NOT_IN_THIS_RELEASE", f"this release does not act on {path}", field=path)

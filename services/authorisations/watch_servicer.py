@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Callable
 from solmu.authorisations.v1 import watch_pb2
 from solmu.authorisations.v1.watch_pb2 import WatchResponse
 
-from services.authorisations import messages, revision_store
+from services.authorisations import asking, messages, revision_store
 from services.authorisations.fact_stream import FactStream
 from services.runtime import identity
 from services.runtime.database import Database
@@ -27,9 +27,16 @@ class WatchServicer:
     """Answers WatchService. `revoked` says whether a client is."""
 
     def __init__(
-        self, *, database: Database, stream: FactStream, revoked: Callable[[str], bool], too_slow: float = TOO_SLOW
+        self,
+        *,
+        database: Database,
+        stream: FactStream,
+        limits: asking.Limits,
+        revoked: Callable[[str], bool],
+        too_slow: float = TOO_SLOW,
     ) -> None:
         self._database = database
+        self._limits = limits
         self._stream = stream
         self._revoked = revoked
         self._too_slow = too_slow
@@ -46,7 +53,10 @@ class WatchServicer:
 
     async def Watch(self, request: watch_pb2.WatchRequest) -> AsyncGenerator[WatchResponse]:
         """Streams the facts, where no position is given, and then every change of them."""
-        caller = identity.caller()
+        caller, limits = identity.caller(), await self._limits.themes()
+        for theme in request.themes:
+            asking.hold(theme, limits)
+        request.themes.extend(sorted(limits) if not request.themes else ())
         async with contextlib.aclosing(paced(self._stream.watch(request), seconds=self._too_slow)) as parts:
             async for part in parts:
                 if (fault := identity.still_valid(caller, revoked=self._revoked)) is not None:

@@ -14,6 +14,7 @@ from solmu.authorisations.v1.clients_pb2 import Client, CreateClientRequest
 from solmu.types.v1.types_pb2 import NationalIdentifier
 
 from services.authorisations.administration_servicer import AdministrationServicer
+from services.authorisations.asking import Limits
 from services.authorisations.audit_log import AuditLog, Chainer
 from services.authorisations.audit_servicer import AuditServicer
 from services.authorisations.authentication import Authenticator
@@ -167,17 +168,19 @@ def assemble(
     themes = ThemeServicer(database=database, revisions=revisions, store=store, registers=registers, clock=facts_clock)
     stream = FactStream(database=database, revisions=revisions, themes=store, registers=registers)
     facts = FactCache(source=stream)
+    limits = Limits(database=database)
     checks = CheckServicer(
         database=database,
         facts=facts,
         revisions=revisions,
         themes=store,
+        limits=limits,
         audit=audit,
         parties=PARTIES,
         clock=facts_clock,
     )
     chainer = Chainer(database=database, sign=keys.sign, issuer=ISSUER, clock=facts_clock, new_id=new_uuid)
-    watch = WatchServicer(database=database, stream=stream, revoked=revocations.revoked)
+    watch = WatchServicer(database=database, stream=stream, limits=limits, revoked=revocations.revoked)
     importing = RegisterServicer(
         database=database,
         revisions=revisions,

@@ -1,21 +1,24 @@
 """Checks over what the database knows."""
 
+import asyncio
 import random
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from solmu.authorisations.v1 import checks_pb2, mandate_service_pb2, rights_pb2
+from solmu.authorisations.v1 import checks_pb2, clients_pb2, mandate_service_pb2, rights_pb2
 from solmu.authorisations.v1.audit_pb2 import AuditRecord
 from solmu.authorisations.v1.mandates_pb2 import Mandate
 from solmu.authorisations.v1.parties_pb2 import Party
+from solmu.authorisations.v1.watch_pb2 import WatchResponse
 from solmu.types.v1.types_pb2 import NationalIdentifier
 
 from services.authorisations.messages import instant, timestamp
 from services.runtime.errors import Fault
 from tests.integration.authorisations.people import REPRESENT, company, give, make_theme, person
 from tests.integration.authorisations.service import Service, calls_as
+from tests.integration.authorisations.test_watch import Follower
 
 ALLOWED, DENIED = checks_pb2.DECISION_ALLOWED, checks_pb2.DECISION_DENIED
 
@@ -191,3 +194,58 @@ async def test_checks_and_lists_agree_with_one_who_walks_every_mandate(service: 
                 rights_pb2.ListAllowedThemesRequest(delegate=Party(name=party), principal=Party(name=other))
             )
             assert bool(themes.rights) == ((party, other) in allowed and party != other)
+
+
+async def test_a_client_asks_about_its_themes_and_no_others(service: Service):
+    mine, other = await make_theme(service), await make_theme(service)
+    owner, helper = person(), person()
+    for theme in (mine, other):
+        await give(service, theme.name, owner, helper)
+    client = await service.register(themes=[mine.name])
+
+    def asks_now() -> None:
+        calls_as(company(), client=client.name.removeprefix("clients/"))
+
+    asks_now()
+    assert (await check(service, mine.name, helper, owner)).decision == ALLOWED
+    with pytest.raises(Fault) as refused:
+        await check(service, other.name, helper, owner)
+    assert (refused.value.code, refused.value.reason) == ("PERMISSION_DENIED", "THEME_NOT_YOURS")
+    assert refused.value.metadata == {"theme": other.name}
+    batch = checks_pb2.BatchCheckRequest(checks=[asks(theme.name, helper, owner) for theme in (mine, other)])
+    results = (await service.checks.BatchCheck(batch)).results
+    assert [one.fault.reason or one.response.decision for one in results] == [ALLOWED, "THEME_NOT_YOURS"]
+
+    acts, whom = Party(name=helper), Party(name=owner)
+    for listed in (
+        await service.checks.ListPrincipals(rights_pb2.ListPrincipalsRequest(delegate=acts)),
+        await service.checks.ListDelegates(rights_pb2.ListDelegatesRequest(principal=whom)),
+        await service.checks.ListAllowedThemes(rights_pb2.ListAllowedThemesRequest(delegate=acts, principal=whom)),
+    ):
+        assert [right.theme for right in listed.rights] == [mine.name]
+    with pytest.raises(Fault, match="THEME_NOT_YOURS"):
+        await service.checks.ListDelegates(rights_pb2.ListDelegatesRequest(principal=whom, theme=other.name))
+
+    follower = Follower(service)
+    while WatchResponse.KIND_SNAPSHOT_END not in follower.kinds:
+        await follower.step()
+    told = {fact.mandate.theme for fact in follower.facts.values() if fact.HasField("mandate")}
+    assert told == {mine.name}
+    with pytest.raises(Fault, match="THEME_NOT_YOURS"):
+        await Follower(service, themes=[other.name]).step()
+
+    # Within a second of the change it may ask about both.
+    update = clients_pb2.UpdateClientRequest(
+        client=clients_pb2.Client(name=client.name, themes=[mine.name, other.name])
+    )
+    changed = await service.clients.UpdateClient(update)
+    assert list(changed.themes) == sorted([mine.name, other.name])
+    asks_now()
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                assert (await check(service, other.name, helper, owner)).decision == ALLOWED
+                break
+            except Fault as fault:
+                assert fault.reason == "THEME_NOT_YOURS"
+                await asyncio.sleep(0.1)

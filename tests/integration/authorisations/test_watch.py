@@ -9,6 +9,7 @@ from solmu.authorisations.v1 import mandate_service_pb2
 from solmu.authorisations.v1.facts_pb2 import Fact
 from solmu.authorisations.v1.watch_pb2 import GetHeadRequest, WatchRequest, WatchResponse
 
+from services.authorisations.asking import Limits
 from services.authorisations.watch_servicer import AHEAD, WatchServicer, paced
 from services.runtime.errors import Fault
 from tests.integration.authorisations.people import give, make_theme, person
@@ -112,7 +113,11 @@ async def test_a_position_whose_changes_are_gone_is_refused(service: Service):
 async def test_who_does_not_read_on_is_given_up_and_holds_nothing_up(service: Service):
     theme = await make_theme(service)
     slow = WatchServicer(
-        database=service.database, stream=service.watch._stream, revoked=service.revocations.revoked, too_slow=0.2
+        database=service.database,
+        stream=service.watch._stream,
+        limits=Limits(database=service.database),
+        revoked=service.revocations.revoked,
+        too_slow=0.2,
     )
     watch = slow.Watch(WatchRequest(after_consistency_token=theme.consistency_token))
     helper = person()

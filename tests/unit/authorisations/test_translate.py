@@ -9,7 +9,7 @@ from solmu.types.v1.types_pb2 import NationalIdentifier
 
 from services.authorisations import translate
 from services.authorisations.clients import Authentication, Changes
-from services.runtime.errors import InvalidArgument, Unimplemented
+from services.runtime.errors import InvalidArgument
 from services.runtime.parties import PartyNames
 from tests.tokens import Signer
 from tests.unit.authorisations.builders import NOW, OWNER, RULES, client
@@ -47,17 +47,6 @@ def test_output_fields_of_a_request_are_not_taken_over() -> None:
     assert registered.name == "clients/case-system"
     assert registered.active
     assert registered.party != "organisations/other"
-
-
-@pytest.mark.parametrize(("field", "value"), [("themes", ["themes/building-permits"])])
-def test_a_field_that_this_release_would_leave_aside_is_refused(field: str, value: object) -> None:
-    with pytest.raises(Unimplemented) as refusal:
-        translate.client_to_register(request(**{field: value}), parties=PARTIES, rules=RULES, now=NOW)
-    assert refusal.value.reason == "NOT_IN_THIS_RELEASE"
-    assert refusal.value.metadata == {"field": field}
-    update = UpdateClientRequest(client=Client(**{field: value}))  # type: ignore[arg-type]
-    with pytest.raises(Unimplemented):
-        translate.changes(update)
 
 
 def test_where_people_are_sent_back_to_is_kept_changed_and_taken_away() -> None:
