@@ -175,12 +175,13 @@ class AuthZen:
     async def _many(
         self, each: Sequence[Json], semantics: checks_pb2.BatchCheckRequest.Semantics.ValueType, caller: _Caller
     ) -> list[Json]:
-        """Decisions in order. What cannot be asked is denied by itself, and ends what ends at the first denial."""
+        """Decisions in order, up to the one that ends them. What cannot be asked is denied by itself."""
         kind = checks_pb2.BatchCheckRequest
+        ends = {kind.SEMANTICS_STOP_AT_DENIED: False, kind.SEMANTICS_STOP_AT_ALLOWED: True}.get(semantics)
         asked: list[checks_pb2.CheckRequest | Json] = []
         for one in each:
             asked.append(_check_or_denial(one))
-            if isinstance(asked[-1], dict) and semantics == kind.SEMANTICS_STOP_AT_DENIED:
+            if isinstance(asked[-1], dict) and ends is False:
                 break
         checks = [one for one in asked if isinstance(one, checks_pb2.CheckRequest)]
         results: Iterable[Any] = ()
@@ -188,7 +189,7 @@ class AuthZen:
             results = (
                 await self._call("BatchCheck", kind(checks=checks, semantics=semantics), metadata=caller)
             ).results
-        return list(_in_order(asked, results))
+        return list(_up_to(ends, _in_order(asked, results)))
 
     async def _search(self, search: Search, caller: _Caller) -> Json:
         """A page of what was found: rights that are not what was searched for are passed over."""
@@ -262,6 +263,14 @@ def _in_order(asked: Sequence[checks_pb2.CheckRequest | Json], results: Iterable
         if result is None:
             return
         yield mapping.result(result)
+
+
+def _up_to(end: bool | None, decisions: Iterable[Json]) -> Iterable[Json]:
+    """The decisions up to and with the first that is `end`."""
+    for one in decisions:
+        yield one
+        if one["decision"] is end:
+            return
 
 
 def _refused_by_service(fault: Fault) -> web.Response:

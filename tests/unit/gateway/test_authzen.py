@@ -349,6 +349,23 @@ async def test_a_bad_evaluation_ends_what_ends_at_the_first_denial(http: Http, s
 
 
 @pytest.mark.parametrize(
+    ("semantic", "answer", "decision"),
+    [("deny_on_first_deny", denied(), False), ("permit_on_first_permit", allowed(), True)],
+)
+async def test_nothing_comes_after_the_decision_that_ends_it(
+    http: Http, service: Service, semantic: str, answer: checks_pb2.CheckResponse, decision: bool
+):
+    service.answers = [checks_pb2.BatchCheckResponse(results=[answered(answer)])]
+    body = {
+        **without("resource"),
+        "options": {"evaluations_semantic": semantic},
+        "evaluations": [{"resource": RESOURCE}, {}],
+    }
+    _, document = await ask(http, EVALUATIONS, body)
+    assert [one["decision"] for one in document["evaluations"]] == [decision]
+
+
+@pytest.mark.parametrize(
     "wrong",
     [
         {"evaluations": {}},
