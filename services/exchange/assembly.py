@@ -14,9 +14,11 @@ from solmu.exchange.v1 import (
     directory_service_pb2,
     evidence_log_pb2,
     evidence_pb2,
+    exchanges_pb2,
     hosting_pb2,
     keys_pb2,
     mesh_pb2,
+    monitoring_pb2,
     peer_pb2,
     policies_pb2,
     publishing_pb2,
@@ -44,6 +46,7 @@ from services.exchange.servicers.access_rights import AccessRights
 from services.exchange.servicers.calls import Calls
 from services.exchange.servicers.catalogue import Catalogue
 from services.exchange.servicers.directory import Directories
+from services.exchange.servicers.exchanges import Exchanges, Monitoring
 from services.exchange.servicers.hosting import HostingServicer
 from services.exchange.servicers.keys import OrganisationKeys
 from services.exchange.servicers.mesh import MeshServicer
@@ -132,6 +135,11 @@ class Exchange:
             requesters=self.requesters,
         )
 
+        self.exchanges = Exchanges(database=database, requesters=self.requesters)
+        self.monitoring = Monitoring(
+            database=database, requesters=self.requesters, meshes=self.meshes, peers=self.peers
+        )
+
         self.listener = None
         if peer_listen is not None:
             self.listener = PeerListener(
@@ -155,6 +163,8 @@ class Exchange:
             (hosting_pb2, "HostingService"): self.hosting,
             (services_pb2, "CatalogueService"): self.catalogue,
             (calls_pb2, "CallService"): self.calls,
+            (exchanges_pb2, "ExchangeService"): self.exchanges,
+            (monitoring_pb2, "MonitoringService"): self.monitoring,
             (access_rights_pb2, "AccessRightService"): self.rights,
             (policies_pb2, "PolicyService"): self.policies,
             (keys_pb2, "OrganisationKeyService"): self.keys,

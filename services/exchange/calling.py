@@ -194,11 +194,12 @@ class Calling:
             answer = Body(most=policy.max_response_bytes)
             attempt = _Try(call, policy, str(uuid.uuid4()), node, message_id, clock, answer)
             try:
-                async with self._attempt(attempt, stub, known) as reply:
-                    circuit.answered()
-                    attempt.answered = True
-                    yield reply
-                    return
+                with circuit.call():
+                    async with self._attempt(attempt, stub, known) as reply:
+                        circuit.answered()
+                        attempt.answered = True
+                        yield reply
+                        return
             except Fault as fault:
                 failure = fault
                 if not attempt.answered and _away(fault):

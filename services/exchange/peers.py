@@ -13,6 +13,7 @@ import ipaddress
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import grpc
@@ -52,6 +53,15 @@ class Circuit:
     last_failure: str = ""
     last_answer: float = 0.0
     calls: int = 0
+
+    @contextmanager
+    def call(self) -> Iterator[None]:
+        """A call under way."""
+        self.calls += 1
+        try:
+            yield
+        finally:
+            self.calls -= 1
 
     def open(self) -> bool:
         """Whether the peer is to be passed over now."""
