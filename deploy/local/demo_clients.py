@@ -101,7 +101,7 @@ async def provision(state: State, *, node: str, edge: str) -> None:
         equip(state, client, node=node, edge=edge)
     async with Client(Profile.load(state.clients / OPERATOR.client_id)) as operator:
         for client in (PERMITS, RESIDENT):
-            await _register(operator, client)
+            await register(operator, client)
         await _make_unit(operator)
 
 
@@ -120,7 +120,8 @@ def identifier(owner: Mapping[str, str]) -> NationalIdentifier:
     return NationalIdentifier(scheme=NationalIdentifier.Scheme.Value(f"SCHEME_{owner['scheme']}"), value=owner["value"])
 
 
-async def _register(operator: Client, client: DemoClient) -> None:
+async def register(operator: Client, client: DemoClient) -> None:
+    """Has a client registered, if it is not."""
     request = clients_pb2.CreateClientRequest(
         client_id=client.client_id,
         client=clients_pb2.Client(

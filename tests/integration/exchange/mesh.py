@@ -10,16 +10,18 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from google.protobuf.internal import decoder
 from solmu.exchange.v1 import directory_pb2, keys_pb2, mesh_pb2, publishing_pb2, statements_pb2
 from solmu.exchange.v1.directory_document_pb2 import AnchorDocument
 
 import services.exchange
-from services.exchange import directory_store, names
+from services.exchange import names
 from services.exchange.assembly import Exchange
 from services.runtime.config import Address
 from services.runtime.database import Database
@@ -70,13 +72,13 @@ class Authority:
 
 
 @dataclass
-class Node:
-    """A node in this process."""
+class Member:
+    """A node of a mesh, as whoever runs it sees it. `exchange` has the services of the contract, by short names."""
 
     identifier: str
-    engines: Engines
-    database: Database
-    exchange: Exchange
+    port: int
+    """Where other nodes reach it."""
+    exchange: Any
     authority: Authority
     subsystems: list[str] = field(default_factory=list)
     keys: list[directory_pb2.DirectoryKey] = field(default_factory=list)
@@ -84,11 +86,6 @@ class Node:
     @property
     def owner(self) -> str:
         return names.member_of(self.identifier)
-
-    @property
-    def port(self) -> int:
-        assert self.exchange.listener is not None
-        return self.exchange.listener.port
 
     @property
     def address(self) -> directory_pb2.Node.Address:
@@ -150,6 +147,15 @@ class Node:
         return f"directories/{self.identifier.split('/')[0]}"
 
 
+@dataclass(kw_only=True)
+class Node(Member):
+    """A node in this process."""
+
+    exchange: Exchange
+    engines: Engines
+    database: Database
+
+
 @asynccontextmanager
 async def node(identifier: str, folder: Path, *, given: Engines | None = None) -> AsyncIterator[Node]:
     """A node that is in no mesh yet."""
@@ -170,7 +176,15 @@ async def node(identifier: str, folder: Path, *, given: Engines | None = None) -
         async with Tasks(stop) as tasks:
             exchange.run(tasks.start, stop)
             try:
-                yield Node(identifier, started, database, exchange, Authority(f"Authority of {identifier}"))
+                assert exchange.listener is not None
+                yield Node(
+                    identifier=identifier,
+                    port=exchange.listener.port,
+                    exchange=exchange,
+                    authority=Authority(f"Authority of {identifier}"),
+                    engines=started,
+                    database=database,
+                )
             finally:
                 stop.set()
                 await asyncio.sleep(0)
@@ -187,7 +201,7 @@ async def _engines(folder: Path, given: Engines | None) -> AsyncIterator[Engines
         yield started
 
 
-async def found(publisher: Node, *, lifetime: timedelta = timedelta(days=7)) -> mesh_pb2.AnchorDescription:
+async def found(publisher: Member, *, lifetime: timedelta = timedelta(days=7)) -> mesh_pb2.AnchorDescription:
     """Founds a mesh, with the node as its publisher and its owner as the only member."""
     signing = await publisher.new_key(directory_pb2.KEY_USE_DIRECTORY)
     statements, statements_entry = await publisher.certified_key(directory_pb2.KEY_USE_STATEMENTS)
@@ -212,7 +226,7 @@ async def found(publisher: Node, *, lifetime: timedelta = timedelta(days=7)) -> 
     return description
 
 
-async def trust(publisher: Node, authority: Authority) -> None:
+async def trust(publisher: Member, authority: Authority) -> None:
     """Has the mesh recognise an authority from the next directory on."""
     code = authority.name.lower().translate({ord(each): "-" for each in " /"})
     await publisher.exchange.publishing.SetTrustService(
@@ -228,18 +242,21 @@ async def trust(publisher: Node, authority: Authority) -> None:
     )
 
 
-async def publish(publisher: Node) -> directory_pb2.Directory:
+async def publish(publisher: Member) -> directory_pb2.Directory:
     request = publishing_pb2.PublishDirectoryRequest(name=publisher.directory)
     return await publisher.exchange.publishing.PublishDirectory(request)
 
 
-async def signed_anchor(publisher: Node) -> bytes:
-    """The mesh's first anchor, as it goes from hand to hand."""
-    instance = publisher.directory.removeprefix("directories/")
-    return (await directory_store.anchors(publisher.database, instance, after=0, limit=1))[0]
+async def signed_anchor(publisher: Member) -> bytes:
+    """The mesh's first anchor, as it goes from hand to hand: the first entry of an export."""
+    request = mesh_pb2.ExportDirectoryRequest(name=publisher.directory)
+    content = b"".join([part.data async for part in publisher.exchange.mesh.ExportDirectory(request)])
+    length, begin = decoder._DecodeVarint(content, 0)  # type: ignore[attr-defined]
+    entry = mesh_pb2.DirectoryExportEntry.FromString(content[begin : begin + length])
+    return entry.anchor.SerializeToString()
 
 
-async def register(applicant: Node, publisher: Node, **subject) -> mesh_pb2.Registration:
+async def register(applicant: Member, publisher: Member, **subject) -> mesh_pb2.Registration:
     """Has something entered in the directory: asked for, approved, published and taken."""
     registration = await applicant.exchange.mesh.CreateRegistration(
         mesh_pb2.CreateRegistrationRequest(registration=mesh_pb2.Registration(**subject))
@@ -253,14 +270,14 @@ async def register(applicant: Node, publisher: Node, **subject) -> mesh_pb2.Regi
     return await applicant.exchange.mesh.GetRegistration(mesh_pb2.GetRegistrationRequest(name=registration.name))
 
 
-async def serve(server: Node, publisher: Node, subsystem: str) -> None:
+async def serve(server: Member, publisher: Member, subsystem: str) -> None:
     """Has a node serve a subsystem of its owner."""
     await register(server, publisher, subsystem=directory_pb2.Subsystem(id=names.subsystem_id(subsystem)))
     server.subsystems.append(subsystem)
     await register(server, publisher, node=server.entry())
 
 
-async def join(newcomer: Node, publisher: Node, fingerprint: str) -> None:
+async def join(newcomer: Member, publisher: Member, fingerprint: str) -> None:
     """Has a node join, with its owner as a new member, by an anchor whose fingerprint came by another way."""
     await trust(publisher, newcomer.authority)
     await publish(publisher)
