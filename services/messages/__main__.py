@@ -111,7 +111,7 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
     await feed.listen()
     outbox.relayed.append(feed.written)
     base.consume(foundation.revocation_consumer(base, service="messages"))
-    base.tasks.start(housekeeping.run(database=database))
+    base.tasks.start(housekeeping.run(database=database, outbox=outbox))
     base.tasks.start(disposal.run(database=database, blobs=blobs))
     base.tasks.start(clock.run(database=database, outbox=outbox))
 

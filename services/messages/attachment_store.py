@@ -62,7 +62,8 @@ async def received_by(database: Database, attachment_id: UUID, organisation: str
     """A message with an attachment that a resident sent to a unit of an organisation, and the unit."""
     return await database.fetchrow(
         "select m.message_id, m.unit_id from message_attachment a join message m using (message_id)"
-        " join unit u using (unit_id) where a.attachment_id = $1 and u.organisation = $2 and m.direction = 2 limit 1",
+        " join unit u using (unit_id) where a.attachment_id = $1 and u.organisation = $2 and m.direction = 2"
+        " and m.end_time is null limit 1",
         attachment_id,
         organisation,
     )

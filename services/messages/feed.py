@@ -48,6 +48,7 @@ _TYPES: dict[type[Message], str] = {
     events_pb2.MessageReleased: "message.released",
     events_pb2.MessageRejected: "message.rejected",
     events_pb2.MessageWithdrawn: "message.withdrawn",
+    events_pb2.MessageClosed: "message.closed",
     events_pb2.InboundReceived: "inbound.received",
 }
 

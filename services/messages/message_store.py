@@ -268,7 +268,7 @@ async def message_of_unit(database: Database | Connection, unit_id: str, message
     """A message with the key of its mailbox, for the unit that sent or received it."""
     return await database.fetchrow(
         f"select {MESSAGE_COLUMNS}, b.data_key from message m join mailbox b using (mailbox_id)"
-        " where m.unit_id = $1 and m.message_id = $2",
+        f" where m.unit_id = $1 and m.message_id = $2 and {KEPT}",
         unit_id,
         message_id,
     )
@@ -287,7 +287,7 @@ async def messages_of_unit(
     """Messages of a unit, latest first; direction 0 is both."""
     return await database.fetch(
         f"select {MESSAGE_COLUMNS}, b.data_key from message m join mailbox b using (mailbox_id)"
-        " where m.unit_id = $1 and ($2::uuid is null or m.message_id < $2)"
+        f" where m.unit_id = $1 and {KEPT} and ($2::uuid is null or m.message_id < $2)"
         " and ($3 = '' or m.idempotency_key = $3) and ($4 = '' or m.case_id = $4)"
         " and ($5::smallint = 0 or m.direction = $5) order by m.message_id desc limit $6",
         unit_id,
@@ -303,6 +303,9 @@ UNREAD = (
     "m.direction = 1 and m.release_time is not null and d.channel = 1 and d.state in (2, 6) and d.open_time is null"
 )
 """Of a message and its delivery: it lies in the mailbox and has not been opened."""
+
+KEPT = "m.end_time is null"
+"""Of a message: the time for which its unit keeps it is not over (`retention.py`)."""
 
 NOT_IN_BIN = "m.purge_time is null"
 """Of a message: its recipient has not thrown it away."""

@@ -224,7 +224,7 @@ async def test_an_attachment_that_nothing_uses_is_deleted_in_time(service: Servi
     asked.message.attachments.add(attachment=used.name)
     await service.messages.SendMessage(asked)
     later = datetime.now(UTC) + timedelta(hours=25)
-    await housekeeping.once(database=service.database, now=later)
+    await housekeeping.once(database=service.database, outbox=service.outbox, now=later)
     assert await download(service, used.name) == CONTENT
     with pytest.raises(NotFound):
         await download(service, unused.name)

@@ -50,7 +50,9 @@ class Message(_message.Message):
         STATE_RELEASED: Message._State.ValueType  # 4
         """Released to its recipient."""
         STATE_CLOSED: Message._State.ValueType  # 5
-        """Ended: its legal effect is settled, or it has expired."""
+        """Ended: the time for which the unit keeps it is over, and the unit sees it
+        no more. Told by the event "message.closed".
+        """
         STATE_REJECTED: Message._State.ValueType  # 6
         """Refused after it was accepted; see `rejection`."""
         STATE_WITHDRAWN: Message._State.ValueType  # 7
@@ -70,7 +72,9 @@ class Message(_message.Message):
     STATE_RELEASED: Message.State.ValueType  # 4
     """Released to its recipient."""
     STATE_CLOSED: Message.State.ValueType  # 5
-    """Ended: its legal effect is settled, or it has expired."""
+    """Ended: the time for which the unit keeps it is over, and the unit sees it
+    no more. Told by the event "message.closed".
+    """
     STATE_REJECTED: Message.State.ValueType  # 6
     """Refused after it was accepted; see `rejection`."""
     STATE_WITHDRAWN: Message.State.ValueType  # 7

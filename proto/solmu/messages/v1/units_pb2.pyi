@@ -68,7 +68,12 @@ class Unit(_message.Message):
 
     @_builtins.property
     def retention(self) -> _duration_pb2.Duration:
-        """How long messages are kept for the unit. Not set: until erased."""
+        """How long messages are kept for the unit, from when they were accepted. Then
+        the unit does not see them any more, nor their attachments, and may use
+        their keys again; they stay in the recipient's mailbox. What has not been
+        released, or has no settled legal effect, is kept until it has. Not set:
+        until erased.
+        """
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
