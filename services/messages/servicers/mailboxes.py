@@ -24,7 +24,7 @@ from services.messages.notifications import contact_store
 from services.messages.servicers import accesses, names
 from services.runtime import identity, pages
 from services.runtime.database import Database, Row
-from services.runtime.errors import Aborted, FailedPrecondition, InvalidArgument, Unimplemented, not_found
+from services.runtime.errors import Aborted, FailedPrecondition, InvalidArgument, not_found
 from services.runtime.ids import new_id
 from services.runtime.parties import PartyNames
 from services.runtime.sealing import Vault
@@ -163,8 +163,6 @@ class Mailboxes:
 
     async def ExportMailbox(self, request: mailboxes_pb2.ExportMailboxRequest) -> mailboxes_pb2.MailboxExport:
         """Has an archive made of all that is in a mailbox, for its owner."""
-        if request.format == mailboxes_pb2.ExportMailboxRequest.FORMAT_SIARD:
-            raise Unimplemented("FEATURE_NOT_AVAILABLE", "this release does not make SIARD archives", field="format")
         mailbox_id, now = names.uid(request.name, 1), names.now()
         async with self._database.transaction() as transaction:
             await names.hold_own_mailbox(transaction, mailbox_id)

@@ -13,7 +13,7 @@ from solmu.messages.v1 import mailboxes_pb2
 
 from services.messages import exporting
 from services.messages.exporting import Exporting
-from services.runtime.errors import NotFound, Unimplemented
+from services.runtime.errors import NotFound
 from tests.integration.messages.conftest import Service
 from tests.integration.messages.test_attachments import CONTENT, download, reserve, upload
 from tests.integration.messages.test_sending import request
@@ -106,14 +106,6 @@ async def test_what_cannot_be_made_is_given_up(service: Service):
     await service.database.execute("update mailbox_export set attempts = $1 where state = 1", exporting.MAX_ATTEMPTS)
     await make_all(service)
     assert (await shown(service, export.name)).state == Export.STATE_FAILED
-
-
-async def test_other_formats_are_refused(service: Service):
-    _, mailbox = await service.resident()
-    asked = mailboxes_pb2.ExportMailboxRequest(name=mailbox, format=mailboxes_pb2.ExportMailboxRequest.FORMAT_SIARD)
-    with pytest.raises(Unimplemented) as refused:
-        await service.mailboxes.ExportMailbox(asked)
-    assert refused.value.reason == "FEATURE_NOT_AVAILABLE"
 
 
 async def test_an_archive_goes_with_its_mailbox(service: Service):

@@ -565,8 +565,6 @@ class ExportMailboxRequest(_message.Message):
         """JSON and files."""
         FORMAT_JSON: ExportMailboxRequest._Format.ValueType  # 1
         """JSON and files in a zip archive."""
-        FORMAT_SIARD: ExportMailboxRequest._Format.ValueType  # 2
-        """SIARD 2.2."""
 
     class Format(_Format, metaclass=_FormatEnumTypeWrapper):
         """How the archive is laid out."""
@@ -575,8 +573,6 @@ class ExportMailboxRequest(_message.Message):
     """JSON and files."""
     FORMAT_JSON: ExportMailboxRequest.Format.ValueType  # 1
     """JSON and files in a zip archive."""
-    FORMAT_SIARD: ExportMailboxRequest.Format.ValueType  # 2
-    """SIARD 2.2."""
 
     NAME_FIELD_NUMBER: _builtins.int
     FORMAT_FIELD_NUMBER: _builtins.int
