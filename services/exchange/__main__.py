@@ -27,8 +27,9 @@ from solmu.exchange.v1 import (
 )
 
 from services.exchange.assembly import Exchange
+from services.exchange.keys import PKCS11, KeyToken
 from services.runtime import config, foundation
-from services.runtime.config import Address, ServiceSettings, setting
+from services.runtime.config import Address, ConfigError, ServiceSettings, setting
 from services.runtime.sealing import Vault
 from services.runtime.server import run
 
@@ -62,9 +63,27 @@ class Settings(ServiceSettings):
     peer_listen: Address | None = setting(
         "SOLMU_PEER_LISTEN", config.address, default=None, doc="host:port on which it serves other nodes of its meshes"
     )
+    pkcs11_module: Path | None = setting(
+        "SOLMU_PKCS11_MODULE", config.file, default=None, doc="library of a token's maker: keys may lie in the token"
+    )
+    pkcs11_label: str = setting("SOLMU_PKCS11_LABEL", config.text, default="", doc="label of the token")
+    pkcs11_pin: Path | None = setting("SOLMU_PKCS11_PIN", config.file, default=None, doc="file with the token's PIN")
     test_mode: bool = setting(
         "SOLMU_TEST_MODE", config.flag, default=False, doc="yes: take time stamps of test authorities"
     )
+
+
+def _tokens(settings: Settings) -> dict[str, KeyToken]:
+    """The tokens that hold keys besides the database. Raises ConfigError."""
+    if settings.pkcs11_module is None:
+        return {}
+    if not settings.pkcs11_label or settings.pkcs11_pin is None:
+        raise ConfigError(["SOLMU_PKCS11_MODULE takes SOLMU_PKCS11_LABEL and SOLMU_PKCS11_PIN"])
+    try:
+        from services.exchange.tokens import Token  # noqa: PLC0415  # its library is an optional extra
+    except ImportError:
+        raise ConfigError(["SOLMU_PKCS11_MODULE takes the extra pkcs11: pip install 'solmu[pkcs11]'"]) from None
+    return {PKCS11: Token(settings.pkcs11_module, settings.pkcs11_label, settings.pkcs11_pin)}
 
 
 async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
@@ -87,6 +106,7 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
         telemetry=base.telemetry,
         peer_listen=settings.peer_listen,
         test_mode=settings.test_mode,
+        tokens=_tokens(settings),
     )
     stack.push_async_callback(exchange.close)
     await exchange.load()

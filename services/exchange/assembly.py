@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -31,7 +31,7 @@ from services.exchange.calling import Calling
 from services.exchange.configuration import Configuration
 from services.exchange.evidence_assembly import EvidenceParts
 from services.exchange.journal import Journal
-from services.exchange.keys import KeyRing
+from services.exchange.keys import KeyRing, KeyToken
 from services.exchange.mandates import NoMandates
 from services.exchange.meshes import Meshes
 from services.exchange.metaservices import Metaservices
@@ -73,8 +73,9 @@ class Exchange:
         telemetry: Telemetry,
         peer_listen: Address | None,
         test_mode: bool = False,
+        tokens: Mapping[str, KeyToken] | None = None,
     ) -> None:
-        self.ring = KeyRing(database=database, vault=vault)
+        self.ring = KeyRing(database=database, vault=vault, tokens=tokens)
         self.meshes = Meshes(database=database, outbox=outbox)
         self.configuration = Configuration(database=database)
         self.peers = Peers(ring=self.ring, meshes=self.meshes)
@@ -97,7 +98,9 @@ class Exchange:
         self.publishing = PublisherServicer(
             database=database, meshes=self.meshes, ring=self.ring, publisher=self.publisher
         )
-        self.keys = OrganisationKeys(database=database, ring=self.ring, meshes=self.meshes)
+        self.keys = OrganisationKeys(
+            database=database, ring=self.ring, meshes=self.meshes, statuses=self.evidence.statuses
+        )
         self.hosting = HostingServicer(
             database=database, configuration=self.configuration, meshes=self.meshes, under_way=self._under_way
         )

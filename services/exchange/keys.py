@@ -10,9 +10,10 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 from uuid import UUID
 
 from cryptography import x509
@@ -21,21 +22,24 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from solmu.exchange.v1 import directory_pb2, keys_pb2, statements_pb2
 
 from services.exchange import key_store
+from services.exchange.batch_signing import BatchSigner
 from services.exchange.evidence import signatures
 from services.exchange.evidence.signatures import Algorithm, PinnedKey, PrivateKey
 from services.exchange.evidence.statements import Statement
 from services.exchange.proofs import signature_message
 from services.runtime.database import PASSING, Database, Row
-from services.runtime.errors import FailedPrecondition
+from services.runtime.errors import FailedPrecondition, Unavailable
 from services.runtime.sealing import Vault
 
 logger = logging.getLogger(__name__)
 
 SOFTWARE = "keyTokens/software"
+PKCS11 = "keyTokens/pkcs11"
 FOLLOW_INTERVAL = 1.0
 """Seconds between two looks at what other processes have changed."""
 
 ACTIVE = keys_pb2.OrganisationKey.STATE_ACTIVE
+DESTROYED = keys_pb2.OrganisationKey.STATE_DESTROYED
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,8 @@ class OrganisationKey:
     certificate: bytes
     """DER; empty while it has none."""
     private: PrivateKey
+    batch: bool = False
+    """Whether one signature is to cover several statements."""
 
     @cached_property
     def certificate_sha256(self) -> bytes:
@@ -68,12 +74,36 @@ class OrganisationKey:
         return signatures.raw_sign(self.private, self.algorithm, content)
 
 
-class KeyRing:
-    """The keys of a process. `changed` is called after each load that brought something new."""
+class KeyToken(Protocol):
+    """Something that holds keys and never gives them away, such as `tokens.Token`.
 
-    def __init__(self, *, database: Database, vault: Vault) -> None:
+    All of it raises Unavailable, KEY_TOKEN_UNAVAILABLE, and may take its time.
+    """
+
+    def describe(self) -> str:
+        """Maker and model."""
+
+    def generate(self, algorithm: Algorithm, key_id: bytes) -> PrivateKey:
+        """Makes a key, to be found again by its id."""
+
+    def key(self, key_id: bytes) -> PrivateKey:
+        """The key of an id."""
+
+    def destroy(self, key_id: bytes) -> None:
+        """Erases a key."""
+
+
+class KeyRing:
+    """The keys of a process. `changed` is called after each load that brought something new.
+
+    `tokens` are those that the node has besides its own database, by name.
+    """
+
+    def __init__(self, *, database: Database, vault: Vault, tokens: Mapping[str, KeyToken] | None = None) -> None:
         self._database = database
         self._vault = vault
+        self.tokens = tokens or {}
+        self._signers: dict[UUID, BatchSigner] = {}
         self._keys: dict[UUID, OrganisationKey] = {}
         self._active: dict[tuple[int, str], OrganisationKey] = {}
         self._stamp = (-1, -1)
@@ -85,7 +115,9 @@ class KeyRing:
         if stamp == self._stamp:
             return
         rows = await key_store.keys(self._database, use=0, before=None, limit=None)
-        self._keys = {row["organisation_key_id"]: self._open(row) for row in rows if row["private_key"]}
+        opened = await asyncio.to_thread(lambda: [self._open(row) for row in rows if row["state"] != DESTROYED])
+        self._keys = {key.key_id: key for key in opened if key is not None}
+        self._signers = {}
         self._active = {(key.use, key.holder): key for key in self._keys.values() if key.state == ACTIVE}
         self._stamp = stamp
         for callback in self.changed:
@@ -136,11 +168,24 @@ class KeyRing:
         )
         return self._vault.sealer(data_key, owner=_owner(key_id)).seal(content, context="private key"), data_key
 
-    def _open(self, row: Row) -> OrganisationKey:
-        owner = _owner(row["organisation_key_id"])
-        content = self._vault.sealer(row["data_key"], owner=owner).open(row["private_key"], context="private key")
-        private = serialization.load_der_private_key(content, password=None)
-        assert isinstance(private, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey)
+    async def sign_soon(self, statement: Statement, key: OrganisationKey) -> statements_pb2.Signature:
+        """Signs a statement, with others that come meanwhile where the key is one of a slow token."""
+        if not key.batch:
+            return signature_message(
+                signatures.sign(statement, key=key.private, pinned=key.pinned, now=int(time.time()))
+            )
+        signer = self._signers.get(key.key_id)
+        if signer is None:
+            signer = self._signers[key.key_id] = BatchSigner(key=key.private, pinned=key.pinned)
+        return signature_message(await signer.sign(statement))
+
+    def _open(self, row: Row) -> OrganisationKey | None:
+        """A key; None where its token cannot be used now."""
+        try:
+            private = self._private(row)
+        except Unavailable as fault:
+            logger.warning("a key cannot be used", extra={"reason": fault.reason})
+            return None
         return OrganisationKey(
             row["organisation_key_id"],
             row["use"],
@@ -150,7 +195,24 @@ class KeyRing:
             row["public_key"],
             row["certificate"],
             private,
+            row["batch"],
         )
+
+    def _private(self, row: Row) -> PrivateKey:
+        if row["token"] != SOFTWARE:
+            return self.token(row["token"]).key(row["organisation_key_id"].bytes)
+        owner = _owner(row["organisation_key_id"])
+        content = self._vault.sealer(row["data_key"], owner=owner).open(row["private_key"], context="private key")
+        private = serialization.load_der_private_key(content, password=None)
+        assert isinstance(private, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey)
+        return private
+
+    def token(self, name: str) -> KeyToken:
+        """The token of a name. Raises Unavailable, KEY_TOKEN_UNAVAILABLE."""
+        found = self.tokens.get(name)
+        if found is None:
+            raise Unavailable("KEY_TOKEN_UNAVAILABLE", "the node has no such token", token=name)
+        return found
 
 
 def generate(algorithm: Algorithm) -> PrivateKey:

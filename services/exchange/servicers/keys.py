@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Awaitable
 from uuid import UUID
 
@@ -14,6 +16,7 @@ from services.exchange.evidence.signatures import Algorithm
 from services.exchange.keys import KeyRing
 from services.exchange.meshes import Meshes
 from services.exchange.servicers.timestamps import timestamp
+from services.exchange.statuses import Statuses
 from services.runtime import pages
 from services.runtime.database import Database, Row
 from services.runtime.errors import FailedPrecondition, InvalidArgument, Unavailable, not_found
@@ -25,19 +28,28 @@ State = keys_pb2.OrganisationKey.State
 class OrganisationKeys:
     """Makes keys, gets them certified, and changes from one to the next."""
 
-    def __init__(self, *, database: Database, ring: KeyRing, meshes: Meshes) -> None:
+    def __init__(self, *, database: Database, ring: KeyRing, meshes: Meshes, statuses: Statuses) -> None:
+        self._statuses = statuses
         self._database = database
         self._ring = ring
         self._meshes = meshes
 
     async def CreateOrganisationKey(self, request: keys_pb2.CreateOrganisationKeyRequest) -> keys_pb2.OrganisationKey:
-        """Makes a software key."""
-        wanted = request.organisation_key
-        if wanted.token not in {"", keys.SOFTWARE}:
-            raise Unavailable("KEY_TOKEN_UNAVAILABLE", "the node has no such token", token=wanted.token)
-        key_id, private = new_id(), keys.generate(Algorithm(wanted.algorithm))
-        sealed, data_key = self._ring.seal(private, key_id=key_id)
+        """Makes a key, in the node's database or in a token."""
+        wanted, token = request.organisation_key, request.organisation_key.token or keys.SOFTWARE
         request_id = UUID(request.request_id) if request.request_id else None
+        made = await key_store.by_request(self._database, request_id) if request_id else None
+        if made is not None:
+            return await self._shown(made)
+        if token != keys.SOFTWARE and wanted.use == directory_pb2.KEY_USE_TLS:
+            raise Unavailable("KEY_TOKEN_UNAVAILABLE", "keys for TLS are software keys", token=token)
+        key_id, algorithm = new_id(), Algorithm(wanted.algorithm)
+        sealed = data_key = b""
+        if token == keys.SOFTWARE:
+            private = keys.generate(algorithm)
+            sealed, data_key = self._ring.seal(private, key_id=key_id)
+        else:
+            private = await asyncio.to_thread(self._ring.token(token).generate, algorithm, key_id.bytes)
         row = await key_store.insert(
             self._database,
             (
@@ -45,7 +57,7 @@ class OrganisationKeys:
                 wanted.use,
                 names.identifier(wanted.holder, 3),
                 wanted.algorithm,
-                keys.SOFTWARE,
+                token,
                 wanted.batch,
                 State.STATE_CREATED,
                 keys.spki(private),
@@ -54,15 +66,15 @@ class OrganisationKeys:
                 request_id,
             ),
         )
-        if row is None and request_id is not None:
+        if row is None and request_id is not None:  # the same request came twice at once
             row = await key_store.by_request(self._database, request_id)
         assert row is not None
         await self._ring.load()
-        return self._view(row)
+        return await self._shown(row)
 
     async def GetOrganisationKey(self, request: keys_pb2.GetOrganisationKeyRequest) -> keys_pb2.OrganisationKey:
         """A key: all but what is secret."""
-        return self._view(await self._key(request.name))
+        return await self._shown(await self._key(request.name))
 
     async def ListOrganisationKeys(
         self, request: keys_pb2.ListOrganisationKeysRequest
@@ -73,7 +85,9 @@ class OrganisationKeys:
         rows = await key_store.keys(
             self._database, use=request.use, before=UUID(before) if before else None, limit=size + 1
         )
-        response = keys_pb2.ListOrganisationKeysResponse(organisation_keys=[self._view(row) for row in rows[:size]])
+        response = keys_pb2.ListOrganisationKeysResponse(
+            organisation_keys=[await self._shown(row) for row in rows[:size]]
+        )
         if len(rows) > size:
             response.next_page_token = pages.token(str(rows[size - 1]["organisation_key_id"]), question=question)
         return response
@@ -148,6 +162,8 @@ class OrganisationKeys:
         row = await self._key(request.name)
         if row["state"] == State.STATE_ACTIVE:
             raise FailedPrecondition("KEY_IN_USE", "no other key takes the place of this one")
+        if request.destroy and row["token"] != keys.SOFTWARE and row["state"] != State.STATE_DESTROYED:
+            await asyncio.to_thread(self._ring.token(row["token"]).destroy, row["organisation_key_id"].bytes)
         return await self._changed(
             key_store.retire(
                 self._database,
@@ -157,16 +173,35 @@ class OrganisationKeys:
             )
         )
 
+    async def RefreshCertificateStatus(
+        self, request: keys_pb2.RefreshCertificateStatusRequest
+    ) -> keys_pb2.OrganisationKey:
+        """Asks the responder for the status of a key's certificate now."""
+        row = await self._key(request.name)
+        if not row["certificate"]:
+            raise _state(row)
+        await self._statuses.refresh(row["certificate"])
+        return await self._shown(row)
+
     async def ListKeyTokens(self, _: keys_pb2.ListKeyTokensRequest) -> keys_pb2.ListKeyTokensResponse:
-        """The one token that every node has."""
-        token = keys_pb2.KeyToken(
-            name=keys.SOFTWARE,
-            kind=keys_pb2.KeyToken.KIND_SOFTWARE,
-            description="in the node's database, sealed under its root key",
-            ready=True,
-            algorithms=[statements_pb2.SignatureAlgorithm.ValueType(algorithm) for algorithm in Algorithm],
-        )
-        return keys_pb2.ListKeyTokensResponse(key_tokens=[token])
+        """The one token that every node has, and those that it was given."""
+        algorithms = [statements_pb2.SignatureAlgorithm.ValueType(algorithm) for algorithm in Algorithm]
+        shown = [
+            keys_pb2.KeyToken(
+                name=keys.SOFTWARE,
+                kind=keys_pb2.KeyToken.KIND_SOFTWARE,
+                description="in the node's database, sealed under its root key",
+                ready=True,
+                algorithms=algorithms,
+            )
+        ]
+        for name, token in self._ring.tokens.items():
+            view = keys_pb2.KeyToken(name=name, kind=keys_pb2.KeyToken.KIND_PKCS11, algorithms=algorithms)
+            with contextlib.suppress(Unavailable):
+                view.description = await asyncio.to_thread(token.describe)
+                view.ready = True
+            shown.append(view)
+        return keys_pb2.ListKeyTokensResponse(key_tokens=shown)
 
     async def _key(self, name: str) -> Row:
         row = await key_store.key(self._database, UUID(name.split("/")[1]))
@@ -184,7 +219,13 @@ class OrganisationKeys:
         row = await change
         assert row is not None
         await self._ring.load()
-        return self._view(row)
+        return await self._shown(row)
+
+    async def _shown(self, row: Row) -> keys_pb2.OrganisationKey:
+        view = self._view(row)
+        if row["certificate"]:
+            view.certificate_status.CopyFrom(await self._statuses.view(row["certificate"]))
+        return view
 
     def _view(self, row: Row) -> keys_pb2.OrganisationKey:
         state = row["state"]
