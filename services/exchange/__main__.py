@@ -107,6 +107,7 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
         peer_listen=settings.peer_listen,
         test_mode=settings.test_mode,
         tokens=_tokens(settings),
+        revoked=base.revocations.revoked,
     )
     stack.push_async_callback(exchange.close)
     await exchange.load()

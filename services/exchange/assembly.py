@@ -29,6 +29,7 @@ from services.exchange import keys, names
 from services.exchange.backends import Backends
 from services.exchange.calling import Calling
 from services.exchange.configuration import Configuration
+from services.exchange.envelope_assembly import EnvelopeParts
 from services.exchange.evidence_assembly import EvidenceParts
 from services.exchange.journal import Journal
 from services.exchange.keys import KeyRing, KeyToken
@@ -74,6 +75,7 @@ class Exchange:
         peer_listen: Address | None,
         test_mode: bool = False,
         tokens: Mapping[str, KeyToken] | None = None,
+        revoked: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self.ring = KeyRing(database=database, vault=vault, tokens=tokens)
         self.meshes = Meshes(database=database, outbox=outbox)
@@ -90,6 +92,17 @@ class Exchange:
             test_mode=test_mode,
         )
         self.journal = Journal(database, keep=self.evidence.keeping.keep)
+        self.asynchronous = EnvelopeParts(
+            database=database,
+            outbox=outbox,
+            vault=vault,
+            ring=self.ring,
+            meshes=self.meshes,
+            configuration=self.configuration,
+            peers=self.peers,
+            evidence=self.evidence,
+            revoked=revoked,
+        )
         self.publisher = Publisher(database=database, ring=self.ring, meshes=self.meshes)
         self.refresher = Refresher(database=database, meshes=self.meshes, peers=self.peers)
 
@@ -150,6 +163,7 @@ class Exchange:
                 servicer=_Parts(
                     PeerDirectory(database=database, meshes=self.meshes, publisher=self.publisher),
                     self.evidence.peer_servicer,
+                    self.asynchronous.peer_servicer,
                     PeerCalls(providing=self.providing, meshes=self.meshes, configuration=self.configuration),
                 ),
                 ring=self.ring,
@@ -173,6 +187,7 @@ class Exchange:
             (keys_pb2, "OrganisationKeyService"): self.keys,
             (evidence_pb2, "EvidenceService"): self.evidence.evidence,
             (evidence_log_pb2, "EvidenceLogService"): self.evidence.log,
+            **self.asynchronous.servicers(),
         }
 
     async def load(self) -> None:
@@ -190,6 +205,7 @@ class Exchange:
             self.publisher.run(),
             self.refresher.run(),
             *self.evidence.work(),
+            self.asynchronous.leading.run(),
         ):
             start(work)
         if self.listener is not None:

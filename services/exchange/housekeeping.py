@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from services.exchange import evidence_store
+from services.exchange import envelope_store, evidence_store
 from services.runtime.database import Database
 
 INTERVAL = 60.0
@@ -28,6 +28,8 @@ class Housekeeping:
     async def once(self, *, now: datetime) -> None:
         """Erases what is due."""
         while await evidence_store.erase_content(self._database, now=now, limit=BATCH) == BATCH:
+            pass
+        while await envelope_store.erase_content(self._database, now=now, limit=BATCH) == BATCH:
             pass
         while await evidence_store.erase_statements(self._database, now=now, limit=BATCH) == BATCH:
             pass

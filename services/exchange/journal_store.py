@@ -24,8 +24,8 @@ async def insert_statements(transaction: Connection, entries: Sequence[Entry]) -
     """Writes statements; returns digest and `own` of those that were not there."""
     rows = await transaction.fetch(
         "insert into statement (sha256, own, exchange_id, kind, subsystem, content, signature, certificate_sha256,"
-        " time_stamp, policy) select * from unnest($1::bytea[], $2::boolean[], $3::uuid[], $4::smallint[],"
-        " $5::text[], $6::bytea[], $7::bytea[], $8::bytea[], $9::bytea[], $10::text[])"
+        " time_stamp, policy, sender) select * from unnest($1::bytea[], $2::boolean[], $3::uuid[], $4::smallint[],"
+        " $5::text[], $6::bytea[], $7::bytea[], $8::bytea[], $9::bytea[], $10::text[], $11::text[])"
         " on conflict do nothing returning sha256, own",
         [entry.statement.sha256 for entry in entries],
         [entry.own for entry in entries],
@@ -37,6 +37,7 @@ async def insert_statements(transaction: Connection, entries: Sequence[Entry]) -
         [entry.signature.certificate_sha256 for entry in entries],
         [entry.time_stamp for entry in entries],
         [entry.policy for entry in entries],
+        [entry.statement.sender[1] for entry in entries],
     )
     return {(row["sha256"], row["own"]) for row in rows}
 

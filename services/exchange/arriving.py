@@ -1,0 +1,265 @@
+"""What other nodes bring: envelopes for this node's subsystems, and receipts of envelopes that it had sent.
+
+Everything is verified before it is stored, and stored before it is taken. What
+was brought before is taken as a duplicate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from solmu.exchange.v1 import envelopes_pb2, events_pb2, statements_pb2
+
+from services.exchange import delivery_store, envelope_store, names, topic_store
+from services.exchange.bodies_at_rest import IncomingBody
+from services.exchange.configuration import Configuration
+from services.exchange.evidence import identifiers, statements
+from services.exchange.evidence.statements import Kind, Statement
+from services.exchange.journal import Entry
+from services.exchange.meshes import Meshes
+from services.exchange.recording import Recorder
+from services.exchange.sending import Sending
+from services.runtime.database import Connection, Database
+from services.runtime.errors import FailedPrecondition, Fault, InvalidArgument, PermissionDenied, ResourceExhausted
+from services.runtime.sealing import Vault
+
+State = envelopes_pb2.DeliveryState
+
+KEPT = timedelta(days=7)
+"""For how long at least what came stays, to be handed out again."""
+
+PURPOSES = {
+    "event": envelopes_pb2.PURPOSE_EVENT,
+    "request": envelopes_pb2.PURPOSE_REQUEST,
+    "answer": envelopes_pb2.PURPOSE_ANSWER,
+}
+
+
+@dataclass(frozen=True)
+class RefusedFor:
+    """That an envelope was refused for a recipient."""
+
+    subsystem: str
+    fault: Fault
+    rejection: statements_pb2.Proof
+
+
+@dataclass(frozen=True)
+class Taken:
+    """That something was taken."""
+
+    duplicate: bool = False
+    refused: Sequence[RefusedFor] = field(default_factory=tuple)
+
+
+class Arriving:
+    """Judges and stores what is brought."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        vault: Vault,
+        meshes: Meshes,
+        configuration: Configuration,
+        recorder: Recorder,
+        sending: Sending,
+    ) -> None:
+        self._database = database
+        self._vault = vault
+        self._meshes = meshes
+        self._configuration = configuration
+        self._recorder = recorder
+        self._sending = sending
+
+    def body_of(self, statement: Statement) -> IncomingBody:
+        """Where the body of an envelope that is brought goes."""
+        return IncomingBody(self._vault, UUID(statement.lines["id"]))
+
+    def admit(self, peer: str, proof: statements_pb2.Proof, *, recipients: Sequence[str], replayed: bool) -> Entry:
+        """What is judged of an envelope before its body is taken.
+
+        1. It is an envelope's statement: STATEMENT_MALFORMED, STATEMENT_MISMATCH.
+        2. The node, the signature and its certificate: `Recorder.accept`.
+        3. Its time holds, but for one that the receiver asked for again: STATEMENT_EXPIRED.
+        4. Its body is no larger than is taken here: EXCHANGE_TOO_LARGE.
+        """
+        statement = statements.parse(proof.statement)  # 1
+        if statement.kind is not Kind.ENVELOPE:
+            raise InvalidArgument("STATEMENT_MISMATCH", "the statement is not an envelope's", line="kind")
+        entry = self._recorder.accept(statement, proof, peer=peer, subsystem=recipients[0])  # 2
+        skew = self._meshes.directory_of(statement.sender[1]).clock_skew
+        now = datetime.now(UTC)
+        statements.check_time(statement, now=min(now, statement.time) if replayed else now, skew=skew)  # 3
+        most = self._recorder.policy(recipients[0]).max_request_bytes
+        if int(statement.lines["body-bytes"]) > most:  # 4
+            raise ResourceExhausted("EXCHANGE_TOO_LARGE", "the body is too large", max_bytes=str(most))
+        return entry
+
+    async def take(self, entry: Entry, body: IncomingBody, *, recipients: Sequence[str], replayed: bool) -> Taken:
+        """Takes an envelope that was admitted, now that its body is here.
+
+        1. The body is what the statement says: BODY_LENGTH_MISMATCH, BODY_DIGEST_MISMATCH.
+        2. For each recipient: this node serves it, it is addressed, and takes from the sender:
+           SUBSYSTEM_NOT_HOSTED, NOT_ADDRESSED, RECIPIENT_REFUSES. One that does not is refused by itself,
+           with a signed rejection.
+        """
+        statement = entry.statement
+        _check_body(statement, body)  # 1
+        refused: list[RefusedFor] = []
+        fresh = False
+        async with self._database.transaction() as transaction:
+            await self._recorder.write(transaction, entry)
+            taking = []
+            for recipient in recipients:  # 2
+                try:
+                    await self._check_recipient(transaction, statement, recipient)
+                    taking.append(recipient)
+                except Fault as fault:
+                    refused.append(await self._refuse(transaction, statement, recipient, fault))
+            if taking:
+                await self._store(transaction, statement, body)
+            for recipient in taking:
+                if await delivery_store.insert(
+                    transaction, body.envelope_id, recipient, state=State.DELIVERY_STATE_ARRIVED
+                ):
+                    fresh = True
+                    await self._recorder.tell(transaction, _arrived(statement, recipient))
+                elif replayed:
+                    await delivery_store.replay_one(transaction, body.envelope_id, recipient)
+        self._recorder.wake()
+        return Taken(duplicate=bool(taking) and not fresh, refused=refused)
+
+    async def take_receipt(self, peer: str, proof: statements_pb2.Proof) -> Taken:
+        """Takes a receipt or rejection of an envelope that this node had sent.
+
+        1. It is one: STATEMENT_MALFORMED, STATEMENT_MISMATCH.
+        2. It answers an envelope of this node, of one of its recipients: ANSWER_NOT_BOUND, NOT_ADDRESSED.
+        3. The node, the signature and its certificate: `Recorder.accept`.
+        """
+        statement = statements.parse(proof.statement)  # 1
+        if statement.kind not in {Kind.RECEIPT, Kind.REJECTION}:
+            raise InvalidArgument("STATEMENT_MISMATCH", "the statement is no receipt's", line="kind")
+        envelope = await envelope_store.by_statement(self._database, bytes.fromhex(statement.lines["answers"]))  # 2
+        if envelope is None or str(envelope["envelope_id"]) != statement.lines["id"]:
+            raise InvalidArgument("ANSWER_NOT_BOUND", "the receipt answers no envelope of this node")
+        entry = self._recorder.accept(statement, proof, peer=peer, subsystem=envelope["sender"])  # 3
+        settled = await self.settle(entry)
+        return Taken(duplicate=not settled)
+
+    async def settle(self, entry: Entry) -> bool:
+        """Ends an envelope of this node by a receipt or rejection that was verified; says whether it had not ended."""
+        statement, subsystem = entry.statement, entry.statement.sender[1]
+        async with self._database.transaction() as transaction:
+            envelope = await envelope_store.by_statement(transaction, bytes.fromhex(statement.lines["answers"]))
+            if envelope is None:
+                raise InvalidArgument("ANSWER_NOT_BOUND", "the receipt answers no envelope of this node")
+            rejected = statement.kind is Kind.REJECTION
+            settled = await self._sending.settle(
+                transaction,
+                envelope,
+                subsystem,
+                state=State.DELIVERY_STATE_REFUSED if rejected else State.DELIVERY_STATE_ACKNOWLEDGED,
+                reason=statement.lines.get("reason", ""),
+                statement=statement.sha256,
+            )
+            if settled:
+                await self._recorder.write(transaction, entry)
+        self._recorder.wake()
+        return settled
+
+    async def _store(self, transaction: Connection, statement: Statement, body: IncomingBody) -> None:
+        lines = statement.lines
+        assert statement.expires is not None  # an envelope's statement has it
+        answered = None
+        if "answers" in lines:
+            found = await envelope_store.by_statement(transaction, bytes.fromhex(lines["answers"]))
+            answered = found["envelope_id"] if found is not None else None
+        await body.keep(transaction, until=max(statement.expires, datetime.now(UTC) + KEPT))
+        await delivery_store.insert_arrival(
+            transaction,
+            (
+                body.envelope_id,
+                statement.sender[1],
+                lines["receiver"],
+                identifiers.decode(lines["message-id"]) if "message-id" in lines else "",
+                PURPOSES[lines["purpose"]],
+                lines.get("type", ""),
+                lines.get("media-type", ""),
+                answered,
+                lines.get("lane", ""),
+                int(lines.get("place", "0")),
+                bytes.fromhex(lines["body-sha256"]),
+                body.size,
+                statement.sha256,
+                statement.time,
+                statement.expires,
+            ),
+        )
+
+    async def _check_recipient(self, transaction: Connection, statement: Statement, recipient: str) -> None:
+        if not self._meshes.hosts(recipient):
+            raise FailedPrecondition("SUBSYSTEM_NOT_HOSTED", "this node does not serve it", subsystem=recipient)
+        kind, target = statement.receiver
+        if kind == "topic":
+            if not await topic_store.active(transaction, recipient, target):
+                raise _not_addressed()
+            return
+        if (kind == "subsystem" and target != recipient) or kind not in {"subsystem", "group"}:
+            raise _not_addressed()
+        if kind == "group" and target.count("/") == 1 and target not in self._meshes.groups(recipient):
+            raise _not_addressed()
+        sender = statement.sender[1]
+        rights = self._configuration.current.rights.get(f"inbox {recipient}", ())
+        groups, now = self._meshes.groups(sender), datetime.now(UTC)
+        if not any(right.held_by(sender, groups, now=now) for right in rights):
+            raise PermissionDenied("RECIPIENT_REFUSES", "the recipient takes nothing from this sender")
+
+    async def _refuse(self, transaction: Connection, statement: Statement, recipient: str, fault: Fault) -> RefusedFor:
+        if not self._meshes.hosts(recipient):  # nobody here can sign for it
+            return RefusedFor(recipient, fault, statements_pb2.Proof())
+        rejection = await self._recorder.sign(
+            Kind.REJECTION, answer_lines(statement.lines["id"], statement.sha256, statement.sender[1], fault.reason),
+            subsystem=recipient,
+        )  # fmt: skip
+        await self._recorder.write(transaction, rejection)
+        return RefusedFor(recipient, fault, rejection.proof)
+
+
+def answer_lines(envelope_id: str, sha256: bytes, sender: str, reason: str = "") -> dict[str, str]:
+    """The lines of a receipt or, with a reason, of a rejection."""
+    lines = {"id": envelope_id, "receiver": f"subsystem {sender}", "answers": sha256.hex()}
+    return {**lines, "reason": reason} if reason else lines
+
+
+def _check_body(statement: Statement, body: IncomingBody) -> None:
+    expected = statement.lines["body-bytes"]
+    if str(body.size) != expected:
+        raise InvalidArgument(
+            "BODY_LENGTH_MISMATCH", "more or fewer bytes came", expected=expected, actual=str(body.size)
+        )
+    if body.sha256.hex() != statement.lines["body-sha256"]:
+        raise InvalidArgument("BODY_DIGEST_MISMATCH", "the body has another digest than the statement says")
+
+
+def _arrived(statement: Statement, recipient: str) -> events_pb2.EnvelopeArrived:
+    kind, target = statement.receiver
+    topic = ""
+    if kind == "topic":
+        owner, _, code = target.rpartition("/")
+        topic = f"{names.resource('subsystems', owner)}/topics/{code}"
+    return events_pb2.EnvelopeArrived(
+        delivery=f"{names.resource('subsystems', recipient)}/deliveries/{statement.lines['id']}",
+        sender=names.resource("subsystems", statement.sender[1]),
+        topic=topic,
+        purpose=PURPOSES[statement.lines["purpose"]],
+        type=statement.lines.get("type", ""),
+        body_bytes=int(statement.lines["body-bytes"]),
+    )
+
+
+def _not_addressed() -> Fault:
+    return FailedPrecondition("NOT_ADDRESSED", "the recipient is not among those whom the envelope was sent to")

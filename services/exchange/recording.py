@@ -1,0 +1,140 @@
+"""Statements of envelopes and receipts: signed or verified, and written with what they bring about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from google.protobuf.message import Message
+from solmu.exchange.v1 import directory_pb2, statements_pb2
+
+from services.exchange import journal_store, names
+from services.exchange.configuration import Configuration
+from services.exchange.evidence import signatures, statements
+from services.exchange.evidence.statements import Kind, Statement
+from services.exchange.evidence_rules import rules
+from services.exchange.journal import Entry
+from services.exchange.keeping import Keeping
+from services.exchange.keys import KeyRing
+from services.exchange.meshes import Meshes
+from services.exchange.policies import Policy
+from services.exchange.proofs import signature_of
+from services.exchange.stamping import StampPolicy
+from services.exchange.statuses import Statuses
+from services.runtime.database import Connection
+from services.runtime.errors import FailedPrecondition, InvalidArgument, PermissionDenied
+from services.runtime.outbox import Outbox, event
+
+
+class Recorder:
+    """Signs for this node's subsystems, judges what others signed, and writes both into the journal's tables."""
+
+    def __init__(
+        self,
+        *,
+        ring: KeyRing,
+        meshes: Meshes,
+        configuration: Configuration,
+        statuses: Statuses,
+        stamp_policy: StampPolicy,
+        keeping: Keeping,
+        outbox: Outbox | None,
+    ) -> None:
+        self._ring = ring
+        self._meshes = meshes
+        self._configuration = configuration
+        self._statuses = statuses
+        self._stamp_policy = stamp_policy
+        self._keeping = keeping
+        self._outbox = outbox
+
+    def policy(self, subsystem: str) -> Policy:
+        """What goes for the exchanges of a subsystem of this node."""
+        return self._configuration.current.policy_of_subsystem(subsystem)
+
+    async def sign(self, kind: Kind, lines: Mapping[str, str], *, subsystem: str) -> Entry:
+        """A statement of a subsystem of this node, signed now; `lines` lack sender, time, directory and policy.
+
+        Raises FailedPrecondition, KEY_MISSING, and what the policy demands of
+        status and time stamps.
+        """
+        policy = self.policy(subsystem)
+        demanded = rules(policy.content)
+        self._stamp_policy.admit(demanded)
+        statement = statements.compose(
+            kind,
+            {
+                **lines,
+                "sender": f"subsystem {subsystem}",
+                "time": statements.spell(datetime.now(UTC)),
+                "directory": self._meshes.directory_of(subsystem).line,
+                "policy": policy.line,
+            },
+        )
+        key = self._ring.active(directory_pb2.KEY_USE_STATEMENTS, names.member_of(subsystem))
+        if key is None:
+            raise FailedPrecondition(
+                "KEY_MISSING", "there is no active key with which to sign", holder=names.member_of(subsystem)
+            )
+        status = self._statuses.staple(key.pinned, demanded)
+        signature = await self._ring.sign_soon(statement, key)
+        return Entry(
+            statement=statement,
+            signature=signature,
+            own=True,
+            subsystem=subsystem,
+            policy=policy.line,
+            certificate_status=status,
+            time_stamp=await self._stamp_policy.token(demanded, signature.value),
+        )
+
+    def accept(self, statement: Statement, proof: statements_pb2.Proof, *, peer: str, subsystem: str) -> Entry:
+        """What another node brings, once it is proven.
+
+        Steps, with their reasons:
+
+        1. The node serves who signs: PEER_NOT_AUTHORISED.
+        2. The signature is the sender's member's, by a key that the directory pins: `signatures.verify`.
+        3. The certificate's status is as the policy wants it: `Statuses.accept`.
+
+        What the caller must still check: what the statement says, its time, and
+        the digests that it holds.
+        """
+        kind, sender = statement.sender
+        if kind != "subsystem" or not self._meshes.serves(peer, sender):  # 1
+            raise PermissionDenied("PEER_NOT_AUTHORISED", "the node does not serve the sender", node=peer)
+        pinned = self._meshes.statement_key(proof.signature.certificate_sha256)  # 2
+        try:
+            signature = signature_of(proof.signature)
+        except ValueError:
+            raise InvalidArgument("SIGNATURE_FORM_REFUSED", "the signature is of no known form") from None
+        signatures.verify(statement, signature, pinned)
+        assert pinned is not None  # `signatures.verify` refuses without
+        policy = self.policy(subsystem)
+        status = self._statuses.accept(pinned, proof.certificate_status, rules(policy.content))  # 3
+        return Entry(
+            statement=statement,
+            signature=proof.signature,
+            own=False,
+            subsystem=subsystem,
+            policy=policy.line,
+            certificate_status=status,
+            time_stamp=proof.time_stamp,
+        )
+
+    async def write(self, transaction: Connection, entry: Entry) -> bool:
+        """Writes a statement with its evidence; says whether it was not there."""
+        written = await journal_store.insert_statements(transaction, [entry])
+        if written:
+            await self._keeping.keep(transaction, [entry])
+        return bool(written)
+
+    async def tell(self, transaction: Connection, payload: Message) -> None:
+        """Has the services of the node be told, once the transaction has committed."""
+        if self._outbox is not None:
+            await self._outbox.append(transaction, [event(payload)])
+
+    def wake(self) -> None:
+        """Has what was told be published now."""
+        if self._outbox is not None:
+            self._outbox.wake()
