@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -25,6 +26,9 @@ from services.runtime.parties import PartyNames
 
 PATIENCE = 3.0
 """Seconds that a check waits for facts that are fresh enough: a process that has just started reads them first."""
+
+TURN = 250
+"""Answers of a batch that are made and given to the record at once; in between others get their turn."""
 
 LOOK_AHEAD = 200
 """Candidates of a listing judged at once beyond what the page still needs."""
@@ -83,25 +87,21 @@ class CheckServicer:
         questions = [one for one in asked if isinstance(one, Question)]
         tokens = [request.consistency_token, *(check.consistency_token for check in request.checks)]
         answers = await self._judge(questions, tokens=tokens)
-        verdicts = iter(answers.verdicts)
+        outcomes = _until_stopped(asked, answers.verdicts, request.semantics)
         response = checks_pb2.BatchCheckResponse(consistency_token=answers.token)
-        answered = []
-        for one in asked:
-            verdict = one if isinstance(one, Fault) else next(verdicts)
-            if isinstance(verdict, Fault):
-                response.results.add().fault.CopyFrom(
-                    checks_pb2.BatchCheckResponse.CheckFault(reason=verdict.reason, message=verdict.message)
-                )
-                if _stops(request.semantics, allowed=False):
-                    break
-                continue
-            assert isinstance(one, Question)
-            result = self._response(verdict, answers)
-            answered.append((one, result, verdict))
-            response.results.add().response.CopyFrom(result)
-            if _stops(request.semantics, allowed=verdict.allowed):
-                break
-        await self._record("BatchCheck", answered)
+        recording = []
+        for start in range(0, len(outcomes), TURN):
+            answered = []
+            for one, verdict in outcomes[start : start + TURN]:
+                if isinstance(one, Fault) or isinstance(verdict, Fault):
+                    response.results.append(_fault(verdict))
+                    continue
+                result = self._response(verdict, answers)
+                answered.append((one, result, verdict))
+                response.results.add().response.CopyFrom(result)
+            recording.append(asyncio.create_task(self._record("BatchCheck", answered)))
+            await asyncio.sleep(0)
+        await asyncio.gather(*recording)
         return response
 
     async def ExplainCheck(self, request: checks_pb2.ExplainCheckRequest) -> checks_pb2.ExplainCheckResponse:
@@ -366,9 +366,25 @@ def _raised(verdict: Judged) -> Verdict:
     return verdict
 
 
-def _stops(semantics: int, *, allowed: bool) -> bool:
-    kind = checks_pb2.BatchCheckRequest
-    return semantics == (kind.SEMANTICS_STOP_AT_ALLOWED if allowed else kind.SEMANTICS_STOP_AT_DENIED)
+def _until_stopped(
+    asked: Sequence[Question | Fault], verdicts: Sequence[Judged], semantics: int
+) -> list[tuple[Question | Fault, Judged]]:
+    """Each of what was asked with its outcome, up to and with the one that stops the batch; a fault allows nothing."""
+    kind, judged = checks_pb2.BatchCheckRequest, iter(verdicts)
+    outcomes: list[tuple[Question | Fault, Judged]] = []
+    for one in asked:
+        verdict = one if isinstance(one, Fault) else next(judged)
+        outcomes.append((one, verdict))
+        allowed = isinstance(verdict, Verdict) and verdict.allowed
+        if semantics == (kind.SEMANTICS_STOP_AT_ALLOWED if allowed else kind.SEMANTICS_STOP_AT_DENIED):
+            break
+    return outcomes
+
+
+def _fault(outcome: Judged) -> checks_pb2.BatchCheckResponse.Result:
+    assert isinstance(outcome, Fault)
+    kind = checks_pb2.BatchCheckResponse
+    return kind.Result(fault=kind.CheckFault(reason=outcome.reason, message=outcome.message))
 
 
 def _key(at: datetime, last: Candidate) -> str:

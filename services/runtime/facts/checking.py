@@ -131,8 +131,7 @@ class Link(NamedTuple):
     window: Window
 
 
-@dataclass(frozen=True)
-class Chain:
+class Chain(NamedTuple):
     """Mandates from the delegate to the principal: any number to represent, then one to act."""
 
     links: tuple[Link, ...]
@@ -178,8 +177,7 @@ class Step(NamedTuple):
     items: tuple[Item, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
+class Verdict(NamedTuple):
     """The answer."""
 
     allowed: bool
@@ -204,18 +202,17 @@ class _Way(NamedTuple):
 
 def judge(question: Question, rules: Rules, facts: Facts) -> Verdict:
     """Judges one question by the facts."""
-    steps: list[Step] = []
     blocked = _blocked(question, rules, facts)
-    steps.append(Step(Rule.BLOCK, Outcome.DENIES if blocked else Outcome.SILENT, blocked))
     if blocked:
-        return _denied(rules, Reason.NO_RIGHT, steps)
-    jointly = False
-    for rule, basis, find in _RULES:
+        return _denied(rules, Reason.NO_RIGHT, [Step(Rule.BLOCK, Outcome.DENIES, blocked)])
+    steps, jointly = [_NO_BLOCK], False
+    for silent, basis, find in _RULES:
         ways, items = find(question, rules, facts)
-        steps.append(Step(rule, Outcome.ALLOWS if ways else Outcome.SILENT, items))
-        jointly = jointly or any(item.shortfall is Shortfall.JOINTLY for item in items)
         if ways:
+            steps.append(Step(silent.rule, Outcome.ALLOWS, items))
             return _allowed(question, rules, basis, max(ways, key=_lasting), steps)
+        steps.append(Step(silent.rule, Outcome.SILENT, items) if items else silent)
+        jointly = jointly or any(item.shortfall is Shortfall.JOINTLY for item in items)
     return _denied(rules, Reason.JOINTLY_ONLY if jointly else Reason.NO_RIGHT, steps)
 
 
@@ -322,7 +319,7 @@ def _representing(question: Question, rules: Rules, facts: Facts) -> tuple[list[
 def _by_chains(
     question: Question, rules: Rules, facts: Facts, chains: Sequence[Chain]
 ) -> tuple[list[_Way], tuple[Item, ...]]:
-    ways, items = [], []
+    ways, items = list[_Way](), list[Item]()
     for chain in chains:
         deep = len(chain.links) > rules.greatest_depth or _in_circle(question, chain)
         shortfalls = [Shortfall.DEPTH if deep else _link_shortfall(question, link) for link in chain.links]
@@ -365,9 +362,11 @@ def _lasting(way: _Way) -> tuple[bool, float]:
 
 _Finder = Callable[[Question, Rules, Facts], tuple[list[_Way], tuple[Item, ...]]]
 
-_RULES: tuple[tuple[Rule, Basis, _Finder], ...] = (
-    (Rule.SELF, Basis.SELF, _self),
-    (Rule.REGISTER_RIGHT, Basis.REGISTER, _by_register),
-    (Rule.ACT, Basis.MANDATE, _acting),
-    (Rule.REPRESENT, Basis.REPRESENTED_MANDATE, _representing),
+_NO_BLOCK = Step(Rule.BLOCK, Outcome.SILENT)
+_RULES: tuple[tuple[Step, Basis, _Finder], ...] = (
+    (Step(Rule.SELF, Outcome.SILENT), Basis.SELF, _self),
+    (Step(Rule.REGISTER_RIGHT, Outcome.SILENT), Basis.REGISTER, _by_register),
+    (Step(Rule.ACT, Outcome.SILENT), Basis.MANDATE, _acting),
+    (Step(Rule.REPRESENT, Outcome.SILENT), Basis.REPRESENTED_MANDATE, _representing),
 )
+"""The rules after blocks, each with what it says where it meets nothing."""

@@ -30,6 +30,7 @@ from services.runtime.facts import wire
 from services.runtime.facts.cache import FactCache
 from services.runtime.facts.checking import Question, Verdict
 from services.runtime.facts.remote import RemoteFacts
+from services.runtime.facts.table import FactTable
 from services.runtime.ids import new_id
 
 logger = logging.getLogger(__name__)
@@ -65,6 +66,10 @@ class Checks:
         self._facts = FactCache(source=self._remote, themes=themes)
         self._clock = clock
         self._waiting: list[_Judged] = []
+
+    def current(self, at_least: str = "") -> FactTable | None:
+        """The facts of this process, where they are new enough and include a revision."""
+        return self._facts.current(at_least)
 
     async def check(self, question: Question, *, consistency_token: str = "") -> Verdict:
         """The verdict, by facts at least as new as a consistency token.

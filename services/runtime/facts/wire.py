@@ -27,6 +27,7 @@ def micros_of(time: datetime) -> int:
     return (time - _BEGINNING) // _MICROSECOND
 
 
+@lru_cache(maxsize=16_384)
 def instant(of: int) -> datetime:
     """The instant of so many microseconds since 1970."""
     return _BEGINNING + timedelta(microseconds=of)

@@ -61,7 +61,7 @@ class Elsewhere:
     async def follows(self, token: str) -> None:
         """Until the consumer's own facts include a revision."""
         async with asyncio.timeout(20):
-            while self.checks._facts.current(token) is None:
+            while self.checks.current(token) is None:
                 await asyncio.sleep(0.01)
 
 

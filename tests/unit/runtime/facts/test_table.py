@@ -8,7 +8,6 @@ from solmu.authorisations.v1.facts_pb2 import FactChange
 from solmu.authorisations.v1.themes_pb2 import Theme
 
 from services.runtime.errors import Fault
-from services.runtime.facts import table
 from services.runtime.facts.checking import Basis, Shortfall, Verdict
 from services.runtime.facts.table import FactTable
 from tests.unit.runtime.facts.facts import (
@@ -123,14 +122,6 @@ def test_a_register_that_should_have_spoken_leaves_nothing_to_judge_that_rests_o
 
 def test_a_theme_that_is_not_there_is_refused():
     assert fault(FactTable()).reason == "THEME_UNSUITABLE"
-
-
-def test_mandates_whose_numbers_meet_are_told_apart(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(table, "_route", lambda *_: 1)
-    facts = having(mandate(PERSON, COMPANY), mandate(PERSON, FIRM, kind=2), mandate(CHILD, FIRM))
-    assert judged(facts).basis is Basis.MANDATE
-    assert not judged(facts, CHILD, COMPANY).allowed
-    assert not judged(facts, PERSON, CHILD).allowed
 
 
 def test_changes_are_applied_whole_or_not_at_all():
