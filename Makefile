@@ -92,8 +92,8 @@ proto-check: $(VENV)/.dev
 	@PATH=$(BIN):$$PATH $(BIN)/python proto/generate.py --check proto
 
 .PHONY: bench
-bench: $(VENV)/.dev ## Measure start, memory and throughput
-	@$(BIN)/python -m tests.bench
+bench: $(VENV)/.dev ## Measure start, memory, throughput, and checks beside other engines; FLAGS="--help" says more
+	@$(BIN)/python -m tests.bench $(FLAGS)
 
 .PHONY: faults
 faults: $(VENV)/.dev ## Long runs that kill processes at random while messages are sent

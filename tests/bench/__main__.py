@@ -1,30 +1,51 @@
-"""Runs the benchmarks and prints what they found."""
+"""Runs the benchmarks and prints what they found.
+
+python -m tests.bench [--only start,checks] [--sizes 10000,100000] [--no-peers]
+"""
 
 from __future__ import annotations
 
+import argparse
 import asyncio
+import functools
 import os
 import platform
 import tempfile
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from tests.bench import backlog, checks, edge, evidence, look_up, sending, start, transfer
 
 
-async def main() -> None:
-    """All of them, on a node of their own in a folder that is deleted afterwards."""
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench")
+    parser.add_argument("--only", help="benchmarks to run, with commas between them; all of them if left out")
+    parser.add_argument("--sizes", default=",".join(map(str, checks.SIZES)), help="numbers of mandates for checks")
+    parser.add_argument("--seconds", type=float, default=checks.SECONDS, help="seconds for each figure of checks")
+    parser.add_argument("--no-peers", action="store_true", help="leave other engines out of checks")
+    return parser.parse_args()
+
+
+async def main(arguments: argparse.Namespace) -> None:
+    """Each on a node of its own state, in a folder that is deleted afterwards."""
+    sizes = sorted(int(size) for size in arguments.sizes.split(","))
+    options = checks.Options(sizes=sizes, seconds=arguments.seconds, peers=not arguments.no_peers)
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}\n")
-    with tempfile.TemporaryDirectory(prefix="solmu-bench-") as folder:
-        state = Path(folder) / "state"
-        evidence.measure()
-        await backlog.measure(Path(folder))
-        await start.measure(state)
-        await edge.measure(Path(folder))
-        await sending.measure(state)
-        await checks.measure(state)
-        await look_up.measure(state)
-        await transfer.measure(state)
+    with tempfile.TemporaryDirectory(prefix="solmu-bench-") as name:
+        folder, state = Path(name), Path(name) / "state"
+        benchmarks: dict[str, Callable[[], Awaitable[None]]] = {
+            "evidence": functools.partial(asyncio.to_thread, evidence.measure),
+            "backlog": functools.partial(backlog.measure, folder),
+            "start": functools.partial(start.measure, state),
+            "edge": functools.partial(edge.measure, folder),
+            "sending": functools.partial(sending.measure, state),
+            "checks": functools.partial(checks.measure, state, options),
+            "look_up": functools.partial(look_up.measure, state),
+            "transfer": functools.partial(transfer.measure, state),
+        }
+        for one in arguments.only.split(",") if arguments.only else benchmarks:
+            await benchmarks[one]()
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    asyncio.run(main(_arguments()))

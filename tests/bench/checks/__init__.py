@@ -1,0 +1,177 @@
+"""Checks: the node's beside other engines', on the same mandates in the same run.
+
+    python -m tests.bench --only checks --sizes 10000,100000,1000000
+
+Of each: checks in a second one after another, of a mandate of one's own and of
+one's firm, with median and 99th percentile; sixteen calls at once; batches; and
+every answer compared with the one that follows from how the mandates were made.
+Libraries and servers run on the same cores as what asks them, and the servers'
+figures rest on those cores: compare rows of one run, not runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+import psutil
+
+from deploy.local.node import Node, NodeSettings, running
+from deploy.local.postgres import SUPERUSER
+from services.runtime import mesh, tls
+from tests.bench.checks import loading, measuring, ours, revoking, world
+from tests.bench.checks.fetching import CERBOS, SPICEDB, Fetched
+from tests.bench.checks.measuring import Figures
+from tests.integration.node.people import client_of, organisation
+
+SIZES = (10_000, 100_000, 1_000_000)
+SECONDS = 2.0
+BATCH = 1000
+PEER_WITHIN = 600.0
+
+HELD_SIZE = 100_000
+"""Mandates that cedarpy is measured with when it holds them all: it needs some ten kilobytes for each."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What can be chosen."""
+
+    sizes: Sequence[int] = SIZES
+    seconds: float = SECONDS
+    peers: bool = True
+
+
+async def measure(state: Path, options: Options) -> None:
+    """Prints a table, and the time that a revocation takes."""
+    print("checks; direct and represented one after another, us; all rates are checks/s")
+    print(
+        f"  {'engine':<34} {'mandates':>9} {'direct/s':>8} {'p50':>6} {'p99':>7}  {'repr./s':>8} {'p50':>6} {'p99':>7}"
+        f"  {'16 at once':>10} {'batches':>8} {'asked':>7} {'wrong':>5}"
+    )
+    async with running(NodeSettings(state=state, edge_port=0)) as node:
+        await _own(node, options)
+        if options.peers:
+            await _peers(node, options, Fetched(state.parent / "peers"))
+    print()
+
+
+async def _own(node: Node, options: Options) -> None:
+    files, address = node.state.identity("authorisations"), _address(node, "authorisations", "authorisations")
+    database = await asyncpg.connect(address, ssl=tls.client_context(files))
+    await loading.lay_theme(database, world.THEME)
+    laid = 0
+    async with (
+        client_of(node, organisation(1234567), "mandates.check") as asking,
+        client_of(node, organisation(2345678), "mandates.write") as owner,
+        ours.straight(node) as service,
+        ours.embedded(node) as consumer,
+        ours.authzen(asking) as authzen,
+    ):
+        for size in options.sizes:
+            before = _memory(node), psutil.Process().memory_info().rss
+            await loading.lay(database, world.mandates(laid, size), theme_id=world.THEME)
+            await loading.announce(database)
+            token = (await service.head()).consistency_token
+            followed = [await ours.seconds_until(one.until, token) for one in (service, consumer)]
+            held = _memory(node) - before[0], psutil.Process().memory_info().rss - before[1]
+            laid = size
+            for name, engine, batch in (
+                ("Solmu, gRPC", service, BATCH),
+                ("Solmu, AuthZEN through the edge", authzen, BATCH),
+                ("Solmu, facts in the consumer", consumer, 0),
+            ):
+                figures = await measuring.measure(
+                    engine, size, seconds=options.seconds, batch=batch, together=batch > 0
+                )
+                _print(name, size, figures)
+            print(
+                f"    facts known after {followed[0]:.1f} s in the service, {sum(followed):.1f} s in the consumer;"
+                f" memory {held[0] / 1e6:+.0f} and {held[1] / 1e6:+.0f} MB",
+                flush=True,
+            )
+        for where, (p50, p99) in (await revoking.measure(owner, service, consumer)).items():
+            print(f"    a revocation is in effect {where} after {p50:.1f} ms, p99 {p99:.1f} ms", flush=True)
+    await database.close()
+
+
+async def _peers(node: Node, options: Options, fetched: Fetched) -> None:
+    await fetched.fetch()
+    largest = max(options.sizes)
+    database = await _own_database(node, "spicedb")
+    proof = node.state.identity(mesh.OPERATOR)
+    spicedb = ["--database", database, "--certificate", proof.certificate]
+    spicedb += ["--key", proof.key, "--authorities", proof.authorities]
+    for label, module, needs, sizes, arguments in (
+        ("casbin, holding all", "pycasbin", [], options.sizes, []),
+        ("cedarpy, handed the facts", "cedar", [], options.sizes, ["--held", "no"]),
+        ("cedarpy, holding all", "cedar", [], [min(HELD_SIZE, largest)], ["--held", "yes"]),
+        ("Cerbos, handed the facts", "cerbos_server", [CERBOS], options.sizes, ["--program", fetched.path(CERBOS)]),
+        ("SpiceDB on PostgreSQL", "spicedb", [SPICEDB], options.sizes, spicedb),
+    ):
+        if missing := fetched.missing(*needs):
+            print(f"  {label:<34} {missing}")
+            continue
+        for size in sizes:
+            await _peer(label, module, size, options, fetched, [str(one) for one in arguments])
+
+
+async def _peer(
+    label: str, module: str, size: int, options: Options, fetched: Fetched, arguments: Sequence[str]
+) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", f"tests.bench.checks.peers.{module}", "--size", str(size)),
+        *("--seconds", str(options.seconds), "--batch", str(BATCH), *arguments),
+        env=fetched.environment(),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        said, complaint = await asyncio.wait_for(process.communicate(), PEER_WITHIN)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        print(f"  {label:<34} {size:>9} not within {PEER_WITHIN:.0f} s", flush=True)
+        return
+    if process.returncode:
+        lines = complaint.decode(errors="replace").strip().splitlines()
+        print(f"  {label:<34} {size:>9} failed: {lines[-1] if lines else process.returncode}", flush=True)
+        return
+    _print(label, size, Figures(**json.loads(said.splitlines()[-1])))
+
+
+def _print(label: str, size: int, figures: Figures) -> None:
+    together, batches = (f"{one:.0f}" if one else "-" for one in (figures.together, figures.batches))
+    print(
+        f"  {label:<34} {size:>9} {figures.direct:8.0f} {figures.p50:6.0f} {figures.p99:7.0f}"
+        f"  {figures.represented:8.0f} {figures.represented_p50:6.0f} {figures.represented_p99:7.0f}"
+        f"  {together:>10} {batches:>8} {figures.asked:7} {figures.wrong:5}",
+        flush=True,
+    )
+    for note in figures.notes:
+        print(f"    {note}", flush=True)
+
+
+def _memory(node: Node) -> int:
+    """Memory of the service's process, in bytes."""
+    pid = node.processes["authorisations"].pid
+    assert pid is not None
+    return int(psutil.Process(pid).memory_info().rss)
+
+
+def _address(node: Node, role: str, database: str) -> str:
+    return f"postgresql://{role}@127.0.0.1:{node.ports['postgres']}/{database}"
+
+
+async def _own_database(node: Node, name: str) -> str:
+    """A database of a peer's own; its address, for the certificate of the operator."""
+    context = tls.client_context(node.state.identity(mesh.OPERATOR))
+    connection = await asyncpg.connect(_address(node, SUPERUSER, "postgres"), ssl=context)
+    await connection.execute(f'create database "{name}"')
+    await connection.close()
+    return _address(node, SUPERUSER, name)

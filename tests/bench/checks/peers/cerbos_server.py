@@ -1,0 +1,124 @@
+"""Cerbos: its server on loopback without TLS; the mandates that concern a question are handed to it in the call."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import grpc
+from cerbos.effect.v1 import effect_pb2
+from cerbos.engine.v1 import engine_pb2
+from cerbos.request.v1 import request_pb2
+from cerbos.svc.v1 import svc_pb2_grpc
+
+from tests.bench.checks import world
+from tests.bench.checks.measuring import Figures, measure
+from tests.bench.checks.peers.running import free_port, run
+from tests.bench.checks.peers.slices import Slices
+from tests.bench.checks.world import Asked, Given
+
+BATCH = 50
+"""Resources in one call: Cerbos' own limit."""
+
+START_WITHIN = 30.0
+
+POLICY = {
+    "apiVersion": "api.cerbos.dev/v1",
+    "resourcePolicy": {
+        "resource": "party",
+        "version": "default",
+        "rules": [
+            {
+                "actions": ["act"],
+                "effect": "EFFECT_ALLOW",
+                "roles": ["party"],
+                "condition": {
+                    "match": {
+                        "expr": (
+                            "R.attr.acts.exists(a, a.start <= P.attr.now && P.attr.now < a.end && (a.delegate == P.id"
+                            " || R.attr.represents.exists(r, r.start <= P.attr.now && P.attr.now < r.end"
+                            " && r.principal == a.delegate)))"
+                        )
+                    }
+                },
+            }
+        ],
+    },
+}
+
+
+@contextlib.asynccontextmanager
+async def _serving(program: str) -> AsyncIterator[str]:
+    """Cerbos, and its address."""
+    http, port = free_port(), free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        policies = Path(folder) / "policies"
+        policies.mkdir()
+        (policies / "party.json").write_text(json.dumps(POLICY))
+        configuration = {
+            "server": {"httpListenAddr": f"127.0.0.1:{http}", "grpcListenAddr": f"127.0.0.1:{port}"},
+            "storage": {"driver": "disk", "disk": {"directory": str(policies), "watchForChanges": False}},
+            "telemetry": {"disabled": True},
+        }
+        (Path(folder) / "cerbos.json").write_text(json.dumps(configuration))
+        process = await asyncio.create_subprocess_exec(
+            program, "server", f"--config={folder}/cerbos.json", "--log-level=ERROR"
+        )
+        try:
+            yield f"127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            await process.wait()
+
+
+def _attributes(one: Given) -> dict[str, Any]:
+    times = {"start": world.LAID.timestamp(), "end": one.end.timestamp()}
+    return {"delegate": one.delegate, "principal": one.principal} | times
+
+
+class Cerbos:
+    """Cerbos over gRPC."""
+
+    def __init__(self, channel: grpc.aio.Channel, slices: Slices) -> None:
+        self._stub = svc_pb2_grpc.CerbosServiceStub(channel)
+        self._slices = slices
+
+    async def one(self, question: Asked) -> bool:
+        """Whether it is allowed."""
+        return (await self.many([question]))[0]
+
+    async def many(self, questions: Sequence[Asked]) -> list[bool]:
+        """The same of one delegate's questions: a call has one principal."""
+        principal = engine_pb2.Principal(id=questions[0].delegate, roles=["party"])
+        principal.attr["now"].number_value = world.now()
+        request = request_pb2.CheckResourcesRequest(principal=principal)
+        for question in questions:
+            acts, represents = self._slices.of(question)
+            entry = request.resources.add(actions=["act"])
+            entry.resource.kind, entry.resource.id = "party", question.principal
+            for name, mandates in (("acts", acts), ("represents", represents)):
+                values = entry.resource.attr[name].list_value
+                values.extend([_attributes(one) for one in mandates])
+        response = await self._stub.CheckResources(request)
+        return [one.actions["act"] == effect_pb2.EFFECT_ALLOW for one in response.results]
+
+
+async def _measure(arguments: argparse.Namespace) -> Figures:
+    slices = Slices(arguments.size)
+    async with _serving(arguments.program) as address, grpc.aio.insecure_channel(address) as channel:
+        await asyncio.wait_for(channel.channel_ready(), START_WITHIN)
+        figures = await measure(
+            Cerbos(channel, slices), arguments.size, seconds=arguments.seconds, together=True, batch=BATCH
+        )
+    figures.notes.append(f"handed the facts; a batch is {BATCH} questions of one delegate")
+    return figures
+
+
+if __name__ == "__main__":
+    run(_measure, "program")
