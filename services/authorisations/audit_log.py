@@ -175,7 +175,7 @@ class Chainer:
         async with self._database.transaction() as transaction:
             sequence, previous = await audit_store.last_link(transaction)
             links = []
-            for row in await audit_store.unchained(transaction, CHAIN_BATCH):
+            for row in await audit_store.take_waiting(transaction, CHAIN_BATCH):
                 sequence += 1
                 own = entry_hash(previous, sequence, row["content"])
                 links.append((sequence, row["record"], previous, own))

@@ -41,11 +41,13 @@ async def append(writer: Database | Connection, entries: Sequence[Entry]) -> Non
     )
 
 
-async def unchained(reader: Connection, limit: int) -> list[Row]:
-    """Entries that are not in the chain yet, in the order of their ids."""
-    return await reader.fetch(
-        "select record, content from audit_record where not exists"
-        " (select from audit_link where audit_link.record = audit_record.record) order by record limit $1",
+async def take_waiting(transaction: Connection, limit: int) -> list[Row]:
+    """Entries that are not in the chain yet, in the order of their ids; they wait no longer once this commits."""
+    return await transaction.fetch(
+        "with taken as (delete from audit_waiting where record = any(array("
+        "   select record from audit_waiting order by record limit $1)) returning record)"
+        " select record, content from audit_record join taken using (record) where not exists"
+        " (select from audit_link where audit_link.record = audit_record.record) order by record",
         limit,
     )
 
@@ -58,8 +60,10 @@ async def last_link(reader: Connection) -> tuple[int, bytes]:
 
 async def link(transaction: Connection, links: Sequence[tuple[int, UUID, bytes, bytes]]) -> None:
     """Adds to the chain: sequence, record, previous hash, hash."""
-    await transaction.executemany(
-        "insert into audit_link (sequence, record, previous_hash, hash) values ($1, $2, $3, $4)", links
+    await transaction.execute(
+        "insert into audit_link (sequence, record, previous_hash, hash)"
+        " select * from unnest($1::bigint[], $2::uuid[], $3::bytea[], $4::bytea[])",
+        *(list(column) for column in zip(*links, strict=True)),
     )
 
 

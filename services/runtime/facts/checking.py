@@ -324,7 +324,7 @@ def _by_chains(
         deep = len(chain.links) > rules.greatest_depth or _in_circle(question, chain)
         shortfalls = [Shortfall.DEPTH if deep else _link_shortfall(question, link) for link in chain.links]
         items += [Item(link.name, link.window, short) for link, short in zip(chain.links, shortfalls, strict=True)]
-        between = _blocks_between(question, rules, facts, chain)
+        between = _blocks_between(question, rules, facts, chain) if facts.blocks else []
         items += between
         if not any(shortfalls) and not between:
             ends = [link.window.end for link in chain.links if link.window.end is not None]

@@ -20,7 +20,6 @@ import contextlib
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
-from uuid import UUID
 
 from solmu.authorisations.v1.checks_pb2 import RecordChecksRequest
 
@@ -48,8 +47,8 @@ RECORDS_WAITING = 20_000
 """Entries that may wait; more, and the service is asked."""
 
 
-_Judged = tuple[Question, Verdict, str, UUID]
-"""What is recorded: question, verdict, the facts it was judged by, and the entry's id."""
+_Judged = tuple[Question, Verdict, str]
+"""What is recorded: question, verdict, and the facts it was judged by."""
 
 
 class Checks:
@@ -66,6 +65,7 @@ class Checks:
         self._facts = FactCache(source=self._remote, themes=themes)
         self._clock = clock
         self._waiting: list[_Judged] = []
+        self._delivering: list[RecordChecksRequest.JudgedCheck] = []
 
     def current(self, at_least: str = "") -> FactTable | None:
         """The facts of this process, where they are new enough and include a revision."""
@@ -86,7 +86,7 @@ class Checks:
         judged = table.judge(question, now=self._clock())
         if isinstance(judged, Fault):
             raise judged
-        self._waiting.append((question, judged, self._facts.position, new_id()))
+        self._waiting.append((question, judged, self._facts.position))
         return judged
 
     async def run(self) -> None:
@@ -118,12 +118,15 @@ class Checks:
                 logger.warning("records of checks wait", extra={"reason": fault.reason, "waiting": len(self._waiting)})
 
     async def _deliver(self) -> None:
-        while batch := self._waiting[:RECORD_BATCH]:
-            await self._remote.record([_entry(one) for one in batch])
-            del self._waiting[: len(batch)]
+        while self._delivering or self._waiting:
+            if not self._delivering:
+                self._delivering = [_entry(one) for one in self._waiting[:RECORD_BATCH]]
+                del self._waiting[:RECORD_BATCH]
+            await self._remote.record(self._delivering)
+            self._delivering = []
 
 
 def _entry(judged: _Judged) -> RecordChecksRequest.JudgedCheck:
-    question, verdict, position, record = judged
-    response = wire.response(verdict, consistency_token=position, audit_record=f"auditRecords/{record}")
+    question, verdict, position = judged
+    response = wire.response(verdict, consistency_token=position, audit_record=f"auditRecords/{new_id()}")
     return RecordChecksRequest.JudgedCheck(check=wire.request(question), response=response)

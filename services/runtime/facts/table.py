@@ -70,6 +70,7 @@ create index block_party on block (party);
 
 _IN_FORCE = "(?1 or (start <= ?2 and (end is null or ?2 < end)))"
 _ROUTE = "select id, kind, principal, specifier, start, end from mandate where route = "
+_LAST = f"{_ROUTE} ?1"
 _OUTGOING = f"{_ROUTE} ?1 union all {_ROUTE} ?2"
 _HOLDINGS = (
     f"select name, role, alone, ages, start, end from holding where delegate = ?3 and principal = ?4 and {_IN_FORCE}"
@@ -200,9 +201,14 @@ class _Look:
         """Adds what one mandate more makes of a way: chains that are whole, and those that may go on."""
         delegate, theme = self._question.delegate, self._question.theme_id
         holder = way.nodes[-1] if way.nodes else delegate
-        routes = _route(holder, theme, self._question.principal), b"" if longer is None else _route(holder, theme)
+        act = _route(holder, theme, self._question.principal)
+        rows = (
+            self._sql.execute(_LAST, (act,))
+            if longer is None
+            else self._sql.execute(_OUTGOING, (act, _route(holder, theme)))
+        )
         always, at = self._when
-        for id_, kind, node, specifier, start, end in self._sql.execute(_OUTGOING, routes):
+        for id_, kind, node, specifier, start, end in rows:
             if not always and not (start <= at and (end is None or at < end)):
                 continue
             links = (*way.links, Link(_name(id_), specifier, _window(start, end)))

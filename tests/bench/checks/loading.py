@@ -26,7 +26,7 @@ from services.runtime.facts.rules import Kind
 from services.runtime.facts.wire import rules_in
 from tests.bench.checks.world import DAYS, LAID, REVOKED, Given
 
-CHUNK = 50_000
+CHUNK = 10_000
 """Mandates copied in one statement."""
 
 ZONE = ZoneInfo("Europe/Helsinki")

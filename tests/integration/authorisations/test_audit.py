@@ -10,6 +10,8 @@ from solmu.authorisations.v1 import audit_pb2
 from solmu.authorisations.v1.audit_pb2 import AuditRecord
 from solmu.authorisations.v1.parties_pb2 import Party
 
+from services.authorisations import audit_store
+from services.authorisations.audit_log import entry_hash
 from services.runtime.identity import keys_of
 from tests.integration.authorisations.people import give, make_theme, person
 from tests.integration.authorisations.service import Service, calls_as
@@ -99,3 +101,22 @@ async def test_who_looks_into_the_record_is_in_it(service: Service):
     own = await service.audit.ListOwnAuditRecords(audit_pb2.ListOwnAuditRecordsRequest(page_size=1))
     assert (own.records[0].kind, own.records[0].actor.client) == (AuditRecord.KIND_LOOKUP, "clients/auditor")
     assert [one.name for one in own.records[0].parties] == [owner]
+
+
+async def test_what_an_earlier_release_has_chained_is_not_chained_again(service: Service):
+    await asked_about(service)
+    async with service.database.transaction() as transaction:
+        sequence, previous = await audit_store.last_link(transaction)
+        row = await transaction.fetchrow(
+            "select record, content from audit_record join audit_waiting using (record) order by record limit 1"
+        )
+        assert row is not None
+        own = entry_hash(previous, sequence + 1, row["content"])
+        await audit_store.link(transaction, [(sequence + 1, row["record"], previous, own)])
+    await chain_all(service)
+    links = await service.database.fetch("select sequence, record from audit_link order by sequence")
+    assert [link["sequence"] for link in links] == list(range(1, len(links) + 1))
+    assert {link["record"] for link in links} == {
+        one["record"] for one in await service.database.fetch("select record from audit_record")
+    }
+    assert await service.database.fetchval("select count(*) from audit_waiting") == 0
