@@ -93,6 +93,7 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
         database=foundation.database, revisions=revisions, store=theme_store, registers=registers, clock=now
     )
     stream = FactStream(database=foundation.database, revisions=revisions, themes=theme_store, registers=registers)
+    foundation.tasks.start(stream.look())
     facts = FactCache(source=stream)
     foundation.tasks.start(facts.run())
     limits = Limits(database=foundation.database)

@@ -28,7 +28,7 @@ from services.runtime.facts.wire import rules
 HEARTBEAT = 1.0
 """Seconds after which something is sent though nothing is new; consumers give up after three."""
 
-POLL_INTERVAL = 0.05
+LOOK_INTERVAL = 0.05
 """Seconds between two looks for what other processes committed; this process is woken by its own commits."""
 
 SNAPSHOTS = 2
@@ -51,6 +51,17 @@ class FactStream:
         self._snapshots = asyncio.Semaphore(SNAPSHOTS)
         self._news = asyncio.Event()
         revisions.written.append(self._wake)
+
+    async def look(self) -> None:
+        """Wakes watchers for what other processes commit, for as long as the process runs."""
+        seen = -1
+        while True:
+            with contextlib.suppress(*database.PASSING):
+                head = await revision_store.head(self._database)
+                if head.revision != seen:
+                    seen = head.revision
+                    self._wake()
+            await asyncio.sleep(LOOK_INTERVAL)
 
     async def head(self) -> str:
         """The consistency token of the newest revision. Raises Unavailable."""
@@ -98,7 +109,7 @@ class FactStream:
                     said = time.monotonic()
                     yield WatchResponse(kind=WatchResponse.KIND_HEARTBEAT, consistency_token=token(head.epoch, after))
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(news.wait(), POLL_INTERVAL)
+                    await asyncio.wait_for(news.wait(), HEARTBEAT)
 
     async def _snapshot(self, wanted: _Wanted) -> AsyncIterator[tuple[Head, WatchResponse]]:
         """All facts as one transaction sees them, each part with the revision of the whole."""

@@ -17,7 +17,6 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from typing import Protocol
 
-from solmu.authorisations.v1.facts_pb2 import FactChange
 from solmu.authorisations.v1.watch_pb2 import WatchRequest, WatchResponse
 
 from services.runtime.errors import Fault, Unavailable
@@ -36,7 +35,7 @@ SILENCE = 3.0
 """Seconds of silence on the stream after which it is opened anew; it has a heartbeat every second."""
 
 SNAPSHOT_SILENCE = 60.0
-"""The same before the snapshot is whole: those of others may come first."""
+"""The same until the first changes, and while a snapshot comes: those of others may come before it."""
 
 RETRY_INTERVAL = 0.2
 """Seconds between two tries to open the stream."""
@@ -74,6 +73,8 @@ class FactCache:
         self._promises: deque[tuple[str, float]] = deque(maxlen=PROMISES)
         self._moved = asyncio.Event()
         self._restart = False
+        self._whole = True
+        """Whether the table is that of one revision; not so while the parts of a large transaction come."""
 
     @property
     def position(self) -> str:
@@ -82,7 +83,7 @@ class FactCache:
 
     def current(self, at_least: str = "") -> FactTable | None:
         """The facts, where they are new enough and include a revision."""
-        fresh = self._clock() - self._as_of < OLDEST
+        fresh = self._whole and self._clock() - self._as_of < OLDEST
         return self._table if fresh and tokens.covers(self._position, at_least) else None
 
     async def reach(self, *given: str, known: str = "", patience: float) -> FactTable:
@@ -135,14 +136,14 @@ class FactCache:
             await asyncio.sleep(RETRY_INTERVAL)
 
     def _request(self) -> WatchRequest:
-        position = "" if self._restart else self._position
+        position = self._position if self._whole and not self._restart else ""
         return WatchRequest(after_consistency_token=position, themes=self._themes)
 
     async def _take(self, stream: AsyncGenerator[WatchResponse]) -> None:
         """Applies what comes until it ends, falls silent or has a gap."""
         kind = WatchResponse
-        fresh, parts = FactTable(), list[FactChange]()
-        silence = SILENCE if self._position and not self._restart else SNAPSHOT_SILENCE
+        fresh = FactTable()
+        silence = SNAPSHOT_SILENCE
         while True:
             async with asyncio.timeout(silence):
                 part = await anext(stream, None)
@@ -152,18 +153,19 @@ class FactCache:
                 fresh.apply(part.changes)
             elif part.kind == kind.KIND_SNAPSHOT_END:
                 self._table.close()
-                self._table, fresh, self._restart = fresh, FactTable(), False
-                silence = SILENCE
+                self._table, fresh = fresh, FactTable()
+                self._restart, self._whole = False, True
                 self._move(part.consistency_token)
-            elif part.kind == kind.KIND_CHANGES_PART:
-                parts += part.changes
-            elif part.kind == kind.KIND_CHANGES:
+            elif part.kind in {kind.KIND_CHANGES_PART, kind.KIND_CHANGES}:
                 if part.previous_consistency_token != self._position:
                     logger.warning("the facts' stream has a gap; it is opened anew")
                     return
-                self._table.apply([*parts, *part.changes])
-                parts = []
-                self._move(part.consistency_token)
+                self._table.apply(part.changes)
+                self._whole = part.kind == kind.KIND_CHANGES
+                if self._whole:
+                    self._move(part.consistency_token)
+            if part.kind != kind.KIND_SNAPSHOT:
+                silence = SILENCE
 
     def _move(self, position: str) -> None:
         self._position = position

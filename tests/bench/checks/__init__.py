@@ -68,7 +68,6 @@ async def _own(node: Node, options: Options) -> None:
         client_of(node, organisation(2345678), "mandates.write") as owner,
         ours.straight(node) as service,
         ours.embedded(node) as consumer,
-        ours.authzen(asking) as authzen,
     ):
         for size in options.sizes:
             before = _memory(node), psutil.Process().memory_info().rss
@@ -77,15 +76,16 @@ async def _own(node: Node, options: Options) -> None:
             followed = [await ours.seconds_until(one.until, token) for one in (service, consumer)]
             held = _memory(node) - before[0], psutil.Process().memory_info().rss - before[1]
             laid = size
-            for name, engine, batch in (
-                ("Solmu, gRPC", service, BATCH),
-                ("Solmu, AuthZEN through the edge", authzen, BATCH),
-                ("Solmu, facts in the consumer", consumer, 0),
-            ):
-                figures = await measuring.measure(
-                    engine, size, seconds=options.seconds, batch=batch, together=batch > 0
-                )
-                _print(name, size, figures)
+            async with ours.authzen(asking) as authzen:
+                for name, engine, batch in (
+                    ("Solmu, gRPC", service, BATCH),
+                    ("Solmu, AuthZEN through the edge", authzen, BATCH),
+                    ("Solmu, facts in the consumer", consumer, 0),
+                ):
+                    figures = await measuring.measure(
+                        engine, size, seconds=options.seconds, batch=batch, together=batch > 0
+                    )
+                    _print(name, size, figures)
             print(
                 f"    facts known after {followed[0]:.1f} s in the service, {sum(followed):.1f} s in the consumer;"
                 f" memory {held[0] / 1e6:+.0f} and {held[1] / 1e6:+.0f} MB",

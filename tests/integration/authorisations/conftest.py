@@ -16,5 +16,6 @@ async def service(authorisations_database: Database, tmp_path: Path) -> AsyncIte
     """The servicers over the shared database, with a signing key of their own, and the facts in memory."""
     service = assemble(authorisations_database, tmp_path)
     async with Tasks(asyncio.Event()) as tasks:
+        tasks.start(service.stream.look())
         tasks.start(service.facts.run())
         yield service

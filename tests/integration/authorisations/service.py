@@ -69,6 +69,7 @@ class Service:
     registers: RegisterServicer
     administration: AdministrationServicer
     revisions: Revisions
+    stream: FactStream
     facts: FactCache
     clock: "Clock"
 
@@ -213,6 +214,7 @@ def assemble(
             new_id=new_uuid,
         ),
         revisions,
+        stream,
         facts,
         facts_clock,
     )

@@ -124,6 +124,7 @@ async def doors(authorisations_database: Database, tmp_path: Path) -> AsyncItera
         server.add(contract, servicer, judge=acting.right)
     stop = asyncio.Event()
     async with AsyncExitStack() as stack, Tasks(stop) as tasks:
+        tasks.start(service.stream.look())
         tasks.start(service.facts.run())
         running = asyncio.create_task(server.run(stop))
         doors = Doors(service, authority, tmp_path, server.port)

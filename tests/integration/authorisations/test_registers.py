@@ -158,6 +158,17 @@ async def test_what_vanishes_from_a_snapshot_has_ended_and_held_until_then(servi
     assert (await check(service, theme.name, other, child)).decision == ALLOWED
 
 
+async def test_a_theme_may_name_an_age_that_no_theme_named_when_the_child_was_told_of(service: Service):
+    parent, child = person(), person()
+    keeper = await Keeper.of(service, ["custody"])
+    await keeper.says(custody(parent, child, born="2012-05-05"))
+    for age, year in ((17, "2029"), (16, "2028")):
+        theme = await make_theme(service, register_rights=[Theme.RegisterRight(role="custodian", until_age=age)])
+        answer = await check(service, theme.name, parent, child)
+        assert answer.decision == ALLOWED
+        assert instant(answer.expire_time).isoformat() == f"{year}-05-04T21:00:00+00:00"
+
+
 async def test_a_delta_changes_adds_and_removes_what_it_names(service: Service):
     theme = await make_theme(service, register_rights=CUSTODIANS)
     child, one, two, three = person(), person(), person(), person()

@@ -5,14 +5,18 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.field_mask_pb2 import FieldMask
 from solmu.authorisations.v1 import mandate_service_pb2
 from solmu.authorisations.v1.facts_pb2 import Fact
+from solmu.authorisations.v1.registers_pb2 import CreateRegisterRequest, Register, UpdateRegisterRequest
+from solmu.authorisations.v1.themes_pb2 import ActivateThemeRequest, Theme
 from solmu.authorisations.v1.watch_pb2 import GetHeadRequest, WatchRequest, WatchResponse
 
 from services.authorisations.asking import Limits
 from services.authorisations.watch_servicer import AHEAD, WatchServicer, paced
 from services.runtime.errors import Fault
-from tests.integration.authorisations.people import give, make_theme, person
+from tests.integration.authorisations.people import CITY, give, make_theme, person
 from tests.integration.authorisations.service import Service, calls_as
 
 
@@ -160,3 +164,38 @@ async def _endless(service: Service) -> AsyncGenerator[WatchResponse]:
     async with service.watch._stream._snapshots:
         while True:
             yield WatchResponse(kind=WatchResponse.KIND_SNAPSHOT)
+
+
+async def test_a_theme_that_comes_into_use_makes_a_watch_of_it_begin_anew(service: Service):
+    rights = [Theme.RegisterRight(role="bookkeeper")]
+    draft = await make_theme(service, activate=False, register_rights=rights)
+    follower = Follower(service, themes=[draft.name])
+    while WatchResponse.KIND_SNAPSHOT_END not in follower.kinds:
+        await follower.step()
+    calls_as(CITY)
+    await service.themes.ActivateTheme(ActivateThemeRequest(name=draft.name, etag=draft.etag))
+    with pytest.raises(Fault) as refusal:
+        await follower.until("f" * 32)
+    assert refusal.value.reason == "WATCH_POSITION_GONE"
+
+
+async def test_a_watch_tells_until_when_the_word_of_a_register_counts(service: Service):
+    before = await service.revisions.head()
+    age = Duration(seconds=3600)
+    calls_as(CITY, client="keeper")
+    register = Register(display_name="Register", importer="clients/keeper", contents=["block"], greatest_age=age)
+    made = await service.registers.CreateRegister(CreateRegisterRequest(register_id="told-of", register=register))
+    follower = Follower(service, after_consistency_token=before)
+    await follower.until(made.consistency_token)
+    told = follower.facts[made.name]
+    assert (told.end_time, list(told.register.contents)) == (told.start_time, ["block"]), "it has not spoken yet"
+    fresh = Follower(service)
+    await fresh.until(made.consistency_token)
+    assert fresh.facts[made.name] == told
+    register.name = made.name
+    mask = FieldMask(paths=["greatest_age"])
+    register.ClearField("greatest_age")
+    calls_as(CITY, client="keeper")
+    changed = await service.registers.UpdateRegister(UpdateRegisterRequest(register=register, update_mask=mask))
+    await follower.until(changed.consistency_token)
+    assert not follower.facts[made.name].HasField("end_time")

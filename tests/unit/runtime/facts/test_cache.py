@@ -157,12 +157,24 @@ async def test_a_large_transaction_takes_effect_at_its_end():
     async with following(link) as facts:
         tell(link, *snapshot(1), changes(2, mandate(PERSON, COMPANY), whole=False))
         await link.settle()
-        assert not allowed(facts.current())
+        assert facts.current() is None, "half of a transaction is no revision"
         tell(link, changes(2, mandate(PERSON, FIRM)))
         link.newest = token(EPOCH, 2)
         await link.settle()
         assert allowed(facts.current())
         assert allowed(facts.current(), FIRM)
+
+
+async def test_half_of_a_large_transaction_is_not_kept_when_the_stream_ends():
+    link = Link()
+    async with following(link) as facts:
+        tell(link, *snapshot(1), changes(2, mandate(PERSON, COMPANY), whole=False), None)
+        await link.settle()
+        assert not link.requests[-1].after_consistency_token
+        assert facts.current() is None
+        tell(link, *snapshot(1))
+        await link.settle()
+        assert not allowed(facts.current())
 
 
 async def test_after_a_gap_or_an_end_the_stream_goes_on_from_the_last_revision():
