@@ -16,11 +16,12 @@ from services.runtime.facts.rules import Kind
 RECORD_COLUMNS = "record, register_id, subject, object, role, alone, block, effect, birth_day, held_from, held_until"
 
 
-async def mandates(transaction: Connection) -> AsyncIterator[FactChange]:
-    """Every mandate that held, holds or will hold."""
+async def mandates(transaction: Connection, theme_ids: Collection[str]) -> AsyncIterator[FactChange]:
+    """Every mandate that held, holds or will hold, in some themes or in all."""
     cursor = transaction.cursor(
         "select mandate_id, kind, principal, delegate, theme_id, specifier, held_from, held_until"
-        " from mandate where held_from is not null",
+        " from mandate where held_from is not null and (cardinality($1::text[]) = 0 or theme_id = any($1))",
+        sorted(theme_ids),
         prefetch=1000,
     )
     async for row in cursor:

@@ -117,7 +117,7 @@ class FactStream:
             await transaction.execute("set transaction isolation level repeatable read read only")
             head = await revision_store.head(transaction)
             part: list[FactChange] = []
-            async for change in self._all(transaction):
+            async for change in self._all(transaction, wanted):
                 if wanted.has(change):
                     part.append(change)
                 if len(part) == PART:
@@ -134,11 +134,11 @@ class FactStream:
             ),
         )
 
-    async def _all(self, transaction: Connection) -> AsyncIterator[FactChange]:
+    async def _all(self, transaction: Connection, wanted: _Wanted) -> AsyncIterator[FactChange]:
         themes = await self._themes.in_use(transaction)
         for theme in themes:
             yield messages.theme_fact(theme)
-        async for change in fact_store.mandates(transaction):
+        async for change in fact_store.mandates(transaction, wanted.theme_ids):
             yield change
         ages = messages.ages_named(themes)
         async for change in fact_store.records(transaction, self._registers, ages):
@@ -169,6 +169,11 @@ class _Wanted:
     def __init__(self, themes: Sequence[str], roles: frozenset[str]) -> None:
         self._themes = frozenset(themes)
         self._roles = roles
+
+    @property
+    def theme_ids(self) -> frozenset[str]:
+        """The ids of its themes; none for all."""
+        return frozenset(theme.removeprefix("themes/") for theme in self._themes)
 
     def has(self, change: FactChange) -> bool:
         if not self._themes or not change.HasField("fact"):
