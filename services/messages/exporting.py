@@ -2,6 +2,8 @@
 
     messages/<message>.json                       the message as the contract's Message
     messages/<message>/<attachment>/<file name>   its attachments
+    contacts.json                                 where the owner is told (ListContactsResponse)
+    accesses/<number>.json                        who looked, latest first (ListAccessesResponse)
 
 The archive is written piece by piece and sealed as every attachment is; no file
 of it lies in the clear, and memory does not grow with it.
@@ -18,11 +20,12 @@ from typing import BinaryIO, cast
 from uuid import UUID
 
 from google.protobuf import json_format
-from solmu.messages.v1 import mailboxes_pb2, messages_pb2
+from solmu.messages.v1 import contacts_pb2, mailboxes_pb2, messages_pb2
 
-from services.messages import attachment_store, blob_store, export_store, mailbox_store
+from services.messages import access_store, attachment_store, blob_store, export_store, mailbox_store
 from services.messages.blobs import Blobs, Writer
-from services.messages.servicers import views
+from services.messages.notifications import contact_store
+from services.messages.servicers import accesses, contacts, views
 from services.runtime.database import PASSING, Database, Row
 from services.runtime.errors import Fault, Unavailable
 from services.runtime.ids import new_id
@@ -48,7 +51,7 @@ POLL_INTERVAL = 2.0
 """Seconds between two looks for exports that were asked for."""
 
 PAGE = 100
-"""Messages read at once."""
+"""Messages, or entries of the list of who looked, read at once."""
 
 FILE_NAME = "mailbox.zip"
 CLEAN = 4
@@ -130,7 +133,20 @@ class Exporting:
                     archive.writestr(f"messages/{row['message_id']}.json", _json(row, mailbox))
                     await self._write_files(archive, row, own, sink, writer)
                 after = rows[-1]["message_id"]
+            rows = await contact_store.contacts_of(self._database, export["mailbox_id"])
+            found = contacts_pb2.ListContactsResponse(contacts=[contacts.contact(row, mailbox) for row in rows])
+            archive.writestr("contacts.json", json_format.MessageToJson(found, ensure_ascii=False))
+            await self._write_accesses(archive, export["mailbox_id"], sink, writer)
         await writer.append(sink.taken())
+
+    async def _write_accesses(self, archive: zipfile.ZipFile, mailbox_id: UUID, sink: _Sink, writer: Writer) -> None:
+        before, number = None, 0
+        while rows := await access_store.of_mailbox(self._database, mailbox_id, before=before, limit=PAGE):
+            before, number = rows[-1]["access_id"], number + 1
+            looks = [accesses.access(f"mailboxes/{mailbox_id}", row) for row in rows]
+            page = mailboxes_pb2.ListAccessesResponse(accesses=looks)
+            archive.writestr(f"accesses/{number}.json", json_format.MessageToJson(page))
+            await writer.append(sink.taken())
 
     async def _write_files(
         self, archive: zipfile.ZipFile, message: Row, attached: Sequence[Row], sink: _Sink, writer: Writer

@@ -45,7 +45,7 @@ class Contacts:
         sealer = self._sealer(await names.own_mailbox(self._database, mailbox_id))
         await accesses.record(self._database, mailbox_id, "ListContacts")
         rows = await contact_store.contacts_of(self._database, mailbox_id)
-        return contacts_pb2.ListContactsResponse(contacts=[_contact(row, sealer) for row in rows])
+        return contacts_pb2.ListContactsResponse(contacts=[contact(row, sealer) for row in rows])
 
     async def SetContact(self, request: contacts_pb2.SetContactRequest) -> Contact:
         """Keeps contact details; where the address is not the one confirmed, has a code sent to it."""
@@ -63,7 +63,7 @@ class Contacts:
             values = _values(asked, sealer, address=address, code=code)
             row = await contact_store.put(transaction, values | {"confirm_time": confirm_time})
             await accesses.record(transaction, mailbox_id, "SetContact")
-        return _contact(row, sealer)
+        return contact(row, sealer)
 
     async def ConfirmContact(self, request: contacts_pb2.ConfirmContactRequest) -> Contact:
         """Has contact details used from now on, where the code is the one that was sent."""
@@ -79,7 +79,7 @@ class Contacts:
             if row is None:
                 raise _code_refused()
             await accesses.record(transaction, mailbox_id, "ConfirmContact")
-        return _contact(row, sealer)
+        return contact(row, sealer)
 
     async def DeleteContact(self, request: contacts_pb2.DeleteContactRequest) -> Contact:
         """Forgets contact details."""
@@ -90,7 +90,7 @@ class Contacts:
             if row is None:
                 raise not_found(request.name)
             await accesses.record(transaction, mailbox_id, "DeleteContact")
-        return _contact(row, sealer)
+        return contact(row, sealer)
 
     async def _new_code(self, transaction: Connection, mailbox_id: UUID, channel: Channel) -> str:
         """A code that is about to be sent. Raises ResourceExhausted, CONTACT_LIMIT."""
@@ -139,7 +139,8 @@ def _values(asked: Contact, sealer: Sealer, *, address: str, code: str | None) -
     }
 
 
-def _contact(row: Row, sealer: Sealer) -> Contact:
+def contact(row: Row, sealer: Sealer) -> Contact:
+    """Contact details as their owner sees them."""
     channel = Channel(row["channel"])
     result = Contact(
         name=f"mailboxes/{row['mailbox_id']}/contacts/{channel.name.lower()}",

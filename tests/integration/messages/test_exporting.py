@@ -9,7 +9,8 @@ import zipfile
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from solmu.messages.v1 import mailboxes_pb2
+from google.protobuf import json_format
+from solmu.messages.v1 import contacts_pb2, mailboxes_pb2
 
 from services.messages import exporting
 from services.messages.exporting import Exporting
@@ -62,13 +63,41 @@ async def test_the_archive_holds_messages_and_files(service: Service, monkeypatc
         assert archive.testzip() is None
         paths = [f"messages/{message.name.split('/')[3]}" for message in sent]
         file = f"{paths[1]}/{attachment.name.split('/')[1]}/päätös.pdf"
-        assert set(archive.namelist()) == {*(f"{path}.json" for path in paths), file}
+        others = {"contacts.json", "accesses/1.json"}
+        assert set(archive.namelist()) == {*(f"{path}.json" for path in paths), file} | others
         assert archive.read(file) == CONTENT
         documents = [json.loads(archive.read(f"{path}.json")) for path in paths]
     assert [document["title"] for document in documents] == ["Päätös 0", "Päätös 1", "Päätös 2"]
     assert documents[0]["bodies"][0]["text"] == "Granted."
     accesses = await service.mailboxes.ListAccesses(mailboxes_pb2.ListAccessesRequest(parent=mailbox))
     assert [one.method for one in accesses.accesses][:3] == ["DownloadAttachment", "GetMailboxExport", "ExportMailbox"]
+
+
+async def test_the_archive_holds_who_looked_and_where_the_owner_is_told(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(exporting, "PAGE", 2)
+    identifier, mailbox = await service.resident()
+    service.act_as(service.parties.name_of(identifier))
+    contact = contacts_pb2.Contact(name=f"{mailbox}/contacts/email", email="resident@example.org")
+    await service.contacts.SetContact(contacts_pb2.SetContactRequest(contact=contact))
+    running = await ask(service, mailbox)
+    looks = await service.mailboxes.ListAccesses(mailboxes_pb2.ListAccessesRequest(parent=mailbox))
+    await make_all(service)
+    content = await download(service, (await shown(service, running.name)).attachment)
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        told = contacts_pb2.ListContactsResponse()
+        json_format.Parse(archive.read("contacts.json"), told)
+        assert [one.email for one in told.contacts] == ["resident@example.org"]
+        pages = [name for name in archive.namelist() if name.startswith("accesses/")]
+        assert pages == ["accesses/1.json", "accesses/2.json"]
+        found = [
+            look
+            for page in pages
+            for look in json_format.Parse(archive.read(page), mailboxes_pb2.ListAccessesResponse()).accesses
+        ]
+    assert found == list(looks.accesses)
+    assert [look.method for look in found] == ["ExportMailbox", "SetContact", "OpenMailbox"]
 
 
 async def test_an_archive_is_its_owners_alone(service: Service):
