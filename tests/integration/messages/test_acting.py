@@ -23,6 +23,7 @@ from services.runtime.identity import Caller, Right
 from services.runtime.telemetry import Telemetry
 from tests.engines import Engines
 from tests.integration.messages.conftest import Service
+from tests.integration.messages.test_attachments import download, reserve, upload
 from tests.integration.messages.test_sending import request
 
 Message = messages_pb2.Message
@@ -81,7 +82,9 @@ async def mail(service: Service) -> Mail:
 
 async def test_what_is_for_the_recipient_alone_is_not_there_for_others(service: Service, mail: Mail):
     await mail.send("Open")
-    secret = await mail.send("Secret", visibility=Message.VISIBILITY_RECIPIENT_ONLY)
+    file = (await upload(service, await reserve(service))).name
+    attached = [messages_pb2.MessageAttachment(attachment=file)]
+    secret = await mail.send("Secret", visibility=Message.VISIBILITY_RECIPIENT_ONLY, attachments=attached)
     mail.daughter()
     assert await mail.titles() == ["Open"]
     get = mailboxes_pb2.GetMailboxRequest(name=mail.mailbox)
@@ -90,12 +93,14 @@ async def test_what_is_for_the_recipient_alone_is_not_there_for_others(service: 
         mail.open(secret),
         service.inbox.WriteToUnit(mail.reply(secret)),
         service.inbox.ConfirmReceipt(inbox_pb2.ConfirmReceiptRequest(name=mail.received(secret))),
+        download(service, f"{mail.received(secret)}/{file}"),
     ):
         with pytest.raises(NotFound):
             await attempt
     service.act_as(mail.mother)
     assert await mail.titles() == ["Secret", "Open"]
-    assert (await service.mailboxes.GetMailbox(get)).unread_count == 2
+    assert await download(service, f"{mail.received(secret)}/{file}")
+    assert (await service.mailboxes.GetMailbox(get)).unread_count == 1, "one was opened by that"
 
 
 async def test_a_conversation_for_the_recipient_alone_stays_so(service: Service, mail: Mail):
