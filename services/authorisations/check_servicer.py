@@ -123,7 +123,7 @@ class CheckServicer:
                     kind=AuditRecord.KIND_CHECK,
                     actor=actor,
                     method=f"{checks_pb2.DESCRIPTOR.package}.CheckService/RecordChecks",
-                    parties=[one.check.delegate, one.check.principal],
+                    parties=_concerned(one.check, one.response),
                     check_request=one.check,
                     check_response=one.response,
                 )
@@ -261,13 +261,13 @@ class CheckServicer:
                     kind=AuditRecord.KIND_CHECK,
                     actor=actor,
                     method=f"{checks_pb2.DESCRIPTOR.package}.CheckService/{method}",
-                    parties=[Party(name=question.delegate), Party(name=question.principal)],
-                    check_request=wire.request(question),
+                    parties=_concerned(check, response),
+                    check_request=check,
                     check_response=response,
                     check_steps=[_step(step) for step in _raised(verdict).steps],
                     purpose=purpose,
                 )
-                for question, response, verdict in answered
+                for check, response, verdict in ((wire.request(one), told, found) for one, told, found in answered)
             ]
         )
 
@@ -335,6 +335,12 @@ def _right(question: Question, verdict: Verdict) -> rights_pb2.Right:
         expire_time=messages.timestamp(verdict.expire),
         needed_assurance_level=verdict.assurance_level,  # type: ignore[arg-type]
     )
+
+
+def _concerned(request: checks_pb2.CheckRequest, response: checks_pb2.CheckResponse) -> list[Party]:
+    """The parties that an answer is about: also the organisation whose mandates it went through."""
+    between = [response.through] if response.HasField("through") else []
+    return [request.delegate, request.principal, *between]
 
 
 def _step(step: checking.Step) -> checks_pb2.CheckStep:

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from solmu.authorisations.v1 import checks_pb2, clients_pb2, mandate_service_pb2, rights_pb2
+from solmu.authorisations.v1 import audit_pb2, checks_pb2, clients_pb2, mandate_service_pb2, rights_pb2
 from solmu.authorisations.v1.audit_pb2 import AuditRecord
 from solmu.authorisations.v1.mandates_pb2 import Mandate
 from solmu.authorisations.v1.parties_pb2 import Party
@@ -122,6 +122,18 @@ async def test_every_answer_is_recorded_with_the_parties_it_is_about(service: Se
     record = AuditRecord.FromString(row["content"])
     assert (row["client"], set(row["parties"])) == ("clients/tax-office", {owner, helper})
     assert (record.check_response, record.kind) == (answer, AuditRecord.KIND_CHECK)
+
+
+async def test_an_organisation_sees_that_its_mandates_were_used(service: Service):
+    theme, firm, customer, accountant = await make_theme(service), company(), company(), person()
+    await give(service, theme.name, customer, firm)
+    await give(service, theme.name, firm, accountant, kind=REPRESENT)
+    calls_as(customer, client="tax-office")
+    answer = await check(service, theme.name, accountant, customer)
+    calls_as(firm)
+    own = (await service.audit.ListOwnAuditRecords(audit_pb2.ListOwnAuditRecordsRequest())).records
+    [seen] = [one for one in own if one.kind == AuditRecord.KIND_CHECK]
+    assert (seen.check_response, seen.actor.client) == (answer, "clients/tax-office")
 
 
 class World:
