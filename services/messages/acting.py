@@ -33,12 +33,6 @@ ANSWER_WITHIN = 5.0
 MANDATE = "mandate"
 """The type of authorisation details (RFC 9396) that name a mandate."""
 
-LEVELS = {
-    f"http://eidas.europa.eu/LoA/{level.lower()}": AssuranceLevel.Value(f"ASSURANCE_LEVEL_{level}")
-    for level in ("LOW", "SUBSTANTIAL", "HIGH")
-}
-"""The level of each `acr` that the node's tokens have."""
-
 
 @dataclass(frozen=True)
 class Represented:
@@ -128,7 +122,7 @@ def _text(detail: Mapping[str, Any], member: str) -> str:
 
 
 def _level(caller: Caller) -> AssuranceLevel.ValueType:
-    return LEVELS.get(caller.acr, AssuranceLevel.ASSURANCE_LEVEL_UNSPECIFIED)
+    return AssuranceLevel.ValueType(caller.assurance_level)
 
 
 def _known_surely(caller: Caller, actor: str, needed: int) -> bool:
