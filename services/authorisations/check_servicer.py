@@ -24,7 +24,7 @@ from services.runtime.facts.checking import Outcome, Question, Verdict
 from services.runtime.facts.table import Judged
 from services.runtime.parties import PartyNames
 
-PATIENCE = 3.0
+PATIENCE = 5.0
 """Seconds that a check waits for facts that are fresh enough: a process that has just started reads them first."""
 
 TURN = 250

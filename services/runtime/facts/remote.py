@@ -10,10 +10,10 @@ from services.runtime.client import Peer
 from services.runtime.facts import wire
 from services.runtime.facts.checking import Question, Verdict
 
-HEAD_WITHIN = 1.0
+HEAD_WITHIN = 2.0
 """Seconds for the newest revision: an answer that comes later says too little about now."""
 
-ANSWER_WITHIN = 1.0
+ANSWER_WITHIN = 2.0
 """Seconds for the answer to a check, and for taking a record of checks."""
 
 

@@ -1,6 +1,6 @@
 """The facts in memory: SQLite tables that live and die with the process.
 
-A mandate takes some 180 bytes. A check costs the same however many there are:
+A mandate takes some 150 bytes. A check costs the same however many there are:
 each look-up is one step down a tree. What belongs to one revision is applied
 whole, between two checks.
 """
