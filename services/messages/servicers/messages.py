@@ -154,15 +154,10 @@ class Messages:
         if asked.reply_policy.reply_to:
             await names.own_unit(self._database, names.part(asked.reply_policy.reply_to, 1))
         thread, in_reply_to = message_id, None
-        recipient_only = asked.visibility == Message.VISIBILITY_RECIPIENT_ONLY
         if asked.in_reply_to:
             answered = await self._answered(asked.in_reply_to, unit_id, mailbox.mailbox_id)
             thread, in_reply_to = answered["thread"], answered["message_id"]
-            if asked.visibility == Message.VISIBILITY_UNSPECIFIED:
-                recipient_only = answered["recipient_only"]
-            if not asked.HasField("case_reference"):
-                case = Message.FromString(views.opened(answered, vault=self._vault)).case_reference
-                asked = _with_case(asked, case)
+            asked = _continued(asked, Message.FromString(views.opened(answered, vault=self._vault)))
         before = Course(
             message_id=message_id,
             kind=legal.Kind(asked.kind or Message.KIND_ORDINARY),
@@ -184,7 +179,6 @@ class Messages:
             course=course.accepted(before, reachable=True, now=now),
             thread=thread,
             in_reply_to=in_reply_to,
-            recipient_only=recipient_only,
             now=now,
         )
 
@@ -265,11 +259,11 @@ def _time(message: Message, field: str) -> datetime | None:
     return time
 
 
-def _with_case(message: Message, case: messages_pb2.CaseReference) -> Message:
-    """The message with the case of its conversation, where there is one."""
-    if not case.case_id:
-        return message
+def _continued(message: Message, answered: Message) -> Message:
+    """The message with the case and the visibility of its conversation, where it has none of its own."""
     result = Message()
     result.CopyFrom(message)
-    result.case_reference.CopyFrom(case)
+    if not message.HasField("case_reference") and answered.HasField("case_reference"):
+        result.case_reference.CopyFrom(answered.case_reference)
+    result.visibility = message.visibility or answered.visibility
     return result

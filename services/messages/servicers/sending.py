@@ -45,8 +45,6 @@ class NewMessage:
     """As it is kept, unless it has to wait for its attachments."""
     thread: UUID
     in_reply_to: UUID | None
-    recipient_only: bool
-    """Whether it is hidden from those who act for the owner of the mailbox."""
     now: datetime
 
 
@@ -123,7 +121,7 @@ class Sending:
             "sender_party": caller.party,
             "sender_client": caller.client,
             "sender_actor": names.actor().SerializeToString() if caller.actor else None,
-            "recipient_only": new.recipient_only,
+            "recipient_only": asked.visibility == Message.VISIBILITY_RECIPIENT_ONLY,
             "purge_time": None,
             "create_time": new.now,
             "release_time": kept.release_time,

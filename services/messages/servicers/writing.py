@@ -30,8 +30,8 @@ class Destination:
     unit_id: str
     answered: Row | None
     """The message it answers."""
-    case: messages_pb2.CaseReference | None
-    """That of the message it answers."""
+    content: Message
+    """What that says; empty where it answers none."""
 
 
 class Writing:
@@ -80,7 +80,6 @@ class Writing:
                 course=received,
                 thread=to.answered["thread"] if to.answered else message_id,
                 in_reply_to=to.answered["message_id"] if to.answered else None,
-                recipient_only=to.answered is not None and to.answered["recipient_only"],
                 now=now,
             )
             if await self._sending.keep(new) is not None:
@@ -98,7 +97,7 @@ class Writing:
     async def _destination(self, request: inbox_pb2.WriteToUnitRequest, owned: Row) -> Destination:
         """Raises FailedPrecondition where the message that is answered takes no reply."""
         if request.unit:
-            return Destination(names.part(request.unit, 1), None, None)
+            return Destination(names.part(request.unit, 1), None, Message())
         mailbox_id = owned["mailbox_id"]
         answered = None
         if names.uid(request.in_reply_to, 1, field="in_reply_to") == mailbox_id:
@@ -122,7 +121,7 @@ class Writing:
                 now=names.now(),
             )
             unit_id = names.part(policy.reply_to, 1) if policy.reply_to else unit_id
-        return Destination(unit_id, answered, content.case_reference if content.HasField("case_reference") else None)
+        return Destination(unit_id, answered, content)
 
     async def _shown(self, owned: Row, message_id: UUID) -> inbox_pb2.InboxMessage:
         async with self._database.transaction() as transaction:
@@ -138,11 +137,12 @@ class Writing:
 
 
 def _message(request: inbox_pb2.WriteToUnitRequest, to: Destination) -> Message:
-    """What was written, with the case and the mark of the conversation that it goes on with."""
+    """What was written, with the case, the visibility and the mark of the conversation that it goes on with."""
     return Message(
         title=request.title,
         bodies=[request.body],
         attachments=request.attachments,
-        case_reference=to.case,
+        case_reference=to.content.case_reference if to.content.HasField("case_reference") else None,
+        visibility=to.content.visibility,
         correlation_id=to.answered["correlation_id"] if to.answered else "",
     )

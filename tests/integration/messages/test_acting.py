@@ -107,7 +107,8 @@ async def test_a_conversation_for_the_recipient_alone_stays_so(service: Service,
     secret = await mail.send("Secret", visibility=Message.VISIBILITY_RECIPIENT_ONLY)
     service.act_as(mail.mother)
     await service.inbox.WriteToUnit(mail.reply(secret, "My answer"))
-    await mail.send("Their answer", in_reply_to=secret.name)
+    answer = await mail.send("Their answer", in_reply_to=secret.name)
+    assert answer.visibility == Message.VISIBILITY_RECIPIENT_ONLY, "the sender reads it too"
     await mail.send("For all", in_reply_to=secret.name, visibility=Message.VISIBILITY_MANDATE_HOLDERS)
     mail.daughter()
     assert await mail.titles() == ["For all"]
