@@ -92,17 +92,6 @@ class Exchange:
             test_mode=test_mode,
         )
         self.journal = Journal(database, keep=self.evidence.keeping.keep)
-        self.asynchronous = EnvelopeParts(
-            database=database,
-            outbox=outbox,
-            vault=vault,
-            ring=self.ring,
-            meshes=self.meshes,
-            configuration=self.configuration,
-            peers=self.peers,
-            evidence=self.evidence,
-            revoked=revoked,
-        )
         self.publisher = Publisher(database=database, ring=self.ring, meshes=self.meshes)
         self.refresher = Refresher(database=database, meshes=self.meshes, peers=self.peers)
 
@@ -122,6 +111,18 @@ class Exchange:
 
         self.requesters = Requesters(configuration=self.configuration, meshes=self.meshes)
         self.proving = Proving(ring=self.ring, meshes=self.meshes, status=self.evidence)
+        self.asynchronous = EnvelopeParts(
+            database=database,
+            outbox=outbox,
+            vault=vault,
+            meshes=self.meshes,
+            configuration=self.configuration,
+            peers=self.peers,
+            requesters=self.requesters,
+            evidence=self.evidence,
+            proving=self.proving,
+            revoked=revoked,
+        )
         self.backends = Backends(identity=self._tls_identity)
         metaservices = Metaservices(database=database, configuration=self.configuration, meshes=self.meshes)
         self.providing = Providing(

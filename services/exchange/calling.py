@@ -279,7 +279,7 @@ class Calling:
         attempt.clock.step("request_head")
         if known is not None:
             content = Content(head=head, body=known.whole(), on_behalf_of=call.on_behalf_of)
-            self._sign(attempt, proving.digests("body", known.whole()), content)
+            await self._sign(attempt, proving.digests("body", known.whole()), content)
             assert attempt.request is not None
             first.proof.CopyFrom(attempt.request.proof)
             first.body_bytes = known.size
@@ -316,12 +316,12 @@ class Calling:
         if trailers:
             lines |= proving.digests("trailers", trailers)
         content = Content(head=first.http_head, trailers=trailers, on_behalf_of=call.on_behalf_of)
-        self._sign(attempt, lines, content)
+        await self._sign(attempt, lines, content)
         assert attempt.request is not None
         end = peer_frames_pb2.ExchangeEnd(trailers=trailers, proof=attempt.request.proof)
         await stream.write(peer_frames_pb2.ExchangeRequest(end=end))
 
-    def _sign(self, attempt: _Try, body: dict[str, str], content: Content) -> None:
+    async def _sign(self, attempt: _Try, body: dict[str, str], content: Content) -> None:
         """Signs the request; it is written in the journal while it is on its way."""
         call = attempt.call
         attempt.clock.step("request_received")
@@ -336,7 +336,7 @@ class Calling:
         }
         if call.on_behalf_of:
             lines["on-behalf-of-sha256"] = hashlib.sha256(call.on_behalf_of).hexdigest()
-        attempt.request = self._proving.sign(
+        attempt.request = await self._proving.sign(
             Kind.REQUEST, lines, subsystem=call.consumer, policy=attempt.policy, content=content
         )
         attempt.clock.step("request_proven")

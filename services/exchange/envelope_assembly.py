@@ -12,10 +12,10 @@ from services.exchange.carrying import Carrier
 from services.exchange.collecting import Collecting
 from services.exchange.configuration import Configuration
 from services.exchange.evidence_assembly import EvidenceParts
-from services.exchange.keys import KeyRing
 from services.exchange.leading import Leading
 from services.exchange.meshes import Meshes
 from services.exchange.peers import Peers
+from services.exchange.proving import Proving
 from services.exchange.recording import Recorder
 from services.exchange.requesters import Requesters
 from services.exchange.sending import Sending
@@ -38,20 +38,19 @@ class EnvelopeParts:
         database: Database,
         outbox: Outbox | None,
         vault: Vault,
-        ring: KeyRing,
         meshes: Meshes,
         configuration: Configuration,
         peers: Peers,
+        requesters: Requesters,
         evidence: EvidenceParts,
+        proving: Proving,
         revoked: Callable[[str], bool],
     ) -> None:
-        requesters = Requesters(configuration=configuration, meshes=meshes)
         recorder = Recorder(
-            ring=ring,
             meshes=meshes,
             configuration=configuration,
-            statuses=evidence.statuses,
-            stamp_policy=evidence.stamp_policy,
+            proving=proving,
+            status=evidence,
             keeping=evidence.keeping,
             outbox=outbox,
         )

@@ -124,6 +124,10 @@ class EvidenceParts:
         """The status by which a statement of another node is taken (`proving.Status`). Raises as `Statuses.accept`."""
         return self.statuses.accept(pinned, stapled, evidence_rules.rules(policy.content))
 
+    async def stamp(self, value: bytes, policy: Policy) -> bytes:
+        """A time stamp of its own for a signature, where the policy asks for one (`proving.Status`)."""
+        return await self.stamp_policy.token(evidence_rules.rules(policy.content), value)
+
     def work(self) -> list[Coroutine[Any, Any, None]]:
         """What runs for as long as the process does."""
         return [self.stamp_policy.follow(), self.statuses.follow(), self.leading.run()]

@@ -171,9 +171,7 @@ class KeyRing:
     async def sign_soon(self, statement: Statement, key: OrganisationKey) -> statements_pb2.Signature:
         """Signs a statement, with others that come meanwhile where the key is one of a slow token."""
         if not key.batch:
-            return signature_message(
-                signatures.sign(statement, key=key.private, pinned=key.pinned, now=int(time.time()))
-            )
+            return self.sign(statement, key)
         signer = self._signers.get(key.key_id)
         if signer is None:
             signer = self._signers[key.key_id] = BatchSigner(key=key.private, pinned=key.pinned)

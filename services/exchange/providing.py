@@ -370,7 +370,7 @@ class Providing:
         call.clock.step("response_received")
         content = body.whole()
         head, trailers = answer.head.encode(), heads.fields(answer.trailers)
-        entry = self._sign(
+        entry = await self._sign(
             call,
             answer.head.status,
             proving.digests("body", content),
@@ -403,12 +403,12 @@ class Providing:
         call.clock.step("response_received")
         trailers = heads.fields(answer.trailers)
         lines = {"body-sha256": kept.sha256, "body-bytes": str(kept.size)}
-        entry = self._sign(call, answer.head.status, lines, Content(head=head, trailers=trailers))
+        entry = await self._sign(call, answer.head.status, lines, Content(head=head, trailers=trailers))
         call.clock.step("response_proven")
         await self._journal.append(entry, exchange=self._record(call, kept.size, entry))
         yield Response(end=peer_frames_pb2.ExchangeEnd(trailers=trailers, proof=entry.proof))
 
-    def _sign(self, call: _Call, answered: int, body: dict[str, str], content: Content) -> Entry:
+    async def _sign(self, call: _Call, answered: int, body: dict[str, str], content: Content) -> Entry:
         if call.request is None:
             raise InvalidArgument("PROOF_MISSING", "the backend answered before the request was proven")
         assert call.service is not None
@@ -426,7 +426,7 @@ class Providing:
         }
         if "message-id" in call.request.statement.lines:
             lines["message-id"] = call.request.statement.lines["message-id"]
-        return self._proving.sign(
+        return await self._proving.sign(
             Kind.RESPONSE,
             lines,
             subsystem=call.provider,
@@ -447,12 +447,12 @@ class Providing:
         if call.policy is None:
             raise fault
         shown = status.to_status(fault, service="exchange")
-        entry = self._sign_refusal(call, _reason(shown))
+        entry = await self._sign_refusal(call, _reason(shown))
         with contextlib.suppress(Fault):  # a refusal under this id is kept already
             await self._journal.append(entry, exchange=self._record(call, 0, entry, fault=fault))
         return Response(refusal=peer_frames_pb2.Refusal(status=shown, proof=entry.proof))
 
-    def _sign_refusal(self, call: _Call, reason: str) -> Entry:
+    async def _sign_refusal(self, call: _Call, reason: str) -> Entry:
         assert call.policy is not None
         lines = {
             "id": call.frame.exchange_id,
@@ -462,7 +462,9 @@ class Providing:
         }
         if call.request is not None:
             lines["answers"] = call.request.statement.sha256.hex()
-        return self._proving.sign(Kind.REFUSAL, lines, subsystem=call.provider, policy=call.policy, content=Content())
+        return await self._proving.sign(
+            Kind.REFUSAL, lines, subsystem=call.provider, policy=call.policy, content=Content()
+        )
 
     def _record(self, call: _Call, size: int, entry: Entry, *, fault: Fault | None = None) -> Exchange:
         steps = call.clock.steps

@@ -50,6 +50,9 @@ class Status(Protocol):
     def accept(self, pinned: PinnedKey, stapled: bytes, policy: Policy) -> bytes:
         """By which a statement of another node is taken. Raises Fault where it is not."""
 
+    async def stamp(self, value: bytes, policy: Policy) -> bytes:
+        """A time stamp over a signature value, where the policy asks for one before it goes on; empty: it does not."""
+
 
 class Proving:
     """Signs statements with the keys of this node, and verifies those of others."""
@@ -59,10 +62,13 @@ class Proving:
         self._meshes = meshes
         self._status = status
 
-    def sign(self, kind: Kind, lines: Mapping[str, str], *, subsystem: str, policy: Policy, content: Content) -> Entry:
+    async def sign(
+        self, kind: Kind, lines: Mapping[str, str], *, subsystem: str, policy: Policy, content: Content
+    ) -> Entry:
         """A statement of a subsystem of this node, signed now; `lines` lack time, directory and policy.
 
-        Raises FailedPrecondition, KEY_MISSING, and what the certificate's status demands.
+        Raises FailedPrecondition, KEY_MISSING, and what the policy demands of
+        the certificate's status and of time stamps.
         """
         directory = self._meshes.directory_of(subsystem)
         now = utc_now()
@@ -76,13 +82,16 @@ class Proving:
             complete["expires"] = statements.spell(now + directory.request_lifetime)
         statement = statements.compose(kind, complete)
         key = self._ring.signing_key(names.member_of(subsystem))
+        status = self._status.staple(key.pinned, policy)
+        signature = await self._ring.sign_soon(statement, key)
         return Entry(
             statement=statement,
-            signature=self._ring.sign(statement, key),
+            signature=signature,
             own=True,
             subsystem=subsystem,
             policy=policy.line,
-            certificate_status=self._status.staple(key.pinned, policy),
+            certificate_status=status,
+            time_stamp=await self._status.stamp(signature.value, policy),
             content=content,
         )
 

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 
 from google.protobuf.message import Message
-from solmu.exchange.v1 import directory_pb2, statements_pb2
+from solmu.exchange.v1 import statements_pb2
 
-from services.exchange import journal_store, names
+from services.exchange import journal_store
 from services.exchange.configuration import Configuration
-from services.exchange.evidence import signatures, statements
+from services.exchange.evidence import signatures
 from services.exchange.evidence.statements import Kind, Statement
-from services.exchange.evidence_rules import rules
-from services.exchange.journal import Entry
+from services.exchange.journal import Content, Entry
 from services.exchange.keeping import Keeping
-from services.exchange.keys import KeyRing
 from services.exchange.meshes import Meshes
 from services.exchange.policies import Policy
 from services.exchange.proofs import signature_of
-from services.exchange.stamping import StampPolicy
-from services.exchange.statuses import Statuses
+from services.exchange.proving import Proving, Status
 from services.runtime.database import Connection
-from services.runtime.errors import FailedPrecondition, InvalidArgument, PermissionDenied
+from services.runtime.errors import InvalidArgument, PermissionDenied
 from services.runtime.outbox import Outbox, event
 
 
@@ -32,19 +28,17 @@ class Recorder:
     def __init__(
         self,
         *,
-        ring: KeyRing,
         meshes: Meshes,
         configuration: Configuration,
-        statuses: Statuses,
-        stamp_policy: StampPolicy,
+        proving: Proving,
+        status: Status,
         keeping: Keeping,
         outbox: Outbox | None,
     ) -> None:
-        self._ring = ring
         self._meshes = meshes
         self._configuration = configuration
-        self._statuses = statuses
-        self._stamp_policy = stamp_policy
+        self._proving = proving
+        self._status = status
         self._keeping = keeping
         self._outbox = outbox
 
@@ -53,39 +47,13 @@ class Recorder:
         return self._configuration.current.policy_of_subsystem(subsystem)
 
     async def sign(self, kind: Kind, lines: Mapping[str, str], *, subsystem: str) -> Entry:
-        """A statement of a subsystem of this node, signed now; `lines` lack sender, time, directory and policy.
-
-        Raises FailedPrecondition, KEY_MISSING, and what the policy demands of
-        status and time stamps.
-        """
-        policy = self.policy(subsystem)
-        demanded = rules(policy.content)
-        self._stamp_policy.admit(demanded)
-        statement = statements.compose(
+        """A statement of a subsystem of this node, signed now; raises as `Proving.sign`."""
+        return await self._proving.sign(
             kind,
-            {
-                **lines,
-                "sender": f"subsystem {subsystem}",
-                "time": statements.spell(datetime.now(UTC)),
-                "directory": self._meshes.directory_of(subsystem).line,
-                "policy": policy.line,
-            },
-        )
-        key = self._ring.active(directory_pb2.KEY_USE_STATEMENTS, names.member_of(subsystem))
-        if key is None:
-            raise FailedPrecondition(
-                "KEY_MISSING", "there is no active key with which to sign", holder=names.member_of(subsystem)
-            )
-        status = self._statuses.staple(key.pinned, demanded)
-        signature = await self._ring.sign_soon(statement, key)
-        return Entry(
-            statement=statement,
-            signature=signature,
-            own=True,
+            {**lines, "sender": f"subsystem {subsystem}"},
             subsystem=subsystem,
-            policy=policy.line,
-            certificate_status=status,
-            time_stamp=await self._stamp_policy.token(demanded, signature.value),
+            policy=self.policy(subsystem),
+            content=Content(),
         )
 
     def accept(self, statement: Statement, proof: statements_pb2.Proof, *, peer: str, subsystem: str) -> Entry:
@@ -95,7 +63,7 @@ class Recorder:
 
         1. The node serves who signs: PEER_NOT_AUTHORISED.
         2. The signature is the sender's member's, by a key that the directory pins: `signatures.verify`.
-        3. The certificate's status is as the policy wants it: `Statuses.accept`.
+        3. The certificate's status is as the policy wants it: `Status.accept`.
 
         What the caller must still check: what the statement says, its time, and
         the digests that it holds.
@@ -111,7 +79,7 @@ class Recorder:
         signatures.verify(statement, signature, pinned)
         assert pinned is not None  # `signatures.verify` refuses without
         policy = self.policy(subsystem)
-        status = self._statuses.accept(pinned, proof.certificate_status, rules(policy.content))  # 3
+        status = self._status.accept(pinned, proof.certificate_status, policy)  # 3
         return Entry(
             statement=statement,
             signature=proof.signature,

@@ -198,7 +198,7 @@ async def test_keys_are_changed_while_statements_are_signed(trusted):
 
 
 async def test_a_revoked_key_is_shown_so_and_signs_no_more(trusted, mesh):
-    city, company, _ = trusted
+    city, company, authority = trusted
     key = key_of(city)
     statuses = city.exchange.evidence.statuses
     await statuses.refresh(key.certificate)
@@ -211,6 +211,11 @@ async def test_a_revoked_key_is_shown_so_and_signs_no_more(trusted, mesh):
         statuses.staple(key.pinned, Rules())
     with pytest.raises(Exception, match="CERTIFICATE_REVOKED"):
         company.exchange.evidence.statuses.accept(key.pinned, shown.certificate_status.response, Rules())
+    name, entry = await city.certified_key(directory_pb2.KEY_USE_STATEMENTS, authority)
+    await meshes.register(city, city, member=city.member(entry))
+    await city.activate(name)
+    await company.refresh()
+    assert statuses.staple(key_of(city).pinned, Rules()) == b"", "the next key signs"
 
 
 async def test_what_a_policy_says_of_evidence_goes_for_its_exchanges(trusted):

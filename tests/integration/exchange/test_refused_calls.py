@@ -321,10 +321,10 @@ class Forger:
             **{name.replace("_", "-"): value for name, value in changed.items()},
         }
 
-    def sign(self, **changed):
+    async def sign(self, **changed):
         """The proof of a statement of these lines."""
         configuration = self.city.exchange.configuration.current
-        entry = self.city.exchange.proving.sign(
+        entry = await self.city.exchange.proving.sign(
             Kind.REQUEST,
             self.lines(**changed),
             subsystem=CONSUMER,
@@ -373,27 +373,27 @@ async def check_unproven(forger, backend, frames, reason):
 
 
 async def test_what_the_forger_leaves_as_it_is_is_answered(forger, backend):
-    assert await forger.send(forger.frame(forger.sign())) == ""
+    assert await forger.send(forger.frame(await forger.sign())) == ""
     assert backend.begun == 1
 
 
 async def test_a_tampered_body_is_refused(forger, backend):
-    await check_unproven(forger, backend, [forger.frame(forger.sign(), body=b"CONTENT")], "BODY_DIGEST_MISMATCH")
+    await check_unproven(forger, backend, [forger.frame(await forger.sign(), body=b"CONTENT")], "BODY_DIGEST_MISMATCH")
 
 
 async def test_a_tampered_header_is_refused(forger, backend):
-    frame = forger.frame(forger.sign(), http_head=b"POST\r\n/\r\nX-Added:1\r\n")
+    frame = forger.frame(await forger.sign(), http_head=b"POST\r\n/\r\nX-Added:1\r\n")
     await check_unproven(forger, backend, [frame], "HEAD_DIGEST_MISMATCH")
 
 
 async def test_a_tampered_statement_is_refused(forger, backend):
-    proof = forger.sign()
+    proof = await forger.sign()
     proof.statement = proof.statement.replace(b"protocol: http", b"message-id: x\nprotocol: http")
     await check_unproven(forger, backend, [forger.frame(proof)], "SIGNATURE_INVALID")
 
 
 async def test_bytes_that_are_no_statement_are_refused(forger, backend):
-    proof = forger.sign()
+    proof = await forger.sign()
     proof.statement += b"more: lines\n"
     await check_unproven(forger, backend, [forger.frame(proof)], "STATEMENT_MALFORMED")
 
@@ -405,11 +405,11 @@ async def test_a_statement_that_says_other_than_it_came_with_is_refused(forger, 
         "receiver": {"receiver": f"service {PROVIDER}/other"},
         "protocol": {"protocol": "grpc"},
     }[line]
-    await check_unproven(forger, backend, [forger.frame(forger.sign(**other))], "STATEMENT_MISMATCH")
+    await check_unproven(forger, backend, [forger.frame(await forger.sign(**other))], "STATEMENT_MISMATCH")
 
 
 async def test_a_replay_inside_the_window_is_refused(forger, backend):
-    frame = forger.frame(forger.sign())
+    frame = forger.frame(await forger.sign())
     assert await forger.send(frame) == ""
     backend.begun = 0
     await check_unproven(forger, backend, [frame], "STATEMENT_REPLAYED")
@@ -418,15 +418,15 @@ async def test_a_replay_inside_the_window_is_refused(forger, backend):
 
 
 async def test_an_id_is_not_taken_again_for_another_statement(forger, backend):
-    assert await forger.send(forger.frame(forger.sign())) == ""
+    assert await forger.send(forger.frame(await forger.sign())) == ""
     backend.begun = 0
-    await check_unproven(forger, backend, [forger.frame(forger.sign(message_id="other"))], "STATEMENT_REPLAYED")
+    await check_unproven(forger, backend, [forger.frame(await forger.sign(message_id="other"))], "STATEMENT_REPLAYED")
 
 
 @pytest.mark.parametrize("minutes", [-10, 10])
 async def test_a_replay_outside_the_window_is_refused(forger, backend, monkeypatch, minutes):
     monkeypatch.setattr(proving, "utc_now", lambda: datetime.now(UTC) + timedelta(minutes=minutes))
-    proof = forger.sign()
+    proof = await forger.sign()
     monkeypatch.undo()
     await check_unproven(forger, backend, [forger.frame(proof)], "STATEMENT_EXPIRED")
 
@@ -434,7 +434,7 @@ async def test_a_replay_outside_the_window_is_refused(forger, backend, monkeypat
 async def test_a_signature_by_a_key_of_another_member_is_refused(forger, backend):
     """The company signs what the city is to have said."""
     company = forger.company
-    made = forger.sign()
+    made = await forger.sign()
     statement = statements.parse(made.statement)
     key = company.exchange.ring.signing_key(company.owner)
     made.signature.CopyFrom(company.exchange.ring.sign(statement, key))
@@ -443,7 +443,7 @@ async def test_a_signature_by_a_key_of_another_member_is_refused(forger, backend
 
 async def test_a_key_swapped_for_the_certificate_named_is_refused(forger, backend):
     company = forger.company
-    proof = forger.sign()
+    proof = await forger.sign()
     statement = statements.parse(proof.statement)
     swapped = company.exchange.ring.sign(statement, company.exchange.ring.signing_key(company.owner))
     proof.signature.value = swapped.value
@@ -451,13 +451,13 @@ async def test_a_key_swapped_for_the_certificate_named_is_refused(forger, backen
 
 
 async def test_a_certificate_that_the_directory_does_not_have_is_refused(forger, backend):
-    proof = forger.sign()
+    proof = await forger.sign()
     proof.signature.certificate_sha256 = hashlib.sha256(b"another").digest()
     await check_unproven(forger, backend, [forger.frame(proof)], "CERTIFICATE_UNKNOWN")
 
 
 async def test_a_signature_from_before_its_certificate_is_refused(forger, backend):
-    proof = forger.sign()
+    proof = await forger.sign()
     proof.signature.signing_time -= 2 * 86400
     await check_unproven(forger, backend, [forger.frame(proof)], "CERTIFICATE_EXPIRED")
 
@@ -469,14 +469,14 @@ async def test_a_call_without_proof_is_refused(forger, backend):
 
 
 async def test_two_proofs_are_refused(forger, backend):
-    frame = forger.frame(forger.sign(), body=None)
-    end = peer_frames_pb2.ExchangeEnd(proof=forger.sign())
+    frame = forger.frame(await forger.sign(), body=None)
+    end = peer_frames_pb2.ExchangeEnd(proof=await forger.sign())
     assert await forger.send(frame, forger.body, end) == "FRAMES_INVALID"
     assert backend.begun == 0
 
 
 async def test_a_peer_that_lies_about_the_length_is_refused(forger, backend):
-    await check_unproven(forger, backend, [forger.frame(forger.sign(), body_bytes=99)], "BODY_LENGTH_MISMATCH")
+    await check_unproven(forger, backend, [forger.frame(await forger.sign(), body_bytes=99)], "BODY_LENGTH_MISMATCH")
 
 
 async def test_a_peer_that_hangs_is_left(forger, backend):
@@ -506,7 +506,7 @@ async def test_an_unproven_request_never_looks_complete_to_the_backend(forger, b
     frame = forger.frame(None, body=None)
     frame.ClearField("proof")
     forger.body = b"other content"
-    end = peer_frames_pb2.ExchangeEnd(proof=forger.sign())
+    end = peer_frames_pb2.ExchangeEnd(proof=await forger.sign())
     frame.body_bytes = 12
     assert await forger.send(frame, b"content", b", ", b"end", end) == "BODY_DIGEST_MISMATCH"
     assert backend.requests == []
@@ -516,7 +516,7 @@ async def test_a_node_speaks_for_its_own_subsystems_only(forger, backend):
     """The city's node brings what would be the company's call."""
     sender = f"subsystem {PROVIDER}"
     with pytest.raises(grpc.aio.AioRpcError) as error:
-        await forger.send(forger.frame(forger.sign(), sender=sender))
+        await forger.send(forger.frame(await forger.sign(), sender=sender))
     assert status.fault_of(error.value).reason == "PEER_NOT_AUTHORISED"
     assert backend.begun == 0
 
@@ -558,14 +558,12 @@ async def test_an_answer_with_a_tampered_header_is_refused(pair, backend, servic
 async def test_an_answer_bound_to_another_request_is_refused(pair, backend, service, monkeypatch):
     _, company = pair
 
-    def change(response, call):
-        lines = dict(statements.parse(response.head.proof.statement).lines) | {"answers": "ab" * 32}
-        for line in ("time", "directory", "policy"):
-            del lines[line]
-        entry = company.exchange.proving.sign(
-            Kind.RESPONSE, lines, subsystem=PROVIDER, policy=call.policy, content=Content()
-        )
-        response.head.proof.CopyFrom(entry.proof)
+    def change(response, _):
+        lines = {**statements.parse(response.head.proof.statement).lines, "answers": "ab" * 32}
+        statement = statements.compose(Kind.RESPONSE, lines)
+        response.head.proof.statement = statement.content
+        key = company.exchange.ring.signing_key(company.owner)
+        response.head.proof.signature.CopyFrom(company.exchange.ring.sign(statement, key))
 
     await check_answer_refused(pair, monkeypatch, service, "ANSWER_NOT_BOUND", change)
 
