@@ -5,7 +5,7 @@
     solmu messages ...                          send, list, show
     solmu events follow                         what happens to a unit's messages
     solmu mandates ...                          list, request, confirm, revoke; check who may act for whom
-    solmu evidence verify                       check the evidence of an exchange, offline
+    solmu evidence ...                          list, get; verify, which needs no node
     solmu connect                               a way to the edge without a certificate of one's own
     solmu call GET /v1/units                    any REST call, with certificate and token
     solmu token                                 an access token

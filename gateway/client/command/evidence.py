@@ -1,4 +1,4 @@
-"""`solmu evidence`: containers checked, by whoever has them and without a node."""
+"""`evidence`: listed and saved from a node; containers checked, by whoever has them and without a node."""
 
 from __future__ import annotations
 
@@ -7,14 +7,19 @@ import base64
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import aclosing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from solmu.exchange.v1 import evidence_pb2, evidence_pb2_grpc
+from solmu.exchange.v1.evidence_pb2 import Statement
+from solmu.exchange.v1.identifiers_pb2 import Requester
 
-from gateway.client.command.output import Output, UsageError, aligned
+from gateway.client.client import Client
+from gateway.client.command.output import Output, UsageError, aligned, label, plain
 from services.exchange.evidence import container, verifying
 from services.exchange.evidence.signatures import BatchPlace
 from services.exchange.evidence.statements import MAX_BYTES as MAX_STATEMENT_BYTES
@@ -33,8 +38,23 @@ MAX_ANCHOR_BYTES = 1024 * 1024
 
 def add(commands: Any) -> None:
     """Adds the group to the grammar."""
-    group = commands.add_parser("evidence", help="check the evidence of exchanges")
+    group = commands.add_parser("evidence", help="the evidence of exchanges: list, get, verify")
     actions = group.add_subparsers(dest="action", required=True, metavar="ACTION")
+
+    listing = actions.add_parser("list", help="list the statements of a subsystem, latest first")
+    _subsystem(listing)
+    listing.add_argument("--subject", default="", metavar="NAME", help="only those of this exchange or envelope")
+    listing.add_argument("--defective", action="store_true", help="only what was refused because it did not hold")
+    listing.add_argument("-n", "--number", type=int, default=50, help="at most so many (default: 50)")
+    listing.set_defaults(remote=_list)
+
+    get = actions.add_parser("get", help="save the container of a statement, and what belongs beside it")
+    get.add_argument("name", metavar="statements/SHA256")
+    _subsystem(get)
+    get.add_argument("--to", type=Path, default=Path(), metavar="FOLDER", help="where (default: here)")
+    get.add_argument("--pending", action="store_true", help="also without its time stamp")
+    get.set_defaults(remote=_get)
+
     verify = actions.add_parser(
         "verify",
         help="check containers, step by step and offline",
@@ -69,6 +89,61 @@ def add(commands: Any) -> None:
         help="how old a certificate's status may be when it signs (default: %(default)s)",
     )
     verify.set_defaults(local=_verify)
+
+
+def _subsystem(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--subsystem", default="", metavar="subsystems/ID", help="in whose name, where of several")
+
+
+async def _list(client: Client, given: argparse.Namespace, out: Output) -> None:
+    stub: evidence_pb2_grpc.EvidenceServiceAsyncStub = client.stub(evidence_pb2_grpc.EvidenceServiceStub)
+    request = evidence_pb2.ListStatementsRequest(
+        requester=Requester(subsystem=given.subsystem),
+        subject=given.subject,
+        defective_only=given.defective,
+        page_size=min(given.number, 1000),
+    )
+    found = []
+    async with aclosing(client.items(stub.ListStatements, request)) as items:
+        async for statement in items:
+            found.append(statement)
+            if len(found) == given.number:
+                break
+    rows = [
+        (
+            each.create_time.ToDatetime().strftime("%Y-%m-%d %H:%M:%S"),
+            label(Statement.Kind.Name(each.kind), "KIND_"),
+            "own" if each.own else "received",
+            each.defect or label(Statement.TimeStampState.Name(each.time_stamp_state), "TIME_STAMP_STATE_"),
+            each.name,
+        )
+        for each in found
+    ]
+    out.table(("TIME", "KIND", "WHOSE", "STAMP", "NAME"), found, rows)
+
+
+async def _get(client: Client, given: argparse.Namespace, out: Output) -> None:
+    stub: evidence_pb2_grpc.EvidenceServiceAsyncStub = client.stub(evidence_pb2_grpc.EvidenceServiceStub)
+    requester = Requester(subsystem=given.subsystem)
+    asked = evidence_pb2.GetStatementRequest(name=given.name, requester=requester)
+    statement = await client.call(stub.GetStatement, asked)
+    export = evidence_pb2.ExportEvidenceRequest(name=given.name, requester=requester, allow_pending=given.pending)
+    content = b""
+    async with aclosing(client.stream(stub.ExportEvidence, export)) as pieces:
+        async for piece in pieces:
+            content += piece.data
+    given.to.mkdir(parents=True, exist_ok=True)
+    stem = given.to / given.name.removeprefix("statements/")[:16]
+    files = {stem.with_suffix(container.EXTENSION): content}
+    if statement.proof.signature.HasField("batch"):
+        files[stem.with_suffix(".txt")] = statement.proof.statement
+        files[stem.with_suffix(".json")] = json.dumps(plain(statement.proof.signature.batch)).encode()
+    for path, held in files.items():
+        path.write_bytes(held)
+        if out.as_json:
+            out.line({"file": str(path), "bytes": len(held)})
+        else:
+            print(path)
 
 
 def _verify(given: argparse.Namespace, out: Output) -> int:
