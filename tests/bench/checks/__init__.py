@@ -2,11 +2,16 @@
 
     python -m tests.bench --only checks --sizes 10000,100000,1000000
 
+The node is measured at each number of mandates, the others at the largest.
 Of each: checks in a second one after another, of a mandate of one's own and of
 one's firm, with median and 99th percentile; sixteen calls at once; batches; and
 every answer compared with the one that follows from how the mandates were made.
-Libraries and servers run on the same cores as what asks them, and the servers'
-figures rest on those cores: compare rows of one run, not runs.
+
+What to make of it: libraries, servers and what asks them share the cores, so
+that rows of one run compare and runs do not. The node's own calls are over
+mTLS and leave an entry on disk before they answer. Cerbos and cedarpy hold no
+mandates of their own accord: "handed the facts", they get them from a
+dictionary. Cerbos is asked without TLS, SpiceDB within the process.
 """
 
 from __future__ import annotations
@@ -32,8 +37,8 @@ from tests.integration.node.people import client_of, organisation
 SIZES = (10_000, 100_000, 1_000_000)
 SECONDS = 2.0
 BATCH = 1000
-PEER_WITHIN = 600.0
-SETTLE_WITHIN = 600.0
+PEER_WITHIN = 1800.0
+SETTLE_WITHIN = 1800.0
 
 HELD_SIZE = 100_000
 """Mandates that cedarpy is measured with when it holds them all: it needs some ten kilobytes for each."""
@@ -121,18 +126,17 @@ async def _peers(node: Node, options: Options, fetched: Fetched) -> None:
     proof = node.state.identity(mesh.OPERATOR)
     spicedb = ["--database", database, "--certificate", proof.certificate]
     spicedb += ["--key", proof.key, "--authorities", proof.authorities]
-    for label, module, needs, sizes, arguments in (
-        ("casbin, holding all", "pycasbin", [], options.sizes, []),
-        ("cedarpy, handed the facts", "cedar", [], options.sizes, ["--held", "no"]),
-        ("cedarpy, holding all", "cedar", [], [min(HELD_SIZE, largest)], ["--held", "yes"]),
-        ("Cerbos, handed the facts", "cerbos_server", [CERBOS], options.sizes, ["--program", fetched.path(CERBOS)]),
-        ("SpiceDB on PostgreSQL", "spicedb", [SPICEDB], options.sizes, spicedb),
+    for label, module, needs, size, arguments in (
+        ("casbin, holding all", "pycasbin", [], largest, []),
+        ("cedarpy, handed the facts", "cedar", [], largest, ["--held", "no"]),
+        ("cedarpy, holding all", "cedar", [], min(HELD_SIZE, largest), ["--held", "yes"]),
+        ("Cerbos, handed the facts", "cerbos_server", [CERBOS], largest, ["--program", fetched.path(CERBOS)]),
+        ("SpiceDB on PostgreSQL", "spicedb", [SPICEDB], largest, spicedb),
     ):
         if missing := fetched.missing(*needs):
             print(f"  {label:<34} {missing}")
             continue
-        for size in sizes:
-            await _peer(label, module, size, options, fetched, [str(one) for one in arguments])
+        await _peer(label, module, size, options, fetched, [str(one) for one in arguments])
 
 
 async def _peer(

@@ -38,7 +38,7 @@ END, REVOKED = LAID + timedelta(days=DAYS), LAID + timedelta(days=1)
 """When they end for those who know instants only, and when the revoked ones were revoked."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Given:
     """One mandate."""
 
@@ -54,7 +54,7 @@ class Given:
         return REVOKED if self.revoked else END
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Asked:
     """One question, and the answer to it."""
 
