@@ -38,11 +38,13 @@ from services.messages.servicers.attachments import Attachments
 from services.messages.servicers.contacts import Contacts
 from services.messages.servicers.feed import Feeds
 from services.messages.servicers.inbox import Inbox
+from services.messages.servicers.letters import Letters
 from services.messages.servicers.mailboxes import Mailboxes
 from services.messages.servicers.messages import Messages
 from services.messages.servicers.numbers import Numbers
 from services.messages.servicers.templates import Templates
 from services.messages.servicers.units import Units
+from services.messages.spool import Spool
 from services.runtime import config, foundation
 from services.runtime.client import Peer
 from services.runtime.config import Address, ServiceSettings, setting
@@ -127,6 +129,8 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
 
     base.tasks.start(Exporting(database=database, blobs=blobs, vault=vault).run())
 
+    base.tasks.start(Spool(database=database, blobs=blobs, vault=vault, outbox=outbox).run())
+
     scanning = None
     if settings.clamd is not None:
         clamd = Clamd(settings.clamd)
@@ -153,11 +157,15 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
             "AttachmentService",
             Attachments(database=database, blobs=blobs, inbox=inbox, outbox=outbox, vault=vault, scanning=scanning),
         ),
-        (messages_pb2, "MessageService", Messages(database=database, outbox=outbox, parties=parties, vault=vault)),
+        (
+            messages_pb2,
+            "MessageService",
+            Messages(database=database, blobs=blobs, outbox=outbox, parties=parties, vault=vault),
+        ),
         (inbox_pb2, "InboxService", inbox),
         (contacts_pb2, "ContactService", Contacts(database=database, vault=vault, channels=ports)),
         (feed_pb2, "FeedService", feeds),
-        (letters_pb2, "LetterService", None),
+        (letters_pb2, "LetterService", Letters(database=database, outbox=outbox, vault=vault)),
         (templates_pb2, "TemplateService", Templates(database=database)),
         (numbers_pb2, "NumberService", Numbers(database=database)),
     )

@@ -1,22 +1,27 @@
-"""What time does to messages: release, legal effect, due times.
+"""What time does to messages: release, legal effect, due times, letters for what stays unread.
 
-Each message keeps when it next moves by itself (`course.wake_time`). Whoever
-finds that moment passed locks the message, leaving out those that another
-process has, reads it again under the lock and has the rules say what it has
-become. So several processes may do this at once, a message moves once, and a
-node that was down or whose clock jumped catches up.
+Each message keeps when it next moves by itself (`course.wake_time`). One
+process leads: it finds what is due, locks the message, leaving out those that
+another process has, reads it again under the lock and has the rules say what it
+has become. A message moves once, and a node that was down catches up.
+
+A clock that jumps would send letters that nobody can call back. Nothing moves
+while this machine's clock and the database's disagree, nor for a while after
+either has jumped: time for whoever watches over clocks to set it right.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from datetime import UTC, datetime
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 from services.messages import course, message_store
 from services.messages.servicers import courses
 from services.messages.servicers.courses import Move
-from services.runtime.database import PASSING, Database
+from services.runtime.database import PASSING, Connection, Database
 from services.runtime.outbox import Outbox
 
 logger = logging.getLogger(__name__)
@@ -27,16 +32,82 @@ INTERVAL = 1.0
 BATCH = 200
 """Messages moved in one transaction: few enough that whoever opens one of them hardly waits."""
 
+JUMP = timedelta(minutes=1)
+"""How far clocks may be from each other, or from the time that has passed: more than any that is kept in step."""
+
+HOLD = timedelta(minutes=10)
+"""How long nothing moves after a jump."""
+
+_RUNNING = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""Counts seconds that no one can set, those while the machine sleeps included."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the clocks say at one moment."""
+
+    here: datetime
+    database: datetime
+    running: timedelta
+    """Since the machine has started."""
+
+
+class Watch:
+    """Tells whether the clocks can be trusted."""
+
+    def __init__(self) -> None:
+        self._last: Reading | None = None
+        self._held_until: timedelta | None = None
+
+    def trusts(self, now: Reading) -> bool:
+        """Whether what is due by this reading is due indeed."""
+        if self._jumped(now):
+            if self._held_until is None:
+                logger.error("a clock jumps; nothing that waits for its time moves")
+            self._held_until = now.running + HOLD
+        self._last = now
+        if self._held_until is not None and now.running < self._held_until:
+            return False
+        self._held_until = None
+        return True
+
+    def _jumped(self, now: Reading) -> bool:
+        if abs(now.here - now.database) > JUMP:
+            return True
+        if self._last is None:
+            return False
+        passed = now.running - self._last.running
+        return any(
+            abs(after - before - passed) > JUMP
+            for before, after in ((self._last.here, now.here), (self._last.database, now.database))
+        )
+
 
 async def run(*, database: Database, outbox: Outbox) -> None:
-    """Moves messages for as long as the process runs."""
+    """Moves messages for as long as the process runs; waits while another process does."""
+    watch = Watch()
     while True:
         try:
-            while await once(database=database, outbox=outbox, now=datetime.now(UTC)) == BATCH:
-                pass
+            async with database.leading("clock") as connection:
+                await _lead(connection, watch, database=database, outbox=outbox)
         except PASSING as error:
             logger.warning("the clock waits", extra={"error": type(error).__qualname__})
+            await asyncio.sleep(INTERVAL)
+
+
+async def _lead(connection: Connection, watch: Watch, *, database: Database, outbox: Outbox) -> None:
+    while True:
+        reading = await read(connection)
+        if watch.trusts(reading):
+            while await once(database=database, outbox=outbox, now=reading.here) == BATCH:
+                pass
         await asyncio.sleep(INTERVAL)
+
+
+async def read(connection: Connection) -> Reading:
+    """Reads the clocks."""
+    there: datetime = await connection.fetchval("select clock_timestamp()")
+    return Reading(datetime.now(UTC), there, timedelta(seconds=time.clock_gettime(_RUNNING)))
 
 
 async def once(*, database: Database, outbox: Outbox, now: datetime) -> int:

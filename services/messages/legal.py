@@ -92,6 +92,11 @@ class Profile:
     verifiable_lapse_days: int | None = None
     """Days after which a verifiable message without a receipt has to go another way; None: never."""
 
+    @property
+    def country(self) -> str:
+        """ISO 3166-1 code of the country whose rules they are."""
+        return self.name[:2].upper()
+
     def rules(self, kind: Kind) -> tuple[Rule, ...]:
         """The rules for a kind of message; information has none."""
         return {Kind.ORDINARY: self.ordinary, Kind.VERIFIABLE: self.verifiable, Kind.INFORMATION: ()}[kind]

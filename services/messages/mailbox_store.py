@@ -35,6 +35,11 @@ async def open_mailbox(
         on conflict (party) do update set
             state = case when b.state = 4 then 4 else 1 end,
             opt_out_end_time = null,
+            kind = case when b.legal_basis = 0 then excluded.kind else b.kind end,
+            legal_basis = case when b.legal_basis = 0 then excluded.legal_basis else b.legal_basis end,
+            legal_basis_reference =
+                case when b.legal_basis = 0 then excluded.legal_basis_reference else b.legal_basis_reference end,
+            create_time = case when b.legal_basis = 0 then excluded.create_time else b.create_time end,
             version = b.version + (b.state <> 1)::int
         returning {MAILBOX_COLUMNS}
         """,
@@ -48,14 +53,36 @@ async def open_mailbox(
     )
 
 
+async def place(database: Database, *, mailbox_id: UUID, party: str, data_key: bytes, now: datetime) -> Row:
+    """Where messages on paper are kept for one who has no mailbox: the party's own one, to be opened some day.
+
+    Until then it is closed, on no legal basis, and nobody sees it.
+    """
+    row = await database.fetchrow(
+        "insert into mailbox as b (mailbox_id, party, kind, state, legal_basis, legal_basis_reference, create_time,"
+        " data_key) values ($1, $2, 0, 3, 0, '', $3, $4) on conflict (party) do update set party = excluded.party"
+        f" returning {MAILBOX_COLUMNS}",
+        mailbox_id,
+        party,
+        now,
+        data_key,
+    )
+    assert row is not None
+    return row
+
+
 async def mailbox(database: Database | Connection, mailbox_id: UUID) -> Row | None:
-    """A mailbox."""
-    return await database.fetchrow(f"select {MAILBOX_COLUMNS} from mailbox where mailbox_id = $1", mailbox_id)
+    """A mailbox that has been opened."""
+    return await database.fetchrow(
+        f"select {MAILBOX_COLUMNS} from mailbox where mailbox_id = $1 and legal_basis <> 0", mailbox_id
+    )
 
 
 async def mailbox_of(database: Database, party: str) -> Row | None:
-    """A party's own mailbox."""
-    return await database.fetchrow(f"select {MAILBOX_COLUMNS} from mailbox where party = $1", party)
+    """A party's own mailbox, where it has been opened."""
+    return await database.fetchrow(
+        f"select {MAILBOX_COLUMNS} from mailbox where party = $1 and legal_basis <> 0", party
+    )
 
 
 async def lock_mailbox(transaction: Connection, mailbox_id: UUID) -> Row | None:
@@ -88,14 +115,15 @@ async def erase(transaction: Connection, mailbox_id: UUID) -> Row | None:
 
 
 async def erase_attachments(transaction: Connection, mailbox_id: UUID) -> list[UUID]:
-    """Marks as deleted, and destroys the keys of, archives and attachments that no other mailbox has.
+    """Marks as deleted, and destroys the keys of, archives, letters and attachments that no other mailbox has.
 
     Returns the blobs that they leave.
     """
     rows = await transaction.fetch(
         "update attachment a set state = 7, expire_time = null, data_key = null, blob_key = null where attachment_id in"
         " (select u.attachment_id from message_attachment u join message m using (message_id) where m.mailbox_id = $1"
-        " union select attachment_id from mailbox_export where mailbox_id = $1)"
+        " union select attachment_id from mailbox_export where mailbox_id = $1"
+        " union select l.attachment_id from letter l join message m using (message_id) where m.mailbox_id = $1)"
         " and not exists (select from message_attachment u join message m using (message_id)"
         " join mailbox b using (mailbox_id)"
         " where u.attachment_id = a.attachment_id and b.mailbox_id <> $1 and b.data_key is not null)"
@@ -147,7 +175,7 @@ async def represented(
             select b.*, a.unit_id, a.access_id, a.actor, a.place
             from unnest($1::text[], $2::text[], $3::uuid[], $4::bytea[])
                 with ordinality as a (party, unit_id, access_id, actor, place)
-            join mailbox b using (party) where b.data_key is not null
+            join mailbox b using (party) where b.data_key is not null and b.legal_basis <> 0
         ), noted as (
             insert into access_record (access_id, mailbox_id, method, actor, time)
             select access_id, mailbox_id, $5, actor, $6 from found

@@ -36,6 +36,11 @@ def check(text: str, *, language: str) -> None:
             raise _refused("a link to other than https", language)
 
 
+def parsed(text: str) -> list[Token]:
+    """The tokens of a text that `check` has let pass."""
+    return _PARSER.parse(text)
+
+
 def escaped(value: str) -> str:
     """A value that stands in Markdown as it is: nothing in it is markup."""
     return " ".join(_PUNCTUATION.sub(r"\\\1", value).split())

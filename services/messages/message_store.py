@@ -48,6 +48,9 @@ MESSAGE_FIELDS = {
     "legal_time": "timestamptz",
     "legal_basis": "smallint",
     "wake_time": "timestamptz",
+    "paper_trigger": "smallint",
+    "paper_unread_after": "interval",
+    "paper_working_hours": "boolean",
 }
 """Columns of a message and their types, in the order in which SEND takes their values."""
 
@@ -62,6 +65,9 @@ DELIVERY_FIELDS = (
     "post_time",
     "return_time",
     "actor",
+    "claim_end_time",
+    "cost",
+    "cost_currency",
 )
 """Columns of a delivery."""
 
@@ -155,6 +161,10 @@ with sent as (
         ${_NEXT + 4}::timestamptz[], ${_NEXT + 5}::timestamptz[])
         as d (message_id, delivery_id, channel, state, update_time, available_time)
     join sent using (message_id)
+    returning message_id, channel, update_time
+), lettered as (
+    insert into letter (message_id, create_time, compose_time)
+    select message_id, update_time, update_time from delivered where channel = 2
 ), told as (
     insert into outbox ({OUTBOX_COLUMNS})
     select {OUTBOX_COLUMNS} from unnest(${_NEXT + 6}::uuid[], ${_NEXT + 7}::uuid[], ${_NEXT + 8}::text[],
@@ -232,7 +242,8 @@ async def write_deliveries(transaction: Connection, deliveries: Sequence[Deliver
     """Keeps where deliveries are now."""
     await transaction.executemany(
         "update delivery set state = $2, update_time = $3, available_time = $4, open_time = $5, receipt_time = $6,"
-        " post_time = $7, return_time = $8, actor = $9 where delivery_id = $1",
+        " post_time = $7, return_time = $8, actor = $9, claim_end_time = $10, cost = $11, cost_currency = $12"
+        " where delivery_id = $1",
         [
             (
                 delivery.delivery_id,
@@ -244,6 +255,9 @@ async def write_deliveries(transaction: Connection, deliveries: Sequence[Deliver
                 delivery.post_time,
                 delivery.return_time,
                 delivery.actor,
+                delivery.claim_end_time,
+                delivery.cost,
+                delivery.cost_currency,
             )
             for delivery in deliveries
         ],

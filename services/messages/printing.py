@@ -52,17 +52,17 @@ def pages(file: BinaryIO, *, attachment: str) -> int:
     size = file.seek(0, 2)
     file.seek(0)
     if size > MAX_BYTES:
-        raise _refused("TOO_LARGE", attachment)
+        raise refused("TOO_LARGE", attachment)
     try:
         with pikepdf.open(file, attempt_recovery=False) as pdf:
             defect = _defect(pdf)
             count = len(pdf.pages)
     except pikepdf.PasswordError:
-        raise _refused("ENCRYPTED", attachment) from None
+        raise refused("ENCRYPTED", attachment) from None
     except (pikepdf.PdfError, ValueError, TypeError, KeyError, RuntimeError):
-        raise _refused("MALFORMED", attachment) from None
+        raise refused("MALFORMED", attachment) from None
     if defect:
-        raise _refused(defect, attachment)
+        raise refused(defect, attachment)
     return count
 
 
@@ -107,7 +107,8 @@ def _a4(page: pikepdf.Page) -> bool:
     return all(abs(side - wanted) <= TOLERANCE_POINTS for side, wanted in zip(sides, A4_POINTS, strict=True))
 
 
-def _refused(defect: str, attachment: str) -> InvalidArgument:
+def refused(defect: str, attachment: str) -> InvalidArgument:
+    """The refusal of an attachment for a defect that the contract documents."""
     return InvalidArgument(
         "PDF_NOT_PRINTABLE", "the PDF cannot be printed as a letter", attachment=attachment, defect=defect
     )

@@ -11,7 +11,7 @@ from uuid import UUID
 from google.api import httpbody_pb2
 from solmu.messages.v1 import attachments_pb2
 
-from services.messages import attachment_store, blob_store, export_store, files, formats, message_store
+from services.messages import attachment_store, blob_store, export_store, files, formats, letter_store, message_store
 from services.messages.blobs import Blobs, Writer
 from services.messages.scanning import Scanning
 from services.messages.servicers import accesses, names, views
@@ -156,9 +156,9 @@ class Attachments:
                 raise not_found(name)
             attachment_id = names.uid(name, 1)
             use = await attachment_store.received_by(self._database, attachment_id, identity.caller().party)
-            if use is None:
-                return await self._file_of_own(attachment_id)
-            return await self._received(f"units/{use['unit_id']}/messages/{use['message_id']}/{name}")
+            if use is not None:
+                return await self._received(f"units/{use['unit_id']}/messages/{use['message_id']}/{name}")
+            return await self._letter(attachment_id) or await self._file_of_own(attachment_id)
         if name.startswith("units/"):
             return await self._received(name)
         mailbox_id, message_id, attachment_id = (names.uid(name, position) for position in (1, 3, 5))
@@ -171,6 +171,13 @@ class Attachments:
             if row["attachment_id"] == attachment_id:
                 return row
         raise not_found(name)
+
+    async def _letter(self, attachment_id: UUID) -> Row | None:
+        """A letter that the caller, a print house, is to print; that it looked is on the recipient's list."""
+        row = await letter_store.file(self._database, attachment_id, claimant=identity.caller().party)
+        if row is not None:
+            await accesses.record(self._database, row["mailbox_id"], "DownloadAttachment", message_id=row["message_id"])
+        return row
 
     async def _file_of_own(self, attachment_id: UUID) -> Row:
         """What the caller made. One's own file is no look at anybody's mailbox; an archive is, at all of it."""

@@ -5,21 +5,25 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from google.protobuf.message import Message
 from solmu.messages.v1 import events_pb2, messages_pb2
 from solmu.types.v1 import types_pb2
 
-from services.messages import deliveries, legal, lifecycle, mailboxes, message_store
+from services.messages import deliveries, legal, letter_store, lifecycle, mailboxes, message_store, paper
 from services.messages.course import Course
 from services.messages.deliveries import Channel, Delivery
+from services.messages.paper import Policy, Trigger
 from services.messages.profiles import PROFILES
 from services.messages.servicers import names
 from services.runtime import outbox
 from services.runtime.database import Connection, Database, Row
 from services.runtime.outbox import Event, Outbox
+
+KEPT = timedelta(days=7)
+"""How long the PDF of a letter is kept after it was posted, to be printed again where the post has lost it in bulk."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +46,12 @@ async def of(database: Database | Connection, rows: Sequence[Row]) -> list[Cours
 async def keep(transaction: Connection, outbox: Outbox, moves: Sequence[Move], *, now: datetime) -> None:
     """Keeps where messages are now, and tells of what changed."""
     await message_store.write_courses(transaction, [(move.row["message_id"], move.after) for move in moves])
+    if fresh := [move.after.letter for move in moves if move.after.letter and not move.before.letter]:
+        await letter_store.insert(transaction, fresh)
     if moved := [delivery for move in moves for delivery in _changed(move.before, move.after)]:
         await message_store.write_deliveries(transaction, moved)
+        if resting := [(way.delivery_id, _kept_until(way, now)) for way in moved if _rests(way)]:
+            await letter_store.rest(transaction, resting)
     if told := [event for move in moves for event in events(reference(move.row), move.before, move.after, now=now)]:
         await outbox.append(transaction, told)
 
@@ -57,6 +65,7 @@ def course_of(row: Row, delivery_rows: Sequence[Row]) -> Course:
         profile=PROFILES[row["legal_profile"]],
         state=lifecycle.State(row["state"]),
         electronic=ways.get(Channel.ELECTRONIC),
+        paper=_policy(row),
         letter=ways.get(Channel.PAPER),
         effect=legal.Effect(legal.State(row["legal_state"]), row["legal_time"], legal.Basis(row["legal_basis"])),
         publish_time=row["publish_time"],
@@ -100,7 +109,7 @@ def _told(about: events_pb2.MessageReference, before: Course, after: Course) -> 
     if after.withdraw_time != before.withdraw_time:
         yield events_pb2.MessageWithdrawn(reference=about)
     for changed in _changed(before, after):
-        if changed.state not in (deliveries.State.QUEUED, deliveries.State.WITHDRAWN):
+        if _tells(before, changed):
             yield events_pb2.DeliveryChanged(reference=about, delivery=delivery(changed))
     was, now = before.effect, after.effect
     corrected = was.state is legal.State.EFFECTIVE and was != now
@@ -129,7 +138,30 @@ def delivery(known: Delivery) -> messages_pb2.Delivery:
         state=int(known.state),  # type: ignore[arg-type]
         update_time=names.timestamp(known.update_time),
         actor=types_pb2.Actor.FromString(known.actor) if known.actor is not None else None,
+        cost=f"{known.cost.normalize():f}" if known.cost is not None else "",
+        cost_currency=known.cost_currency,
     )
+
+
+def _policy(row: Row) -> Policy:
+    if row["paper_trigger"] is None:
+        return paper.NEVER
+    return Policy(
+        trigger=Trigger(row["paper_trigger"]),
+        unread_after=row["paper_unread_after"],
+        working_hours=row["paper_working_hours"],
+    )
+
+
+def _rests(way: Delivery) -> bool:
+    return way.channel is Channel.PAPER and way.state is not deliveries.State.QUEUED
+
+
+def _kept_until(letter: Delivery, now: datetime) -> datetime | None:
+    """Until when the letter's PDF is kept."""
+    if letter.state in (deliveries.State.SUBMITTED, deliveries.State.PRINTED):
+        return None
+    return now + KEPT if letter.goes else now
 
 
 def _delivery(row: Row) -> Delivery:
@@ -144,7 +176,18 @@ def _delivery(row: Row) -> Delivery:
         post_time=row["post_time"],
         return_time=row["return_time"],
         actor=row["actor"],
+        claim_end_time=row["claim_end_time"],
+        cost=row["cost"],
+        cost_currency=row["cost_currency"] or "",
     )
+
+
+def _tells(before: Course, changed: Delivery) -> bool:
+    """Whether the feed is told of a delivery: of each state that says something, who saw it, and what it cost."""
+    if changed.state in (deliveries.State.QUEUED, deliveries.State.WITHDRAWN):
+        return False
+    known = {found.delivery_id: found for found in before.deliveries}.get(changed.delivery_id)
+    return known is None or (known.state, known.cost, known.actor) != (changed.state, changed.cost, changed.actor)
 
 
 def _changed(before: Course, after: Course) -> list[Delivery]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
 from uuid import UUID
 
 from solmu.messages.v1 import messages_pb2
@@ -15,19 +15,23 @@ from services.messages import (
     course,
     deliveries,
     legal,
+    letter_store,
     lifecycle,
     mailboxes,
     message_store,
 )
+from services.messages.blobs import Blobs
 from services.messages.course import Course
+from services.messages.deliveries import Delivery
 from services.messages.message_store import Address
 from services.messages.profiles import PROFILES
 from services.messages.servicers import accesses, contents, courses, names, views
 from services.messages.servicers.courses import Move
+from services.messages.servicers.papers import Papers
 from services.messages.servicers.sending import NewMessage, Sending
 from services.runtime import identity, pages, status
 from services.runtime.database import Database, Row
-from services.runtime.errors import AlreadyExists, Fault, Unimplemented, not_found
+from services.runtime.errors import AlreadyExists, Fault, not_found
 from services.runtime.gathering import Gathering, in_order
 from services.runtime.ids import new_id
 from services.runtime.outbox import Outbox
@@ -36,34 +40,29 @@ from services.runtime.sealing import Vault
 
 Message = messages_pb2.Message
 
-NOT_YET = ("paper",)
-"""Fields of the contract that this release would have to pass over: it refuses them instead."""
-
 
 class Messages:
     """Sends messages and shows them to the unit that sent them."""
 
-    def __init__(self, *, database: Database, outbox: Outbox, parties: PartyNames, vault: Vault) -> None:
+    def __init__(self, *, database: Database, blobs: Blobs, outbox: Outbox, parties: PartyNames, vault: Vault) -> None:
         self._database = database
         self._outbox = outbox
         self._parties = parties
         self._vault = vault
+        self._papers = Papers(database=database, blobs=blobs, vault=vault)
         self._sending = Sending(database=database, outbox=outbox, vault=vault)
         self._routing = Gathering(partial(message_store.routes, database))
 
     async def SendMessage(self, request: messages_pb2.SendMessageRequest) -> Message:
         """Accepts a message and delivers it; a repeat returns the first result. Two round trips to the database."""
-        _available(request.message)
-        unit_id, key = names.part(request.parent, 1), request.idempotency_key
-        party, mailbox_id = self._recipient(request.message.recipient)
-        address = Address(unit_id=unit_id, idempotency_key=key, party=party, mailbox_id=mailbox_id)
-        route = await self._routing.ask(address)
+        unit_id = names.part(request.parent, 1)
+        address, route = await self._routed(request, unit_id)
         if route.organisation != identity.caller().party:
             raise not_found(request.parent)
         digest = self._vault.digest(_canonical(request))
         if route.first_id is not None:
             return await self._repeated(unit_id, route, digest)
-        new = await self._new(request, unit_id, route, digest)
+        new = await self._new(request, address, route, digest)
         kept = await self._sending.keep(new)
         if kept is None:
             return await self._repeated(unit_id, await self._routing.ask(address), digest)
@@ -143,14 +142,39 @@ class Messages:
         self._outbox.wake()
         return await self._shown(unit_id, message_id, method="WithdrawMessage")
 
+    async def SendOnPaper(self, request: messages_pb2.SendOnPaperRequest) -> Message:
+        """Has a message of the unit sent on paper now; asking again changes nothing."""
+        unit_id, message_id, now = names.part(request.name, 1), names.uid(request.name, 3), names.now()
+        await names.own_unit(self._database, unit_id)
+        async with self._database.transaction() as transaction:
+            row = await message_store.hold(transaction, message_id)
+            if row is None or row["unit_id"] != unit_id or row["direction"] != Message.DIRECTION_OUTBOUND:
+                raise not_found(request.name)
+            (before,) = await courses.of(transaction, [row])
+            after = course.sent_on_paper(before, now=now)
+            if after is not before:
+                sealed = self._papers.address_for(request, row, before.profile)
+                await courses.keep(transaction, self._outbox, [Move(row, before, after)], now=now)
+                if sealed is not None:
+                    await letter_store.set_address(transaction, message_id, address=sealed)
+        self._outbox.wake()
+        return await self._shown(unit_id, message_id, method="SendOnPaper")
+
     async def _new(
-        self, request: messages_pb2.SendMessageRequest, unit_id: str, route: message_store.Route, digest: bytes
+        self, request: messages_pb2.SendMessageRequest, address: Address, route: message_store.Route, digest: bytes
     ) -> NewMessage:
         """What is to be kept. Raises where the rules forbid it."""
         assert route.legal_profile is not None
-        message_id, now = new_id(), names.now()
+        unit_id, message_id, now = address.unit_id, new_id(), names.now()
+        kind, profile = legal.Kind(request.message.kind or Message.KIND_ORDINARY), PROFILES[route.legal_profile]
         asked = await contents.written_out(self._database, request.message, unit_id=unit_id)
-        mailbox = mailboxes.receiving(_mailbox(route), now=now)
+        asked, policy = await self._papers.checked(asked, kind=kind, profile=profile)
+        mailbox = _mailbox(route)
+        if mailbox is None and policy.any and address.party:
+            mailbox = await self._papers.place(address.party)
+        if mailbox is None or not policy.any:
+            mailbox = mailboxes.receiving(mailbox, now=now)
+        reachable = mailbox.reachable(now=now)
         if asked.reply_policy.reply_to:
             await names.own_unit(self._database, names.part(asked.reply_policy.reply_to, 1))
         thread, in_reply_to = message_id, None
@@ -160,10 +184,11 @@ class Messages:
             asked = _continued(asked, Message.FromString(views.opened(answered, vault=self._vault)))
         before = Course(
             message_id=message_id,
-            kind=legal.Kind(asked.kind or Message.KIND_ORDINARY),
-            profile=PROFILES[route.legal_profile],
+            kind=kind,
+            profile=profile,
             state=lifecycle.State.ACCEPTED,
-            electronic=deliveries.electronic(new_id(), now=now),
+            electronic=_electronic(asked, now=now),
+            paper=policy,
             publish_time=_time(asked, "publish_time"),
             due_time=_time(asked, "due_time"),
         )
@@ -176,7 +201,7 @@ class Messages:
             idempotency_key=request.idempotency_key,
             digest=digest,
             before=before,
-            course=course.accepted(before, reachable=True, now=now),
+            course=course.accepted(before, reachable=reachable, now=now),
             thread=thread,
             in_reply_to=in_reply_to,
             now=now,
@@ -192,7 +217,22 @@ class Messages:
                 return row
         raise not_found(name)
 
+    async def _routed(
+        self, request: messages_pb2.SendMessageRequest, unit_id: str
+    ) -> tuple[Address, message_store.Route]:
+        """Where a message goes. Of one whose mailbox was erased, the postal address is all that there is left."""
+        party, mailbox_id = self._recipient(request.message.recipient)
+        address = Address(unit_id=unit_id, idempotency_key=request.idempotency_key, party=party, mailbox_id=mailbox_id)
+        route = await self._routing.ask(address)
+        if route.mailbox_id is not None and route.data_key is None and request.message.paper.HasField("address"):
+            postal = self._papers.party_of(request.message.paper.address)
+            address = replace(address, party=postal, mailbox_id=None)
+            route = await self._routing.ask(address)
+        return address, route
+
     def _recipient(self, recipient: messages_pb2.Recipient) -> tuple[str | None, UUID | None]:
+        if recipient.WhichOneof("address") == "postal_address":
+            return self._papers.party_of(recipient.postal_address), None
         if recipient.WhichOneof("address") == "identifier":
             return self._parties.name_of(recipient.identifier, field="message.recipient.identifier"), None
         return None, names.uid(recipient.mailbox, 1, field="message.recipient.mailbox")
@@ -230,23 +270,9 @@ def _mailbox(route: message_store.Route) -> mailboxes.Mailbox | None:
     return mailboxes.Mailbox(route.mailbox_id, state, route.data_key, route.opt_out_end_time)
 
 
-def _available(message: Message) -> None:
-    """Raises Unimplemented, FEATURE_NOT_AVAILABLE, for what this release does not carry out."""
-    fields = [field for field in NOT_YET if _is_set(message, field)]
-    if message.recipient.HasField("postal_address"):
-        fields.append("recipient.postal_address")
-    if fields:
-        raise Unimplemented(
-            "FEATURE_NOT_AVAILABLE",
-            f"this release does not carry out message.{fields[0]}",
-            field=f"message.{fields[0]}",
-        )
-
-
-def _is_set(message: Message, field: str) -> bool:
-    descriptor = message.DESCRIPTOR.fields_by_name[field]
-    value: Any = getattr(message, field)
-    return message.HasField(field) if descriptor.has_presence else bool(value)  # type: ignore[arg-type]
+def _electronic(asked: Message, *, now: datetime) -> Delivery | None:
+    """The delivery to a mailbox; none to one who is known by postal address only."""
+    return None if asked.recipient.HasField("postal_address") else deliveries.electronic(new_id(), now=now)
 
 
 def _canonical(request: messages_pb2.SendMessageRequest) -> bytes:

@@ -136,6 +136,9 @@ class Sending:
             "legal_time": kept.effect.time,
             "legal_basis": kept.effect.basis,
             "wake_time": wake_time(kept),
+            "paper_trigger": kept.paper.trigger if kept.paper.any else None,
+            "paper_unread_after": kept.paper.unread_after,
+            "paper_working_hours": kept.paper.working_hours if kept.paper.any else None,
         }
 
 

@@ -106,6 +106,12 @@ def display_names(packed: bytes) -> units_pb2.Unit:
     return units_pb2.Unit.FromString(packed)
 
 
+def display_name(packed: bytes, *, language: str) -> str:
+    """What residents see as the sender, in that language where there is one."""
+    known = display_names(packed).display_names
+    return next((name.text for name in known if name.language == language), known[0].text)
+
+
 def _pack(unit: units_pb2.Unit) -> bytes:
     return units_pb2.Unit(display_names=unit.display_names).SerializeToString()
 

@@ -29,6 +29,7 @@ CONTENT = (
     "reply_policy",
     "template",
     "notification",
+    "paper",
 )
 """What of a message is sealed under the mailbox's key."""
 

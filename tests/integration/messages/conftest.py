@@ -27,10 +27,12 @@ from services.messages.servicers.attachments import Attachments
 from services.messages.servicers.contacts import Contacts
 from services.messages.servicers.feed import Feeds
 from services.messages.servicers.inbox import Inbox
+from services.messages.servicers.letters import Letters
 from services.messages.servicers.mailboxes import Mailboxes
 from services.messages.servicers.messages import Messages
 from services.messages.servicers.templates import Templates
 from services.messages.servicers.units import Units
+from services.messages.spool import Spool
 from services.runtime import identity, jetstream
 from services.runtime.database import Database
 from services.runtime.identity import Caller, Right
@@ -74,6 +76,8 @@ class Service:
     templates: Templates
     contacts: Contacts
     vault: Vault
+    letters: Letters
+    spool: Spool
     rights: Rights
 
     def act_as(self, party: str, client: str = "test") -> None:
@@ -162,12 +166,14 @@ async def service(
         attachments=Attachments(
             database=messages_database, blobs=blobs, inbox=inbox, outbox=outbox, vault=vault, scanning=None
         ),
-        messages=Messages(database=messages_database, outbox=outbox, parties=parties, vault=vault),
+        messages=Messages(database=messages_database, blobs=blobs, outbox=outbox, parties=parties, vault=vault),
         inbox=inbox,
         feeds=Feeds(database=messages_database, feed=feed, revoked=lambda _: False, vault=vault, private_webhooks=True),
         templates=Templates(database=messages_database),
         contacts=Contacts(database=messages_database, vault=vault, channels=set(Channel)),
         vault=vault,
+        letters=Letters(database=messages_database, outbox=outbox, vault=vault),
+        spool=Spool(database=messages_database, blobs=blobs, vault=vault, outbox=outbox),
         rights=rights,
     )
     relay.cancel()

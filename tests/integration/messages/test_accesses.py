@@ -42,6 +42,7 @@ TRIED_ELSEWHERE = {
     "CreateMailbox": "below",
     "SendMessages": "a stream of SendMessage",
     "ConfirmContact": "test_notifications.py",
+    "SendOnPaper": "test_letters.py",
 }
 """Methods whose looks have a test of their own."""
 

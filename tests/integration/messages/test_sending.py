@@ -9,7 +9,7 @@ import pytest
 from solmu.messages.v1 import messages_pb2
 from solmu.types.v1.types_pb2 import NationalIdentifier
 
-from services.runtime.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Unimplemented
+from services.runtime.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from tests.integration.messages.conftest import Service, person
 
 Message = messages_pb2.Message
@@ -127,17 +127,6 @@ async def test_an_attachment_that_is_not_there_stops_the_whole_message(service: 
         await service.messages.SendMessage(asked)
     assert refused.value.reason == "ATTACHMENT_NOT_READY"
     assert await tables() == before
-
-
-async def test_what_this_release_would_pass_over_is_refused(service: Service):
-    unit = await service.unit()
-    identifier, _ = await service.resident()
-    service.act_as(service.city)
-    asked = request(unit, identifier)
-    asked.message.paper.trigger = messages_pb2.PaperPolicy.TRIGGER_IF_UNREAD
-    with pytest.raises(Unimplemented) as refused:
-        await service.messages.SendMessage(asked)
-    assert refused.value.reason == "FEATURE_NOT_AVAILABLE"
 
 
 async def test_each_message_of_a_stream_has_a_result_of_its_own(service: Service):

@@ -72,7 +72,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_PDF_NOT_PRINTABLE: _ErrorReason.ValueType  # 13
     """The PDF cannot be printed. Metadata: `attachment`; `defect`: TOO_LARGE,
     ENCRYPTED, MALFORMED, ACTIVE (it does something when it is opened),
-    PAGE_SIZE (not A4) or EMPTY. INVALID_ARGUMENT, 400.
+    PAGE_SIZE (not A4), EMPTY, or NOT_PDF (leave it out with
+    `excluded_from_paper`). INVALID_ARGUMENT, 400.
     """
     ERROR_REASON_ADDRESS_DOES_NOT_FIT: _ErrorReason.ValueType  # 14
     """The address does not fit the window of the envelope. Metadata: `field`.
@@ -147,6 +148,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_CONTACT_LIMIT: _ErrorReason.ValueType  # 62
     """Contact details were set too often today. RESOURCE_EXHAUSTED, 429."""
+    ERROR_REASON_TEXT_NOT_PRINTABLE: _ErrorReason.ValueType  # 70
+    """A text has characters that the node's fonts lack, or is too long to print.
+    Metadata: `language`. INVALID_ARGUMENT, 400.
+    """
+    ERROR_REASON_LETTER_CLAIM_LOST: _ErrorReason.ValueType  # 71
+    """The letter is not claimed by the caller, or was claimed by another since.
+    Metadata: `letter`. FAILED_PRECONDITION, 400.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why the messages service refused. Travels in `google.rpc.ErrorInfo` without
@@ -204,7 +213,8 @@ ERROR_REASON_ATTACHMENT_IN_USE: ErrorReason.ValueType  # 12
 ERROR_REASON_PDF_NOT_PRINTABLE: ErrorReason.ValueType  # 13
 """The PDF cannot be printed. Metadata: `attachment`; `defect`: TOO_LARGE,
 ENCRYPTED, MALFORMED, ACTIVE (it does something when it is opened),
-PAGE_SIZE (not A4) or EMPTY. INVALID_ARGUMENT, 400.
+PAGE_SIZE (not A4), EMPTY, or NOT_PDF (leave it out with
+`excluded_from_paper`). INVALID_ARGUMENT, 400.
 """
 ERROR_REASON_ADDRESS_DOES_NOT_FIT: ErrorReason.ValueType  # 14
 """The address does not fit the window of the envelope. Metadata: `field`.
@@ -279,4 +289,12 @@ often. FAILED_PRECONDITION, 400.
 """
 ERROR_REASON_CONTACT_LIMIT: ErrorReason.ValueType  # 62
 """Contact details were set too often today. RESOURCE_EXHAUSTED, 429."""
+ERROR_REASON_TEXT_NOT_PRINTABLE: ErrorReason.ValueType  # 70
+"""A text has characters that the node's fonts lack, or is too long to print.
+Metadata: `language`. INVALID_ARGUMENT, 400.
+"""
+ERROR_REASON_LETTER_CLAIM_LOST: ErrorReason.ValueType  # 71
+"""The letter is not claimed by the caller, or was claimed by another since.
+Metadata: `letter`. FAILED_PRECONDITION, 400.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

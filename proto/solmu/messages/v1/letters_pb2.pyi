@@ -9,6 +9,7 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.rpc import status_pb2 as _status_pb2
 from solmu.messages.v1 import messages_pb2 as _messages_pb2
 import builtins as _builtins
 import sys
@@ -34,6 +35,7 @@ class Letter(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     LEASE_END_TIME_FIELD_NUMBER: _builtins.int
+    CLAIM_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`letters/{letter}`."""
     attachment: _builtins.str
@@ -42,6 +44,8 @@ class Letter(_message.Message):
     """Pages, the address page included."""
     state: _messages_pb2.Delivery.State.ValueType
     """Where the delivery is."""
+    claim: _builtins.str
+    """The claim, which reports name. In the answer to ClaimLetters alone."""
     @_builtins.property
     def options(self) -> _messages_pb2.LetterOptions:
         """How it is printed and posted."""
@@ -64,10 +68,11 @@ class Letter(_message.Message):
         state: _messages_pb2.Delivery.State.ValueType = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         lease_end_time: _timestamp_pb2.Timestamp | None = ...,
+        claim: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "lease_end_time", b"lease_end_time", "options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attachment", b"attachment", "create_time", b"create_time", "lease_end_time", b"lease_end_time", "name", b"name", "options", b"options", "page_count", b"page_count", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attachment", b"attachment", "claim", b"claim", "create_time", b"create_time", "lease_end_time", b"lease_end_time", "name", b"name", "options", b"options", "page_count", b"page_count", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -85,7 +90,7 @@ class ClaimLettersRequest(_message.Message):
     """At most this many; 0: 100."""
     @_builtins.property
     def lease(self) -> _duration_pb2.Duration:
-        """For how long they are claimed. Not set: an hour."""
+        """For how long they are claimed: a second to three days. Not set: an hour."""
 
     def __init__(
         self,
@@ -164,6 +169,7 @@ class ReportLettersRequest(_message.Message):
         TIME_FIELD_NUMBER: _builtins.int
         COST_FIELD_NUMBER: _builtins.int
         COST_CURRENCY_FIELD_NUMBER: _builtins.int
+        CLAIM_FIELD_NUMBER: _builtins.int
         letter: _builtins.str
         """`letters/{letter}`."""
         state: _messages_pb2.Delivery.State.ValueType
@@ -174,9 +180,11 @@ class ReportLettersRequest(_message.Message):
         """What it cost, as a decimal number."""
         cost_currency: _builtins.str
         """ISO 4217 code."""
+        claim: _builtins.str
+        """The claim under which it was printed."""
         @_builtins.property
         def time(self) -> _timestamp_pb2.Timestamp:
-            """When it happened."""
+            """When it happened: not before the letter began to wait, not in the future."""
 
         def __init__(
             self,
@@ -186,10 +194,11 @@ class ReportLettersRequest(_message.Message):
             time: _timestamp_pb2.Timestamp | None = ...,
             cost: _builtins.str = ...,
             cost_currency: _builtins.str = ...,
+            claim: _builtins.str = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "cost_currency", b"cost_currency", "letter", b"letter", "state", b"state", "time", b"time"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["claim", b"claim", "cost", b"cost", "cost_currency", b"cost_currency", "letter", b"letter", "state", b"state", "time", b"time"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -217,19 +226,55 @@ class ReportLettersResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class Refusal(_message.Message):
+        """A report that was not taken."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        INDEX_FIELD_NUMBER: _builtins.int
+        STATUS_FIELD_NUMBER: _builtins.int
+        index: _builtins.int
+        """Position of the report, from 0."""
+        @_builtins.property
+        def status(self) -> _status_pb2.Status:
+            """Why. LETTER_CLAIM_LOST and MESSAGE_STATE of a report as submitted: do not
+            print the letter.
+            """
+
+        def __init__(
+            self,
+            *,
+            index: _builtins.int = ...,
+            status: _status_pb2.Status | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "status", b"status"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     LETTERS_FIELD_NUMBER: _builtins.int
+    REFUSALS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def letters(self) -> _containers.RepeatedCompositeFieldContainer[Global___Letter]:
-        """The letters as they are now, in the order of the reports."""
+        """The letters as they are now, in the order of the reports; of one that is
+        not there, or another print house's, the name alone.
+        """
+
+    @_builtins.property
+    def refusals(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReportLettersResponse.Refusal]:
+        """The reports that were not taken."""
 
     def __init__(
         self,
         *,
         letters: _abc.Iterable[Global___Letter] | None = ...,
+        refusals: _abc.Iterable[Global___ReportLettersResponse.Refusal] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["letters", b"letters"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["letters", b"letters", "refusals", b"refusals"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,6 +27,9 @@ if _version_not_supported:
 
 class LetterServiceStub:
     """A spool that a print house pulls from and reports to.
+
+    So that no letter is ever printed twice: claim it, download its PDF, report
+    it as submitted, and print it once that report has been taken.
     """
 
     def __init__(self, channel):
@@ -54,19 +57,22 @@ class LetterServiceStub:
 
 class LetterServiceServicer:
     """A spool that a print house pulls from and reports to.
+
+    So that no letter is ever printed twice: claim it, download its PDF, report
+    it as submitted, and print it once that report has been taken.
     """
 
     def ClaimLetters(self, request, context):
-        """Claims letters that wait to be printed. A letter that is claimed can no
-        longer be stopped; one that is not reported as submitted within the lease
-        waits again.
+        """Claims letters that wait to be printed, those that have waited longest
+        first. A letter that is claimed can no longer be stopped; one that is not
+        reported as submitted within the lease waits again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetLetter(self, request, context):
-        """Returns a letter.
+        """Returns a letter to the print house that claimed it last.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -74,7 +80,8 @@ class LetterServiceServicer:
 
     def ReportLetters(self, request, context):
         """Reports what became of letters. A report may be repeated; one of something
-        that happened before another report is taken too.
+        that happened before another report is taken too. A refusal of one stops no
+        other.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -108,6 +115,9 @@ def add_LetterServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class LetterService:
     """A spool that a print house pulls from and reports to.
+
+    So that no letter is ever printed twice: claim it, download its PDF, report
+    it as submitted, and print it once that report has been taken.
     """
 
     @staticmethod

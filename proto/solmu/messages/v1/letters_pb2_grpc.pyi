@@ -27,43 +27,57 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class LetterServiceStub:
-    """A spool that a print house pulls from and reports to."""
+    """A spool that a print house pulls from and reports to.
+
+    So that no letter is ever printed twice: claim it, download its PDF, report
+    it as submitted, and print it once that report has been taken.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> LetterServiceAsyncStub: ...
     ClaimLetters: _grpc.UnaryUnaryMultiCallable[_letters_pb2.ClaimLettersRequest, _letters_pb2.ClaimLettersResponse]
-    """Claims letters that wait to be printed. A letter that is claimed can no
-    longer be stopped; one that is not reported as submitted within the lease
-    waits again.
+    """Claims letters that wait to be printed, those that have waited longest
+    first. A letter that is claimed can no longer be stopped; one that is not
+    reported as submitted within the lease waits again.
     """
     GetLetter: _grpc.UnaryUnaryMultiCallable[_letters_pb2.GetLetterRequest, _letters_pb2.Letter]
-    """Returns a letter."""
+    """Returns a letter to the print house that claimed it last."""
     ReportLetters: _grpc.UnaryUnaryMultiCallable[_letters_pb2.ReportLettersRequest, _letters_pb2.ReportLettersResponse]
     """Reports what became of letters. A report may be repeated; one of something
-    that happened before another report is taken too.
+    that happened before another report is taken too. A refusal of one stops no
+    other.
     """
 
 @_typing.type_check_only
 class LetterServiceAsyncStub(LetterServiceStub):
-    """A spool that a print house pulls from and reports to."""
+    """A spool that a print house pulls from and reports to.
+
+    So that no letter is ever printed twice: claim it, download its PDF, report
+    it as submitted, and print it once that report has been taken.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ClaimLetters: _aio.UnaryUnaryMultiCallable[_letters_pb2.ClaimLettersRequest, _letters_pb2.ClaimLettersResponse]  # type: ignore[assignment]
-    """Claims letters that wait to be printed. A letter that is claimed can no
-    longer be stopped; one that is not reported as submitted within the lease
-    waits again.
+    """Claims letters that wait to be printed, those that have waited longest
+    first. A letter that is claimed can no longer be stopped; one that is not
+    reported as submitted within the lease waits again.
     """
     GetLetter: _aio.UnaryUnaryMultiCallable[_letters_pb2.GetLetterRequest, _letters_pb2.Letter]  # type: ignore[assignment]
-    """Returns a letter."""
+    """Returns a letter to the print house that claimed it last."""
     ReportLetters: _aio.UnaryUnaryMultiCallable[_letters_pb2.ReportLettersRequest, _letters_pb2.ReportLettersResponse]  # type: ignore[assignment]
     """Reports what became of letters. A report may be repeated; one of something
-    that happened before another report is taken too.
+    that happened before another report is taken too. A refusal of one stops no
+    other.
     """
 
 class LetterServiceServicer(metaclass=_abc_1.ABCMeta):
-    """A spool that a print house pulls from and reports to."""
+    """A spool that a print house pulls from and reports to.
+
+    So that no letter is ever printed twice: claim it, download its PDF, report
+    it as submitted, and print it once that report has been taken.
+    """
 
     @_abc_1.abstractmethod
     def ClaimLetters(
@@ -71,9 +85,9 @@ class LetterServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _letters_pb2.ClaimLettersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_letters_pb2.ClaimLettersResponse, _abc.Awaitable[_letters_pb2.ClaimLettersResponse]]:
-        """Claims letters that wait to be printed. A letter that is claimed can no
-        longer be stopped; one that is not reported as submitted within the lease
-        waits again.
+        """Claims letters that wait to be printed, those that have waited longest
+        first. A letter that is claimed can no longer be stopped; one that is not
+        reported as submitted within the lease waits again.
         """
 
     @_abc_1.abstractmethod
@@ -82,7 +96,7 @@ class LetterServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _letters_pb2.GetLetterRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_letters_pb2.Letter, _abc.Awaitable[_letters_pb2.Letter]]:
-        """Returns a letter."""
+        """Returns a letter to the print house that claimed it last."""
 
     @_abc_1.abstractmethod
     def ReportLetters(
@@ -91,7 +105,8 @@ class LetterServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_letters_pb2.ReportLettersResponse, _abc.Awaitable[_letters_pb2.ReportLettersResponse]]:
         """Reports what became of letters. A report may be repeated; one of something
-        that happened before another report is taken too.
+        that happened before another report is taken too. A refusal of one stops no
+        other.
         """
 
 def add_LetterServiceServicer_to_server(servicer: LetterServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -399,7 +399,9 @@ class Recipient(_message.Message):
 
     @_builtins.property
     def postal_address(self) -> _types_pb2.PostalAddress:
-        """By postal address alone: paper for one whose identity code is not known."""
+        """By postal address alone: paper for one whose identity code is not known.
+        The letter goes at the release, unless `paper` leaves it to the sender.
+        """
 
     def __init__(
         self,
@@ -664,11 +666,14 @@ class PaperPolicy(_message.Message):
 
     @_builtins.property
     def address(self) -> _types_pb2.PostalAddress:
-        """Where the letter goes."""
+        """Where the letter goes. Needed unless `trigger` leaves paper to the sender,
+        the first attachment is an address page already, or the recipient is given
+        by postal address.
+        """
 
     @_builtins.property
     def return_address(self) -> _types_pb2.PostalAddress:
-        """The return address; empty: the unit's."""
+        """The return address; empty: the unit's name."""
 
     @_builtins.property
     def options(self) -> Global___LetterOptions:
@@ -737,7 +742,9 @@ class LetterOptions(_message.Message):
     single_sided: _builtins.bool
     """Whether it is printed on one side only."""
     has_address_page: _builtins.bool
-    """Whether the first page of the main document is already an address page."""
+    """Whether the first page of the first attachment is already an address page;
+    then the attachments are all that is printed.
+    """
     cost_centre: _builtins.str
     """The account that pays; empty: the unit's."""
     def __init__(
@@ -1431,7 +1438,7 @@ class SendOnPaperRequest(_message.Message):
     """`units/{unit}/messages/{message}`."""
     @_builtins.property
     def address(self) -> _types_pb2.PostalAddress:
-        """Where the letter goes, where the message's policy does not say."""
+        """Where the letter goes, where the message does not say."""
 
     def __init__(
         self,

@@ -117,7 +117,8 @@ class MessageServiceServicer:
 
     def SendOnPaper(self, request, context):
         """Has the paper part of a message sent now, where its policy leaves that to
-        the sender.
+        the sender and the message has not been seen. Asking again changes nothing:
+        there is one letter of a message at most.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

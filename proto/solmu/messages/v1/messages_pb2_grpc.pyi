@@ -57,7 +57,8 @@ class MessageServiceStub:
     """
     SendOnPaper: _grpc.UnaryUnaryMultiCallable[_messages_pb2.SendOnPaperRequest, _messages_pb2.Message]
     """Has the paper part of a message sent now, where its policy leaves that to
-    the sender.
+    the sender and the message has not been seen. Asking again changes nothing:
+    there is one letter of a message at most.
     """
 
 @_typing.type_check_only
@@ -89,7 +90,8 @@ class MessageServiceAsyncStub(MessageServiceStub):
     """
     SendOnPaper: _aio.UnaryUnaryMultiCallable[_messages_pb2.SendOnPaperRequest, _messages_pb2.Message]  # type: ignore[assignment]
     """Has the paper part of a message sent now, where its policy leaves that to
-    the sender.
+    the sender and the message has not been seen. Asking again changes nothing:
+    there is one letter of a message at most.
     """
 
 class MessageServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -154,7 +156,8 @@ class MessageServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_messages_pb2.Message, _abc.Awaitable[_messages_pb2.Message]]:
         """Has the paper part of a message sent now, where its policy leaves that to
-        the sender.
+        the sender and the message has not been seen. Asking again changes nothing:
+        there is one letter of a message at most.
         """
 
 def add_MessageServiceServicer_to_server(servicer: MessageServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
