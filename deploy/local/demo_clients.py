@@ -1,8 +1,9 @@
 """The clients that the embedded node gives its people to try it with.
 
-    operator   runs the node: registers clients, makes units, opens mailboxes
-    permits    the permits office's back-office system: sends decisions
-    resident   the mailbox of a resident: reads and opens them
+    operator      runs the node: registers clients, makes units, opens mailboxes
+    permits       the permits office's back-office system: sends decisions
+    resident      the mailbox of a resident: reads and opens them
+    print-house   prints and posts what goes on paper
 
 `operator` is declared by the deployment (`secrets/clients.json`), because
 somebody has to be there first. With it the others are registered through the
@@ -77,7 +78,13 @@ RESIDENT = DemoClient(
     owner=PERSON,
     scopes=("attachments.read", "attachments.write", "mailbox.read", "mailbox.write"),
 )
-CLIENTS = (OPERATOR, PERMITS, RESIDENT)
+PRINT_HOUSE = DemoClient(
+    client_id="print-house",
+    display_name="Print house",
+    owner={"scheme": "FI_YTUNNUS", "value": "8888888-3"},  # well formed, and no organisation's
+    scopes=("attachments.read", "letters.print"),
+)
+CLIENTS = (OPERATOR, PERMITS, RESIDENT, PRINT_HOUSE)
 
 
 def declare(state: State) -> None:
@@ -100,7 +107,7 @@ async def provision(state: State, *, node: str, edge: str) -> None:
     for client in CLIENTS:
         equip(state, client, node=node, edge=edge)
     async with Client(Profile.load(state.clients / OPERATOR.client_id)) as operator:
-        for client in (PERMITS, RESIDENT):
+        for client in (PERMITS, RESIDENT, PRINT_HOUSE):
             await register(operator, client)
         await _make_unit(operator)
 

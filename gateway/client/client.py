@@ -23,6 +23,7 @@ from solmu.messages.v1 import (
     feed_pb2,
     feed_pb2_grpc,
     inbox_pb2_grpc,
+    letters_pb2_grpc,
     mailboxes_pb2_grpc,
     messages_pb2_grpc,
     units_pb2_grpc,
@@ -107,6 +108,7 @@ class Client:
         self.messages = messages_pb2_grpc.MessageServiceStub(self.channel)
         self.attachments = attachments_pb2_grpc.AttachmentServiceStub(self.channel)
         self.inbox = inbox_pb2_grpc.InboxServiceStub(self.channel)
+        self.letters = letters_pb2_grpc.LetterServiceStub(self.channel)
         self.feed = feed_pb2_grpc.FeedServiceStub(self.channel)
         return self
 

@@ -42,6 +42,7 @@ class SyncClient:
         self.messages = self._client.messages
         self.attachments = self._client.attachments
         self.inbox = self._client.inbox
+        self.letters = self._client.letters
         self.feed = self._client.feed
         return self
 

@@ -14,7 +14,7 @@ from services.runtime.database import Connection, Database, Row
 LETTER_COLUMNS = "l.create_time as letter_create_time, l.attachment_id, l.page_count, l.wait_time, l.claim, l.claimant"
 
 _HELD = (
-    f"select {HELD_COLUMNS}, {LETTER_COLUMNS}, a.data_key as letter_key from letter l"
+    f"select {HELD_COLUMNS}, {LETTER_COLUMNS}, a.data_key as letter_key, a.size_bytes, a.sha256 from letter l"
     " join message m using (message_id) join mailbox b using (mailbox_id)"
     " left join attachment a on a.attachment_id = l.attachment_id"
 )

@@ -4,6 +4,7 @@
     solmu clients ...                           information systems and their certificates
     solmu messages ...                          send, list, show
     solmu events follow                         what happens to a unit's messages
+    solmu letters ...                           claim and report: for a print house
     solmu mandates ...                          list, request, confirm, revoke; check who may act for whom
     solmu evidence ...                          list, get; verify, which needs no node
     solmu connect                               a way to the edge without a certificate of one's own
@@ -27,7 +28,7 @@ import sys
 from collections.abc import Sequence
 
 from gateway.client.client import Client
-from gateway.client.command import clients, completion, connect, evidence, mandates, messages, node, rest
+from gateway.client.command import clients, completion, connect, evidence, letters, mandates, messages, node, rest
 from gateway.client.command.output import Output, UsageError
 from gateway.client.profile import Profile, ProfileError
 from services.runtime.errors import Fault, Unavailable
@@ -78,7 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--profile", default=default, metavar="FOLDER", help=f"the profile to use (default: {default})")
     parser.add_argument("--json", action="store_true", help="print JSON, one object a line")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for group in (node, clients, messages, mandates, evidence, connect, rest):
+    for group in (node, clients, messages, letters, mandates, evidence, connect, rest):
         group.add(commands)
     completion.add(commands, parser)
     return parser

@@ -1,4 +1,4 @@
-"""The ten most usual jobs, each a program of its own that runs as it stands.
+"""The eleven most usual jobs, each a program of its own that runs as it stands.
 
     python -m gateway.client.examples.send_decision .solmu/clients/permits
 

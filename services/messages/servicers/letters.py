@@ -124,6 +124,8 @@ class Letters:
             create_time=names.timestamp(row["letter_create_time"]),
             lease_end_time=names.timestamp(known.letter.claim_end_time),
             claim=claim,
+            size_bytes=row["size_bytes"],
+            sha256=row["sha256"],
         )
 
 

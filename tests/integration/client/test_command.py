@@ -16,6 +16,7 @@ from cryptography import x509
 
 from deploy.local.node import Node
 from gateway.client.command import build_parser, completion
+from tests.integration.client.test_examples import letter
 
 
 @dataclass
@@ -98,6 +99,25 @@ async def test_a_client_is_registered_certified_and_revoked(node: Node, tmp_path
     assert "STATE_REVOKED" in (await solmu(*operator, "clients", "revoke", "parks")).out
     assert (await solmu("--profile", folder, "token")).status == 1
     assert (await solmu("clients", "void", "parks", folder / "certificate.pem", **state)).status == 0
+
+
+async def test_a_print_house_claims_letters_and_reports_them(node: Node, tmp_path: Path):
+    house, spool = ("--profile", node.state.clients / "print-house"), tmp_path / "spool"
+    await letter(node)
+    claimed = await solmu(*house, "--json", "letters", "claim", spool, "-n", "1000")
+    assert claimed.status == 0, claimed.error
+    ticket = spool / f"{json.loads(claimed.out.splitlines()[0])['name'].removeprefix('letters/')}.json"
+    assert ticket.with_suffix(".pdf").read_bytes().startswith(b"%PDF-")
+    assert (await solmu(*house, "letters", "report", "submitted", ticket)).status == 0
+    posted = await solmu(*house, "letters", "report", "posted", ticket, "--cost", "1.21", "EUR")
+    assert (posted.status, posted.out.split()[-1]) == (0, "posted")
+
+    lost = json.loads(ticket.read_text()) | {"claim": "00000000-0000-4000-8000-000000000000"}
+    ticket.write_text(json.dumps(lost))
+    refused = await solmu(*house, "letters", "report", "submitted", ticket)
+    assert (refused.status, "LETTER_CLAIM_LOST" in refused.error) == (1, True)
+    ticket.write_text("no ticket")
+    assert (await solmu(*house, "letters", "report", "submitted", ticket)).status == 2
 
 
 async def test_exit_statuses_are_what_scripts_branch_on(node: Node, tmp_path: Path):

@@ -31,7 +31,7 @@ from solmu.messages.v1 import messages_pb2 as solmu_dot_messages_dot_v1_dot_mess
 from solmu.options.v1 import access_pb2 as solmu_dot_options_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fsolmu/messages/v1/letters.proto\x12\x11solmu.messages.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a solmu/messages/v1/messages.proto\x1a\x1dsolmu/options/v1/access.proto\"\x97\x02\n\x06Letter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nattachment\x18\x02 \x01(\t\x12\x12\n\npage_count\x18\x03 \x01(\x05\x12\x31\n\x07options\x18\x04 \x01(\x0b\x32 .solmu.messages.v1.LetterOptions\x12\x30\n\x05state\x18\x05 \x01(\x0e\x32!.solmu.messages.v1.Delivery.State\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0elease_end_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x63laim\x18\x08 \x01(\t\"r\n\x13\x43laimLettersRequest\x12\x1f\n\x0bmax_letters\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12:\n\x05lease\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\n\"\x04\x08\x80\xe9\x0f\x32\x02\x08\x01\"B\n\x14\x43laimLettersResponse\x12*\n\x07letters\x18\x01 \x03(\x0b\x32\x19.solmu.messages.v1.Letter\"@\n\x10GetLetterRequest\x12,\n\x04name\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^letters/[0-9a-f-]{36}$\"\x95\x03\n\x14ReportLettersRequest\x12L\n\x07reports\x18\x01 \x03(\x0b\x32..solmu.messages.v1.ReportLettersRequest.ReportB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\xe8\x07\x1a\xae\x02\n\x06Report\x12.\n\x06letter\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^letters/[0-9a-f-]{36}$\x12\x46\n\x05state\x18\x02 \x01(\x0e\x32!.solmu.messages.v1.Delivery.StateB\x14\xbaH\x11\x82\x01\x0e\x18\x04\x18\x08\x18\t\x18\n\x18\x0b\x18\x0c\x18\r\x12\x30\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01\x12\x34\n\x04\x63ost\x18\x04 \x01(\tB&\xbaH#r\x1e\x32\x1c^[0-9]{1,7}([.][0-9]{1,4})?$\xd8\x01\x01\x12+\n\rcost_currency\x18\x05 \x01(\tB\x14\xbaH\x11r\x0c\x32\n^[A-Z]{3}$\xd8\x01\x01\x12\x17\n\x05\x63laim\x18\x06 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"\xc5\x01\n\x15ReportLettersResponse\x12*\n\x07letters\x18\x01 \x03(\x0b\x32\x19.solmu.messages.v1.Letter\x12\x42\n\x08refusals\x18\x02 \x03(\x0b\x32\x30.solmu.messages.v1.ReportLettersResponse.Refusal\x1a<\n\x07Refusal\x12\r\n\x05index\x18\x01 \x01(\x05\x12\"\n\x06status\x18\x02 \x01(\x0b\x32\x12.google.rpc.Status2\xb7\x03\n\rLetterService\x12\x90\x01\n\x0c\x43laimLetters\x12&.solmu.messages.v1.ClaimLettersRequest\x1a\'.solmu.messages.v1.ClaimLettersResponse\"/\xa2\xbb\x18\x0f\n\rletters.print\x82\xd3\xe4\x93\x02\x16\"\x11/v1/letters:claim:\x01*\x12|\n\tGetLetter\x12#.solmu.messages.v1.GetLetterRequest\x1a\x19.solmu.messages.v1.Letter\"/\xa2\xbb\x18\x0f\n\rletters.print\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/{name=letters/*}\x12\x94\x01\n\rReportLetters\x12\'.solmu.messages.v1.ReportLettersRequest\x1a(.solmu.messages.v1.ReportLettersResponse\"0\xa2\xbb\x18\x0f\n\rletters.print\x82\xd3\xe4\x93\x02\x17\"\x12/v1/letters:report:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fsolmu/messages/v1/letters.proto\x12\x11solmu.messages.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a solmu/messages/v1/messages.proto\x1a\x1dsolmu/options/v1/access.proto\"\xbb\x02\n\x06Letter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nattachment\x18\x02 \x01(\t\x12\x12\n\npage_count\x18\x03 \x01(\x05\x12\x31\n\x07options\x18\x04 \x01(\x0b\x32 .solmu.messages.v1.LetterOptions\x12\x30\n\x05state\x18\x05 \x01(\x0e\x32!.solmu.messages.v1.Delivery.State\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0elease_end_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x63laim\x18\x08 \x01(\t\x12\x12\n\nsize_bytes\x18\t \x01(\x03\x12\x0e\n\x06sha256\x18\n \x01(\t\"r\n\x13\x43laimLettersRequest\x12\x1f\n\x0bmax_letters\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12:\n\x05lease\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\n\"\x04\x08\x80\xe9\x0f\x32\x02\x08\x01\"B\n\x14\x43laimLettersResponse\x12*\n\x07letters\x18\x01 \x03(\x0b\x32\x19.solmu.messages.v1.Letter\"@\n\x10GetLetterRequest\x12,\n\x04name\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^letters/[0-9a-f-]{36}$\"\x95\x03\n\x14ReportLettersRequest\x12L\n\x07reports\x18\x01 \x03(\x0b\x32..solmu.messages.v1.ReportLettersRequest.ReportB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\xe8\x07\x1a\xae\x02\n\x06Report\x12.\n\x06letter\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^letters/[0-9a-f-]{36}$\x12\x46\n\x05state\x18\x02 \x01(\x0e\x32!.solmu.messages.v1.Delivery.StateB\x14\xbaH\x11\x82\x01\x0e\x18\x04\x18\x08\x18\t\x18\n\x18\x0b\x18\x0c\x18\r\x12\x30\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01\x12\x34\n\x04\x63ost\x18\x04 \x01(\tB&\xbaH#r\x1e\x32\x1c^[0-9]{1,7}([.][0-9]{1,4})?$\xd8\x01\x01\x12+\n\rcost_currency\x18\x05 \x01(\tB\x14\xbaH\x11r\x0c\x32\n^[A-Z]{3}$\xd8\x01\x01\x12\x17\n\x05\x63laim\x18\x06 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"\xc5\x01\n\x15ReportLettersResponse\x12*\n\x07letters\x18\x01 \x03(\x0b\x32\x19.solmu.messages.v1.Letter\x12\x42\n\x08refusals\x18\x02 \x03(\x0b\x32\x30.solmu.messages.v1.ReportLettersResponse.Refusal\x1a<\n\x07Refusal\x12\r\n\x05index\x18\x01 \x01(\x05\x12\"\n\x06status\x18\x02 \x01(\x0b\x32\x12.google.rpc.Status2\xb7\x03\n\rLetterService\x12\x90\x01\n\x0c\x43laimLetters\x12&.solmu.messages.v1.ClaimLettersRequest\x1a\'.solmu.messages.v1.ClaimLettersResponse\"/\xa2\xbb\x18\x0f\n\rletters.print\x82\xd3\xe4\x93\x02\x16\"\x11/v1/letters:claim:\x01*\x12|\n\tGetLetter\x12#.solmu.messages.v1.GetLetterRequest\x1a\x19.solmu.messages.v1.Letter\"/\xa2\xbb\x18\x0f\n\rletters.print\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/{name=letters/*}\x12\x94\x01\n\rReportLetters\x12\'.solmu.messages.v1.ReportLettersRequest\x1a(.solmu.messages.v1.ReportLettersResponse\"0\xa2\xbb\x18\x0f\n\rletters.print\x82\xd3\xe4\x93\x02\x17\"\x12/v1/letters:report:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -65,21 +65,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LETTERSERVICE'].methods_by_name['ReportLetters']._loaded_options = None
   _globals['_LETTERSERVICE'].methods_by_name['ReportLetters']._serialized_options = b'\242\273\030\017\n\rletters.print\202\323\344\223\002\027\"\022/v1/letters:report:\001*'
   _globals['_LETTER']._serialized_start=269
-  _globals['_LETTER']._serialized_end=548
-  _globals['_CLAIMLETTERSREQUEST']._serialized_start=550
-  _globals['_CLAIMLETTERSREQUEST']._serialized_end=664
-  _globals['_CLAIMLETTERSRESPONSE']._serialized_start=666
-  _globals['_CLAIMLETTERSRESPONSE']._serialized_end=732
-  _globals['_GETLETTERREQUEST']._serialized_start=734
-  _globals['_GETLETTERREQUEST']._serialized_end=798
-  _globals['_REPORTLETTERSREQUEST']._serialized_start=801
-  _globals['_REPORTLETTERSREQUEST']._serialized_end=1206
-  _globals['_REPORTLETTERSREQUEST_REPORT']._serialized_start=904
-  _globals['_REPORTLETTERSREQUEST_REPORT']._serialized_end=1206
-  _globals['_REPORTLETTERSRESPONSE']._serialized_start=1209
-  _globals['_REPORTLETTERSRESPONSE']._serialized_end=1406
-  _globals['_REPORTLETTERSRESPONSE_REFUSAL']._serialized_start=1346
-  _globals['_REPORTLETTERSRESPONSE_REFUSAL']._serialized_end=1406
-  _globals['_LETTERSERVICE']._serialized_start=1409
-  _globals['_LETTERSERVICE']._serialized_end=1848
+  _globals['_LETTER']._serialized_end=584
+  _globals['_CLAIMLETTERSREQUEST']._serialized_start=586
+  _globals['_CLAIMLETTERSREQUEST']._serialized_end=700
+  _globals['_CLAIMLETTERSRESPONSE']._serialized_start=702
+  _globals['_CLAIMLETTERSRESPONSE']._serialized_end=768
+  _globals['_GETLETTERREQUEST']._serialized_start=770
+  _globals['_GETLETTERREQUEST']._serialized_end=834
+  _globals['_REPORTLETTERSREQUEST']._serialized_start=837
+  _globals['_REPORTLETTERSREQUEST']._serialized_end=1242
+  _globals['_REPORTLETTERSREQUEST_REPORT']._serialized_start=940
+  _globals['_REPORTLETTERSREQUEST_REPORT']._serialized_end=1242
+  _globals['_REPORTLETTERSRESPONSE']._serialized_start=1245
+  _globals['_REPORTLETTERSRESPONSE']._serialized_end=1442
+  _globals['_REPORTLETTERSRESPONSE_REFUSAL']._serialized_start=1382
+  _globals['_REPORTLETTERSRESPONSE_REFUSAL']._serialized_end=1442
+  _globals['_LETTERSERVICE']._serialized_start=1445
+  _globals['_LETTERSERVICE']._serialized_end=1884
 # @@protoc_insertion_point(module_scope)

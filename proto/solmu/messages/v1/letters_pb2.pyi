@@ -36,6 +36,8 @@ class Letter(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     LEASE_END_TIME_FIELD_NUMBER: _builtins.int
     CLAIM_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`letters/{letter}`."""
     attachment: _builtins.str
@@ -46,6 +48,10 @@ class Letter(_message.Message):
     """Where the delivery is."""
     claim: _builtins.str
     """The claim, which reports name. In the answer to ClaimLetters alone."""
+    size_bytes: _builtins.int
+    """Size of the PDF in bytes."""
+    sha256: _builtins.str
+    """SHA-256 digest of the PDF, hexadecimal."""
     @_builtins.property
     def options(self) -> _messages_pb2.LetterOptions:
         """How it is printed and posted."""
@@ -69,10 +75,12 @@ class Letter(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         lease_end_time: _timestamp_pb2.Timestamp | None = ...,
         claim: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+        sha256: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "lease_end_time", b"lease_end_time", "options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attachment", b"attachment", "claim", b"claim", "create_time", b"create_time", "lease_end_time", b"lease_end_time", "name", b"name", "options", b"options", "page_count", b"page_count", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attachment", b"attachment", "claim", b"claim", "create_time", b"create_time", "lease_end_time", b"lease_end_time", "name", b"name", "options", b"options", "page_count", b"page_count", "sha256", b"sha256", "size_bytes", b"size_bytes", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
