@@ -41,8 +41,8 @@ AT_ONCE = 2
 POLL_INTERVAL = 1.0
 """Seconds between two looks; what is to be printed is in no greater hurry."""
 
-CLAIM = timedelta(minutes=5)
-"""How long making one letter may take before another process tries."""
+CLAIM = timedelta(seconds=30)
+"""How long making one letter may take before another process tries; it takes milliseconds, of large files seconds."""
 
 RETRY = timedelta(minutes=1)
 """Until the next try, times the tries so far."""

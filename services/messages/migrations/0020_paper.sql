@@ -14,7 +14,7 @@ alter table attachment add column page_count smallint;
 
 -- What the delivery by letter needs beside its state: there is one letter of a message at most, ever.
 create table letter (
-    message_id    uuid        primary key references message,
+    message_id    uuid        primary key references message on delete cascade,
     create_time   timestamptz not null,
     -- Where it goes, where the message does not say; sealed as the content is.
     address       bytea,
