@@ -97,7 +97,7 @@ bench: $(VENV)/.dev ## Measure start, memory, throughput, and checks beside othe
 
 .PHONY: faults
 faults: $(VENV)/.dev ## Long runs that kill processes at random while messages are sent
-	@$(BIN)/python -m pytest -q tests/faults -m long -s
+	@$(BIN)/python -m pytest -q tests/faults tests/journeys/test_batch_of_letters.py -m long -s
 
 # What goes into the image of the services; a mirror, a proxy's authority and its pip configuration can be named.
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)

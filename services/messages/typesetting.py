@@ -124,7 +124,8 @@ def _flow(texts: Sequence[Text]) -> Iterator[Flowable]:
     for number, one in enumerate(texts):
         if number:
             yield HRFlowable(width="100%", thickness=0.25, spaceBefore=10, spaceAfter=14)
-        yield Paragraph(escape(fonts.printable(one.title)), _TITLE)
+        if one.title:
+            yield Paragraph(escape(fonts.printable(one.title)), _TITLE)
         text = fonts.printable(one.text)
         yield from _Marked().flow(text) if one.markdown else _plain(text)
 

@@ -26,6 +26,7 @@ TYPES = {
     "delivery.receipt_confirmed": "Receipt confirmed",
     "inbound.received": "Electronic message from end user",
     "message.rejected": "Message rejected",
+    "paper.queued": "Paper mail created",
     "paper.submitted": "Sent for printing and enveloping",
     "paper.receipt_confirmed": "Posti: receipt confirmed",
     "paper.returned": "Posti: returned to sender",

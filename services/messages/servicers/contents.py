@@ -27,7 +27,7 @@ async def written_out(database: Database, message: Message, *, unit_id: str) -> 
     """
     if message.template:
         message = await _from_template(database, message, unit_id=unit_id)
-    elif not message.title:
+    elif not message.title and not (message.recipient.HasField("postal_address") and message.attachments):
         raise _invalid("message.title", "is empty")
     check_bodies(message.bodies)
     for position, action in enumerate(message.actions):

@@ -184,7 +184,8 @@ def _delivery(row: Row) -> Delivery:
 
 def _tells(before: Course, changed: Delivery) -> bool:
     """Whether the feed is told of a delivery: of each state that says something, who saw it, and what it cost."""
-    if changed.state in (deliveries.State.QUEUED, deliveries.State.WITHDRAWN):
+    waits = changed.state is deliveries.State.QUEUED and changed.channel is not Channel.PAPER
+    if waits or changed.state is deliveries.State.WITHDRAWN:
         return False
     known = {found.delivery_id: found for found in before.deliveries}.get(changed.delivery_id)
     return known is None or (known.state, known.cost, known.actor) != (changed.state, changed.cost, changed.actor)

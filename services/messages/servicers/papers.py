@@ -225,8 +225,8 @@ def _addressed(asked: Message) -> Message:
     """The message with a recipient's postal address as that of its letter."""
     if not asked.recipient.HasField("postal_address"):
         return asked
-    if asked.paper.HasField("address"):
-        raise _invalid("message.paper.address", "is given, and the recipient is given by postal address")
+    if asked.paper.HasField("address") and asked.paper.address != asked.recipient.postal_address:
+        raise _invalid("message.paper.address", "is another than the postal address of the recipient")
     result = Message()
     result.CopyFrom(asked)
     result.paper.address.CopyFrom(asked.recipient.postal_address)

@@ -16,16 +16,18 @@ import aiohttp
 import pytest
 import requests
 from django.conf import settings
-from solmu.messages.v1 import attachments_pb2, inbox_pb2, mailboxes_pb2, messages_pb2, units_pb2
+from google.protobuf.timestamp_pb2 import Timestamp
+from solmu.messages.v1 import attachments_pb2, inbox_pb2, letters_pb2, mailboxes_pb2, messages_pb2, units_pb2
 from solmu.types.v1.types_pb2 import LocalizedText
 from suomifi_messages import SuomiFiClient, SuomiFiClientError, SuomiFiDuplicateMessageError
-from suomifi_messages.schemas import BodyFormat, EventType
+from suomifi_messages.schemas import Address, BodyFormat, EventType
 
 from deploy.local import demo_clients
 from deploy.local.node import Node
 from gateway.client import Client, Profile
 from gateway.client.connector import Connector
 from tests.integration.node.callers import Caller, issuer
+from tests.unit.messages.test_printing import document
 
 PERSON = demo_clients.PERSON["value"]
 NOBODY = "010150-999K"
@@ -130,6 +132,43 @@ async def test_a_message_goes_to_the_mailbox_and_its_events_come_back(
     assert {event.metadata.external_id for event in told} == {external}
     assert all(event.event_time.utcoffset() is not None for event in told)
     assert await asyncio.to_thread(suomifi.get_events, token) == ([], token)
+
+
+async def test_letters_go_to_postal_addresses_and_to_those_without_a_mailbox(suomifi: SuomiFiClient, node: Node):
+    home = Address(name="Aino Aalto", street_address="Kotikatu 1", zip_code="00100", city="HELSINKI", country_code="FI")
+    content = io.BytesIO(document(pages=3))
+    attachment = await asyncio.to_thread(suomifi.upload_attachment, "päätös.pdf", content)
+    paper = {"recipient_address": home, "sender_address": home}
+    token = await caught_up(suomifi)
+    alone, _ = await asyncio.to_thread(suomifi.send_paper_mail_without_id, attachment_id=attachment, **paper)
+    electronic = {"title": "Päätös", "body": "Liitteenä.", "body_format": BodyFormat.TEXT, "recipient_id": NOBODY}
+    beside, _ = await asyncio.to_thread(
+        suomifi.send_multichannel_message, paper_mail_attachment_id=attachment, **electronic, **paper
+    )
+    async with Client(profile(node, "print-house")) as house, asyncio.timeout(30):
+        claimed: list[letters_pb2.Letter] = []
+        while len(claimed) < 2:
+            answer = await house.call(house.letters.ClaimLetters, letters_pb2.ClaimLettersRequest())
+            claimed += [letter for letter in answer.letters if letter.page_count == 5]
+            await asyncio.sleep(0.2)
+        reports = [report(letter, "SUBMITTED") for letter in claimed]
+        request = letters_pb2.ReportLettersRequest(reports=reports)
+        assert not (await house.call(house.letters.ReportLetters, request, attempts=5)).refusals
+    told, _ = await events(suomifi, token, until=4)
+    kinds = (EventType.PAPER_MAIL_CREATED, EventType.SENT_FOR_PRINTING_AND_ENVELOPING)
+    expected = {(number, kind) for number in (alone, beside) for kind in kinds}
+    assert {(event.metadata.message_id, event.type) for event in told} == expected
+
+
+def report(letter: letters_pb2.Letter, state: str) -> letters_pb2.ReportLettersRequest.Report:
+    now = Timestamp()
+    now.GetCurrentTime()
+    return letters_pb2.ReportLettersRequest.Report(
+        letter=letter.name,
+        claim=letter.claim,
+        state=messages_pb2.Delivery.State.Value(f"STATE_{state}"),
+        time=now,
+    )
 
 
 async def test_a_second_message_with_the_same_external_id_is_a_duplicate_of_the_first(suomifi: SuomiFiClient):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from datetime import timedelta
+from datetime import UTC, timedelta
 from uuid import UUID
 
 import pikepdf
@@ -13,7 +13,9 @@ from solmu.messages.v1 import attachments_pb2, inbox_pb2, letters_pb2, mailboxes
 from solmu.types.v1.types_pb2 import PostalAddress
 
 from services.messages import clock
+from services.messages.profiles import PROFILES
 from services.runtime.errors import FailedPrecondition, InvalidArgument, NotFound
+from services.runtime.identity import Right
 from tests.integration.messages.conftest import Service, person
 from tests.integration.messages.print_house import (
     DAY,
@@ -82,12 +84,13 @@ async def test_one_without_a_mailbox_gets_a_letter_and_its_sender_hears_of_each_
     expected = [
         "message.accepted",
         "delivery.unreachable",
+        "paper.queued",
         "legal.lapsed",
         "paper.submitted",
         "paper.printed",
         "paper.posted",
     ]
-    assert await types_of(service, message, 6) == expected
+    assert await types_of(service, message, 7) == expected
 
 
 async def test_a_receipt_or_a_return_follows_the_posting(service: Service):
@@ -103,7 +106,7 @@ async def test_a_receipt_or_a_return_follows_the_posting(service: Service):
     assert confirmed.legal_effect.basis == messages_pb2.LegalEffect.BASIS_PAPER_RECEIPT
     assert ways(returned)["PAPER"] == "RETURNED"
     assert returned.legal_effect.state == messages_pb2.LegalEffect.STATE_LAPSED
-    types = await types_of(service, one, 11)
+    types = await types_of(service, one, 13)
     assert {"paper.receipt_confirmed", "paper.returned", "legal.effective"} <= set(types)
 
 
@@ -114,10 +117,31 @@ async def test_one_known_by_postal_address_only_gets_a_letter_and_nobody_a_mailb
     service.act_as(service.city)
     message = await service.messages.SendMessage(asked)
     assert ways(message) == {"PAPER": "QUEUED"}
-    asked.message.recipient.postal_address.CopyFrom(HOME)
     assert await service.messages.SendMessage(asked) == await read(service, message)
+    asked.idempotency_key = "elsewhere"
+    asked.message.paper.address.recipient_name = "Another"
+    with pytest.raises(InvalidArgument) as refused:
+        await service.messages.SendMessage(asked)
+    assert refused.value.violations[0][0] == "message.paper.address"
     await compose(service)
     assert (await claim_of(service, message)).page_count == 1
+
+
+async def test_attachments_may_go_to_a_postal_address_without_a_word(service: Service):
+    unit, attachment = await service.unit(), await pdf(service, document(pages=2))
+    service.act_as(service.city)
+    message = Message(recipient=messages_pb2.Recipient(postal_address=HOME), attachments=[Use(attachment=attachment)])
+    asked = messages_pb2.SendMessageRequest(parent=unit, idempotency_key="a", message=message)
+    sent = await service.messages.SendMessage(asked)
+    await compose(service)
+    assert (await claim_of(service, sent)).page_count == 1 + 1 + 2
+    del message.attachments[:]
+    service.act_as(service.city)
+    with pytest.raises(InvalidArgument) as refused:
+        await service.messages.SendMessage(
+            messages_pb2.SendMessageRequest(parent=unit, idempotency_key="b", message=message)
+        )
+    assert refused.value.violations[0][0] == "message.title"
 
 
 async def test_a_mailbox_that_is_open_gets_no_letter(service: Service):
@@ -163,6 +187,19 @@ async def test_what_stays_unread_goes_on_paper_and_what_is_read_does_not(service
     service.act_as(service.parties.name_of(identifier))
     assert (await open_(service, mailbox, message)).bodies[0].text == "Granted."
     assert ways(await read(service, message)) == {"ELECTRONIC": "SUPERSEDED", "PAPER": "SUBMITTED"}
+
+
+async def test_hours_of_working_days_are_counted_by_the_units_country(service: Service):
+    unit = await service.unit()
+    identifier, _ = await service.resident()
+    message = await send(service, unit, identifier, unread(timedelta(hours=400), working_hours=True))
+    released, profile = message.release_time.ToDatetime(UTC), PROFILES["fi-2010"]
+    due = profile.calendar.after(released, timedelta(hours=400), zone=profile.zone)
+    assert due > released + timedelta(hours=400 + 2 * 48), "two weekends at least"
+    await service.pass_time(due - timedelta(minutes=1))
+    assert "PAPER" not in ways(await read(service, message))
+    await service.pass_time(due)
+    assert ways(await read(service, message))["PAPER"] == "QUEUED"
 
 
 async def test_a_verifiable_message_without_a_receipt_goes_on_paper_where_its_sender_says_so(service: Service):
@@ -325,7 +362,7 @@ async def test_a_letter_that_cannot_be_made_fails_and_its_sender_hears_of_it(ser
         await compose(service, at)
         at += timedelta(hours=1)
     assert ways(await read(service, message))["PAPER"] == "FAILED"
-    assert (await types_of(service, message, 4))[-1] == "paper.failed"
+    assert (await types_of(service, message, 5))[-1] == "paper.failed"
 
 
 # Refusals
@@ -498,8 +535,8 @@ async def test_reports_may_come_again_and_in_any_order(service: Service):
     for state in ("SUBMITTED", "POSTED", "PRINTED", "SUBMITTED"):
         answer = await report(service, letter, state, time=posted)
         assert (list(answer.refusals), answer.letters[0].state) == ([], Delivery.STATE_POSTED)
-    told = await types_of(service, message, 4)
-    assert told == ["message.accepted", "delivery.unreachable", "legal.lapsed", "paper.posted"]
+    told = await types_of(service, message, 5)
+    assert told == ["message.accepted", "delivery.unreachable", "paper.queued", "legal.lapsed", "paper.posted"]
     assert (await read(service, message)).deliveries[1].cost == "0.9"
 
 
@@ -547,7 +584,21 @@ async def test_a_view_stops_a_letter_that_waits_also_once_its_pdf_is_there(servi
     await open_(service, mailbox, message)
     assert await claim(service) == []
     assert ways(await read(service, message)) == {"ELECTRONIC": "OPENED", "PAPER": "SUPERSEDED"}
-    assert "paper.superseded" in await types_of(service, message, 4)
+    expected = ["message.accepted", "delivery.available", "paper.queued", "delivery.opened", "paper.superseded"]
+    assert await types_of(service, message, 5) == expected
+
+
+async def test_a_delegates_view_stops_a_letter_as_the_recipients_own_does(service: Service):
+    unit = await service.unit()
+    identifier, mailbox = await service.resident()
+    message = await send(service, unit, identifier, unread())
+    await service.pass_time(now() + 2 * DAY)
+    daughter = service.parties.name_of(person())
+    service.act_for(service.parties.name_of(identifier), actor=daughter, right=Right(mandates=("mandates/1",)))
+    await open_(service, mailbox, message)
+    seen = await read(service, message)
+    assert ways(seen) == {"ELECTRONIC": "OPENED", "PAPER": "SUPERSEDED"}
+    assert seen.deliveries[0].actor.acting_party == daughter
 
 
 async def test_withdrawn_a_letter_that_waits_is_not_printed(service: Service):

@@ -232,7 +232,8 @@ class Message(_message.Message):
     direction: Global___Message.Direction.ValueType
     """Which way it goes. Output only."""
     title: _builtins.str
-    """The title, in the language of the first body; empty only with a template.
+    """The title, in the language of the first body; empty only with a template,
+    or where attachments go to a postal address.
     Never part of a notification.
     """
     kind: Global___Message.Kind.ValueType
