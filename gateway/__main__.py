@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+import functools
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
 from google.protobuf.message import Message
-from solmu.authorisations.v1 import checks_pb2_grpc, tokens_pb2, tokens_pb2_grpc
+from solmu.authorisations.v1 import checks_pb2_grpc, log_in_pb2_grpc, tokens_pb2, tokens_pb2_grpc
 
 from gateway import contracts
 from gateway.adapters import documentation, server
 from gateway.adapters.authzen import AuthZen
+from gateway.adapters.log_in import LogIn
 from gateway.adapters.oauth import OAuth
 from gateway.adapters.suomifi import SuomiFi
 from gateway.adapters.xroad import XRoad
@@ -46,30 +48,34 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
             key_set = await stub.GetKeySet(tokens_pb2.GetKeySetRequest(), timeout=CALL_SECONDS)
         return str(key_set.jwks)
 
-    async def call_tokens(method: str, request: Message) -> Any:
+    async def call(
+        kind: Callable[[Any], Any], method: str, request: Message, *, metadata: Sequence[tuple[str, str]] = ()
+    ) -> Any:
         with authorisations.faults():
-            stub = authorisations.stub(tokens_pb2_grpc.TokenServiceStub)
-            return await getattr(stub, method)(request, timeout=CALL_SECONDS, metadata=authorisations.metadata())
-
-    async def call_checks(method: str, request: Message, *, metadata: Sequence[tuple[str, str]]) -> Any:
-        with authorisations.faults():
-            stub = authorisations.stub(checks_pb2_grpc.CheckServiceStub)
+            stub = authorisations.stub(kind)
             carried = [*authorisations.metadata(), *metadata]
             return await getattr(stub, method)(request, timeout=CALL_SECONDS, metadata=carried)
+
+    call_tokens = functools.partial(call, tokens_pb2_grpc.TokenServiceStub)
+    call_log_in = functools.partial(call, log_in_pb2_grpc.LogInServiceStub)
 
     edge = Edge(settings=settings, descriptors=contracts.load(mesh.SERVICES), fetch_keys=fetch_keys)
     if not await _done_before(stop, edge.start()):
         return
     oauth = OAuth(
         issuer=settings.issuer,
+        browser_origin=settings.browser_origin,
         scopes=scopes(edge.plan.routes),
         call=call_tokens,
+        log_in=call_log_in,
         keys=lambda: edge.jwks,
     )
-    authzen = AuthZen(origin=settings.issuer, call=call_checks)
+    log_in = LogIn(call=call_log_in)
+    authzen = AuthZen(origin=settings.issuer, call=functools.partial(call, checks_pb2_grpc.CheckServiceStub))
     suomifi = SuomiFi(messages=messages, issue=call_tokens)
     xroad = XRoad(exchange=exchange, style=settings.xroad_errors)
-    routes = [*oauth.routes(), *authzen.routes(), *documentation.routes(), *suomifi.routes(), *xroad.routes()]
+    adapters = (oauth, log_in, authzen, documentation, suomifi, xroad)
+    routes = [route for adapter in adapters for route in adapter.routes()]
     application = server.application(routes, node=settings.node, traces=traces)
     async with Tasks(stop) as tasks:
         tasks.start(edge.follow_files())

@@ -53,6 +53,9 @@ class GatewaySettings(ProcessSettings):
     browser_listen: Address | None = setting(
         "SOLMU_BROWSER_LISTEN", address, default=None, doc="host:port of the public port for browsers; none without it"
     )
+    browser_origin: str = setting(
+        "SOLMU_BROWSER_ORIGIN", origin, default="", doc="origin at which browsers reach that port; people log in there"
+    )
     edge_certificate: Path = setting("SOLMU_EDGE_TLS_CERTIFICATE", file, doc="certificate chain of the edge, PEM")
     edge_key: Path = setting("SOLMU_EDGE_TLS_KEY", file, doc="private key of the edge, PEM")
     client_authorities: Path = setting(

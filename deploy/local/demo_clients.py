@@ -4,6 +4,7 @@
     permits       the permits office's back-office system: sends decisions
     resident      the mailbox of a resident: reads and opens them
     print-house   prints and posts what goes on paper
+    portal        the city's portal: people log in to it, and it acts in their names
 
 `operator` is declared by the deployment (`secrets/clients.json`), because
 somebody has to be there first. With it the others are registered through the
@@ -45,6 +46,8 @@ class DemoClient:
     owner: Mapping[str, str]
     """The organisation's identifier: scheme and value. The values are of the form, and nobody's."""
     scopes: tuple[str, ...]
+    redirect_uris: tuple[str, ...] = ()
+    """Where people who logged in are sent back to."""
 
 
 CITY = {"scheme": "FI_YTUNNUS", "value": "9999999-2"}
@@ -84,7 +87,23 @@ PRINT_HOUSE = DemoClient(
     owner={"scheme": "FI_YTUNNUS", "value": "8888888-3"},  # well formed, and no organisation's
     scopes=("attachments.read", "letters.print"),
 )
-CLIENTS = (OPERATOR, PERMITS, RESIDENT, PRINT_HOUSE)
+PORTAL = DemoClient(
+    client_id="portal",
+    display_name="Portal of the city",
+    owner=CITY,
+    scopes=(
+        "attachments.read",
+        "attachments.write",
+        "mailbox.read",
+        "mailbox.write",
+        "mandates.read",
+        "mandates.write",
+    ),
+    redirect_uris=("http://127.0.0.1:8445/",),
+)
+"""It runs on the person's own machine (`solmu log-in`), so people are sent back to loopback."""
+
+CLIENTS = (OPERATOR, PERMITS, RESIDENT, PRINT_HOUSE, PORTAL)
 
 
 def declare(state: State) -> None:
@@ -107,7 +126,7 @@ async def provision(state: State, *, node: str, edge: str) -> None:
     for client in CLIENTS:
         equip(state, client, node=node, edge=edge)
     async with Client(Profile.load(state.clients / OPERATOR.client_id)) as operator:
-        for client in (PERMITS, RESIDENT, PRINT_HOUSE):
+        for client in (PERMITS, RESIDENT, PRINT_HOUSE, PORTAL):
             await register(operator, client)
         await _make_unit(operator)
 
@@ -132,7 +151,10 @@ async def register(operator: Client, client: DemoClient) -> None:
     request = clients_pb2.CreateClientRequest(
         client_id=client.client_id,
         client=clients_pb2.Client(
-            display_name=client.display_name, owner=identifier(client.owner), scopes=client.scopes
+            display_name=client.display_name,
+            owner=identifier(client.owner),
+            scopes=client.scopes,
+            redirect_uris=client.redirect_uris,
         ),
     )
     try:

@@ -4,6 +4,7 @@
     trust                                     certificates, their status and time stamps, for trying out
     authorisations                            issues the tokens that all others check
     messages  exchange  gateway               side by side
+    identity-provider                         of invented people, for trying log-ins
     envoy                                     opens the public port when all else is ready
 
 `gateway` is the Python process that renders Envoy's configuration and serves
@@ -34,6 +35,9 @@ NATS = "nats"
 ENVOY = "envoy"
 TRUST = "trust"
 """The engines' names as processes; of the first two as identities, too."""
+
+IDENTITY_PROVIDER = "identity-provider"
+"""The test identity provider, as a process."""
 
 EDGE_PORT = "edge"
 BROWSER_PORT = "browsers"
@@ -87,7 +91,7 @@ class Plan:
 def port_names() -> list[str]:
     """The ports on the loopback interface that a node needs, the edge's public ones not counted."""
     served = (*mesh.SERVICES, mesh.GATEWAY)
-    return [POSTGRES, NATS, TRUST, PEER_PORT, *served, *(metrics(name) for name in served)]
+    return [POSTGRES, NATS, TRUST, IDENTITY_PROVIDER, PEER_PORT, *served, *(metrics(name) for name in served)]
 
 
 def metrics(service: str) -> str:
@@ -107,6 +111,7 @@ def processes(plan: Plan) -> list[Process]:
         _service(plan, issuer, after=ready),
         *(_service(plan, name, after=(*ready, issuer)) for name in others),
         _gateway(plan, after=(issuer,)),
+        _identity_provider(plan),
         _envoy(plan, after=(*others, mesh.GATEWAY)),
     ]
 
@@ -197,6 +202,22 @@ def _gateway(plan: Plan, *, after: tuple[str, ...]) -> Process:
     )
 
 
+def _identity_provider(plan: Plan) -> Process:
+    port = plan.ports[IDENTITY_PROVIDER]
+    return Process(
+        name=IDENTITY_PROVIDER,
+        command=[sys.executable, "-m", "deploy.local.identity_provider"],
+        environment=_inherited()
+        | {
+            "SOLMU_STATE": str(plan.state.root),
+            "SOLMU_LISTEN": _local(plan, IDENTITY_PROVIDER),
+            "SOLMU_BROWSER_ORIGIN": plan.browser_origin,
+        },
+        folder=SOURCE,
+        probe=lambda: probes.accepts(port),
+    )
+
+
 def _envoy(plan: Plan, *, after: tuple[str, ...]) -> Process:
     socket = plan.admin_socket
     return Process(
@@ -232,6 +253,8 @@ def service_environment(plan: Plan, name: str) -> dict[str, str]:
         environment["SOLMU_TOKEN_KEYS"] = str(state.token_keys)
         environment["SOLMU_LIFE"] = state.life_file.read_text()
         environment["SOLMU_CLIENTS"] = str(state.declared_clients)
+        environment["SOLMU_BROWSER_ORIGIN"] = plan.browser_origin
+        environment["SOLMU_IDENTITY_PROVIDERS"] = str(state.identity_providers)
     return environment
 
 
@@ -243,6 +266,7 @@ def gateway_environment(plan: Plan) -> dict[str, str]:
         "SOLMU_EDGE_STATE": str(state.edge),
         "SOLMU_EDGE_LISTEN": _local(plan, EDGE_PORT),
         "SOLMU_BROWSER_LISTEN": _local(plan, BROWSER_PORT),
+        "SOLMU_BROWSER_ORIGIN": plan.browser_origin,
         "SOLMU_EDGE_TLS_CERTIFICATE": str(state.edge_identity / pki.CERTIFICATE),
         "SOLMU_EDGE_TLS_KEY": str(state.edge_identity / pki.KEY),
         "SOLMU_CLIENT_AUTHORITIES": str(state.public / pki.AUTHORITY),

@@ -3,7 +3,7 @@
     pki/internal/  ca.pem ca.key <service>/{certificate.pem,key.pem}
     pki/public/    ca.pem ca.key crl.pem edge/{certificate.pem,key.pem}
     clients/       <client_id>/{certificate.pem,key.pem,ca.pem,profile.json}
-    secrets/       root.key party.key token-keys/*.pem clients.json
+    secrets/       root.key party.key token-keys/*.pem clients.json identity-provider.pem identity-providers.json
     postgres/ nats/ attachments/ edge/    data of the engines, files of the edge
     life           names the node's present life, which ends where a backup is restored
     log/           one log per process and the supervisor's own
@@ -63,6 +63,8 @@ class State:
         self.party_key = self.secrets / "party.key"
         self.token_keys = self.secrets / "token-keys"
         self.declared_clients = self.secrets / "clients.json"
+        self.identity_provider_key = self.secrets / "identity-provider.pem"
+        self.identity_providers = self.secrets / "identity-providers.json"
         self.postgres = root / "postgres"
         self.nats = root / "nats"
         self.attachments = root / "attachments"

@@ -8,11 +8,12 @@ protocol.
 
 from __future__ import annotations
 
-from gateway.adapters import authzen, documentation, oauth, server, suomifi, xroad
+from gateway.adapters import authzen, documentation, log_in, oauth, server, suomifi, xroad
 
 ENDPOINTS = (
     *authzen.ENDPOINTS,
     *documentation.ENDPOINTS,
+    *log_in.ENDPOINTS,
     *oauth.ENDPOINTS,
     *server.ENDPOINTS,
     *suomifi.ENDPOINTS,

@@ -1,5 +1,6 @@
 """OAuth 2.0 endpoints: translations to the authorisations service.
 
+    POST /oauth2/par                                RFC 9126
     POST /oauth2/token                              RFC 6749, section 3.2, with RFC 8705 and RFC 7523
     POST /oauth2/introspect                         RFC 7662
     POST /oauth2/revoke                             RFC 7009
@@ -9,7 +10,8 @@
 A client proves itself by the certificate of its connection, which the edge has
 verified and names in x-forwarded-client-cert, and where it is registered for it
 also by an assertion (RFC 7523). Who it is and what it may have
-is decided in the service; here only the form is checked.
+is decided in the service; here only the form is checked. Where people's browsers
+come is in `log_in.py`.
 """
 
 from __future__ import annotations
@@ -24,12 +26,14 @@ from urllib.parse import parse_qsl
 
 from aiohttp import hdrs, web
 from google.protobuf.message import Message
-from solmu.authorisations.v1 import tokens_pb2
+from solmu.authorisations.v1 import log_in_pb2, tokens_pb2
 
+from gateway.adapters.log_in import AUTHORIZATION_PATH
 from gateway.routes import Door, Endpoint
 from services.runtime import xfcc
 from services.runtime.errors import Fault
 
+PUSHED_REQUEST_PATH = "/oauth2/par"
 TOKEN_PATH = "/oauth2/token"  # noqa: S105 - a path
 INTROSPECTION_PATH = "/oauth2/introspect"
 REVOCATION_PATH = "/oauth2/revoke"
@@ -46,6 +50,7 @@ KEYS_SECONDS = 60
 """How long others may keep the key set. A new key is published longer than that before it signs."""
 
 ENDPOINTS = (
+    Endpoint(PUSHED_REQUEST_PATH, MAX_REQUEST_BYTES),
     Endpoint(TOKEN_PATH, MAX_REQUEST_BYTES),
     Endpoint(INTROSPECTION_PATH, MAX_REQUEST_BYTES),
     Endpoint(REVOCATION_PATH, MAX_REQUEST_BYTES),
@@ -56,14 +61,23 @@ ENDPOINTS = (
 METHODS = ["tls_client_auth", "private_key_jwt"]
 """How clients prove themselves, at every endpoint."""
 
+GRANT_TYPES = ["client_credentials", "urn:ietf:params:oauth:grant-type:token-exchange"]
+"""Of every node; where people log in there is one more."""
+
 ASSERTION_ALGORITHMS = ["PS256", "ES256", "EdDSA"]
 """FAPI 2.0 Security Profile, section 5.4.1."""
 
 Call = Callable[[str, Message], Awaitable[Any]]
-"""Calls the method of `TokenService` that has this name; raises Fault."""
+"""Calls the method of `TokenService`, or of `LogInService`, that has this name; raises Fault."""
 
 Handler = Callable[["OAuth", web.Request], Awaitable[web.Response]]
-R = TypeVar("R", tokens_pb2.IssueTokenRequest, tokens_pb2.IntrospectTokenRequest, tokens_pb2.RevokeTokenRequest)
+R = TypeVar(
+    "R",
+    log_in_pb2.PushLogInRequest,
+    tokens_pb2.IssueTokenRequest,
+    tokens_pb2.IntrospectTokenRequest,
+    tokens_pb2.RevokeTokenRequest,
+)
 
 _FORM = "application/x-www-form-urlencoded"
 _NOT_STORED = {hdrs.CACHE_CONTROL: "no-store", hdrs.PRAGMA: "no-cache"}
@@ -98,10 +112,25 @@ def _as_oauth(handler: Handler) -> Handler:
 
 
 class OAuth:
-    """The handlers. `keys` returns the key set in force, `scopes` are all that the contracts declare."""
+    """The handlers.
 
-    def __init__(self, *, issuer: str, scopes: Sequence[str], call: Call, keys: Callable[[], str]) -> None:
+    `call` reaches the token service and `log_in` the log-in service, `keys`
+    returns the key set in force, `scopes` are all that the contracts declare;
+    `browser_origin` is empty where people do not log in.
+    """
+
+    def __init__(
+        self,
+        *,
+        issuer: str,
+        browser_origin: str,
+        scopes: Sequence[str],
+        call: Call,
+        log_in: Call,
+        keys: Callable[[], str],
+    ) -> None:
         self._call = call
+        self._log_in = log_in
         self._keys = keys
         endpoints = {"token": TOKEN_PATH, "introspection": INTROSPECTION_PATH, "revocation": REVOCATION_PATH}
         self._metadata: dict[str, object] = {
@@ -109,23 +138,45 @@ class OAuth:
             "jwks_uri": issuer + KEYS_PATH,
             "scopes_supported": list(scopes),
             "response_types_supported": [],
-            "grant_types_supported": ["client_credentials", "urn:ietf:params:oauth:grant-type:token-exchange"],
+            "grant_types_supported": GRANT_TYPES,
             "tls_client_certificate_bound_access_tokens": True,
         }
         for name, path in endpoints.items():
             self._metadata[f"{name}_endpoint"] = issuer + path
             self._metadata[f"{name}_endpoint_auth_methods_supported"] = METHODS
             self._metadata[f"{name}_endpoint_auth_signing_alg_values_supported"] = ASSERTION_ALGORITHMS
+        if browser_origin:
+            self._metadata |= {
+                "authorization_endpoint": browser_origin + AUTHORIZATION_PATH,
+                "authorization_response_iss_parameter_supported": True,
+                "code_challenge_methods_supported": ["S256"],
+                "grant_types_supported": ["authorization_code", *GRANT_TYPES],
+                "pushed_authorization_request_endpoint": issuer + PUSHED_REQUEST_PATH,
+                "require_pushed_authorization_requests": True,
+                "response_modes_supported": ["query"],
+                "response_types_supported": ["code"],
+            }
 
     def routes(self) -> list[web.RouteDef]:
         """For the application of the gateway."""
         return [
+            web.post(PUSHED_REQUEST_PATH, self.push),
             web.post(TOKEN_PATH, self.token),
             web.post(INTROSPECTION_PATH, self.introspect),
             web.post(REVOCATION_PATH, self.revoke),
             web.get(KEYS_PATH, self.keys),
             web.get(METADATA_PATH, self.metadata),
         ]
+
+    @_as_oauth
+    async def push(self, request: web.Request) -> web.Response:
+        """Takes the parameters of a log-in."""
+        asked = await _request(
+            request, log_in_pb2.PushLogInRequest, "response_type", refused=("request", "request_uri")
+        )
+        pushed = await self._log_in("PushLogIn", asked)
+        members = {"request_uri": pushed.request_uri, "expires_in": pushed.expires_in}
+        return web.json_response(members, status=201, headers=_NOT_STORED)
 
     @_as_oauth
     async def token(self, request: web.Request) -> web.Response:
@@ -172,10 +223,13 @@ def _no_other_authentication(request: web.Request) -> None:
         raise OAuthError("invalid_client", _METHODS, status=401)
 
 
-async def _request(request: web.Request, kind: type[R], needed: str) -> R:
-    """The request of the contract that a form stands for."""
+async def _request(request: web.Request, kind: type[R], needed: str, *, refused: Sequence[str] = ()) -> R:
+    """The request of the contract that a form stands for. `refused` are parameters that cannot be left aside."""
     _no_other_authentication(request)
     parameters = await _parameters(request)
+    for name in refused:  # RFC 9126, section 2.1
+        if name in parameters:
+            raise OAuthError("invalid_request", f"{name} is not taken here")
     for name in (needed, "client_id"):
         if name not in parameters and not (name == "client_id" and "client_assertion" in parameters):
             raise OAuthError("invalid_request", f"{name} is missing")

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
-from services.authorisations import declared, revision_store, token_store
+from services.authorisations import declared, log_in_store, relying_party, revision_store, token_store
 from services.authorisations.acting import Acting
 from services.authorisations.administration_servicer import AdministrationServicer
 from services.authorisations.asking import Limits
@@ -23,10 +23,12 @@ from services.authorisations.fact_stream import FactStream
 from services.authorisations.identity_providers import IdentityProviders
 from services.authorisations.issuing import Issuing
 from services.authorisations.keyring import KeyRing
+from services.authorisations.log_in_servicer import LogInServicer
 from services.authorisations.mandate_servicer import MandateServicer
 from services.authorisations.officers import Officers
 from services.authorisations.register_facts import BirthDays, RegisterFacts
 from services.authorisations.register_servicer import RegisterServicer
+from services.authorisations.relying_party import RelyingParty
 from services.authorisations.revisions import Revisions
 from services.authorisations.settings import Settings
 from services.authorisations.surface import surface
@@ -35,6 +37,7 @@ from services.authorisations.theme_store import ThemeStore
 from services.authorisations.token_servicer import KeyServicer, TokenServicer
 from services.authorisations.watch_servicer import WatchServicer
 from services.runtime import config, contracts
+from services.runtime.config import ConfigError
 from services.runtime.facts.cache import FactCache
 from services.runtime.facts.wire import rules_in
 from services.runtime.foundation import lay
@@ -57,7 +60,9 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
     parties = PartyNames(key=settings.party_key, test_mode=settings.test_mode)
     rules = Rules(known_scopes=contracts.scopes(), trust_domain=f"spiffe://{settings.node}/")
     keys = KeyRing(folder=settings.token_keys, clock=now)
-    providers = IdentityProviders(settings.identity_providers, parties=parties)
+    providers = IdentityProviders(settings.identity_providers, parties=parties, embedded=settings.embedded)
+    if providers.for_log_in() and not settings.browser_origin:
+        raise ConfigError(["SOLMU_BROWSER_ORIGIN is not set, and an identity provider has log_in"])
     declarations = declared.read(settings.clients, parties=parties, rules=rules, now=now()) if settings.clients else []
     foundation = await lay(
         "authorisations",
@@ -69,7 +74,8 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
     )
     if settings.life:
         await revision_store.begin_life(foundation.database, settings.life)
-    await declared.apply(foundation.database, declarations)
+    audit = AuditLog(database=foundation.database, clock=now, new_id=new_id, trace=foundation.outbox.trace)
+    await declared.apply(foundation.database, declarations, audit=audit)
     foundation.tasks.start(keys.follow())
     foundation.tasks.start(providers.follow())
     clients = ClientServicer(
@@ -78,10 +84,11 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
         revocations=foundation.revocations,
         parties=parties,
         rules=rules,
+        audit=audit,
         clock=now,
     )
     foundation.tasks.start(token_store.sweep(foundation.database, clock=now))
-    audit = AuditLog(database=foundation.database, clock=now, new_id=new_id, trace=foundation.outbox.trace)
+    foundation.tasks.start(log_in_store.sweep(foundation.database, clock=now))
     revisions = Revisions(database=foundation.database, outbox=foundation.outbox, audit=audit, clock=now)
     theme_store = ThemeStore(rules_in)
     registers = RegisterFacts(BirthDays(settings.party_key), settings.zone)
@@ -109,19 +116,36 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
     )
     acting = Acting(facts=facts, latest=lambda: revisions.latest, clock=now)
     verifier = TokenVerifier(issuer=settings.issuer, fetch=keys.key_set)
+    authenticator = Authenticator(database=foundation.database, issuer=settings.issuer, clock=now)
     tokens = TokenServicer(
         database=foundation.database,
         outbox=foundation.outbox,
         revocations=foundation.revocations,
-        authenticator=Authenticator(database=foundation.database, issuer=settings.issuer, clock=now),
+        authenticator=authenticator,
         exchanger=Exchanger(
             providers=providers, verifier=verifier, check=checks.Check, issuer=settings.issuer, clock=now
         ),
         verifier=verifier,
         keys=keys,
+        audit=audit,
         issuer=settings.issuer,
         clock=now,
         new_id=uuid.uuid4,
+    )
+    log_ins = LogInServicer(
+        database=foundation.database,
+        authenticator=authenticator,
+        providers=providers,
+        relying_party=RelyingParty(
+            http=await stack.enter_async_context(relying_party.session()),
+            sign=keys.sign,
+            redirect_uri=settings.browser_origin + relying_party.REDIRECT_PATH,
+            clock=now,
+        ),
+        audit=audit,
+        issuer=settings.issuer,
+        clock=now,
+        new_id=new_id,
     )
     chainer = Chainer(database=foundation.database, sign=keys.sign, issuer=settings.issuer, clock=now, new_id=new_id)
     foundation.tasks.start(chainer.run())
@@ -155,6 +179,7 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
             clock=now,
             new_id=new_id,
         ),
+        log_ins=log_ins,
     ):
         foundation.server.add(service, servicer, judge=acting.right)
     await foundation.server.run(stop)

@@ -7,10 +7,11 @@ from datetime import datetime
 
 from solmu.authorisations.v1 import clients_pb2
 
-from services.authorisations import clients, events, store, translate
-from services.authorisations.clients import Rules
+from services.authorisations import callers, clients, events, messages, store, translate
+from services.authorisations.audit_log import AuditLog
+from services.authorisations.clients import Client, Rules
 from services.runtime import pages
-from services.runtime.database import Database
+from services.runtime.database import Connection, Database
 from services.runtime.errors import not_found
 from services.runtime.outbox import Outbox
 from services.runtime.parties import PartyNames
@@ -28,6 +29,7 @@ class ClientServicer:
         revocations: Revocations,
         parties: PartyNames,
         rules: Rules,
+        audit: AuditLog,
         clock: Callable[[], datetime],
     ) -> None:
         self._database = database
@@ -35,6 +37,7 @@ class ClientServicer:
         self._revocations = revocations
         self._parties = parties
         self._rules = rules
+        self._audit = audit
         self._clock = clock
 
     async def CreateClient(self, request: clients_pb2.CreateClientRequest) -> clients_pb2.Client:
@@ -42,6 +45,7 @@ class ClientServicer:
         client = translate.client_to_register(request, parties=self._parties, rules=self._rules, now=self._clock())
         async with self._database.transaction() as transaction:
             await store.insert(transaction, client)
+            await self._record(transaction, "CreateClient", client)
         return translate.client_message(client)
 
     async def GetClient(self, request: clients_pb2.GetClientRequest) -> clients_pb2.Client:
@@ -73,6 +77,7 @@ class ClientServicer:
             fresh = clients.changed(client, changes, etag=request.client.etag, rules=self._rules, now=self._clock())
             if fresh is not client:
                 await store.update(transaction, fresh)
+                await self._record(transaction, "UpdateClient", fresh)
         return translate.client_message(fresh)
 
     async def RevokeClient(self, request: clients_pb2.RevokeClientRequest) -> clients_pb2.Client:
@@ -87,9 +92,14 @@ class ClientServicer:
                 await store.update(transaction, fresh)
                 await store.refuse_tokens(transaction, fresh.client_id, revoke_time=fresh.revoke_time)
                 await self._outbox.append(transaction, [events.client_revoked(fresh)])
+                await self._record(transaction, "RevokeClient", fresh)
         self._outbox.wake()
         await self._revocations.look()
         return translate.client_message(fresh)
+
+    async def _record(self, transaction: Connection, method: str, client: Client) -> None:
+        record = translate.client_record(method, client, actor=messages.actor(callers.actor()))
+        await self._audit.record([record], writer=transaction)
 
 
 def _id(name: str) -> str:

@@ -28,9 +28,10 @@ from typing import Any
 
 import protovalidate
 from solmu.authorisations.v1 import clients_pb2
-from solmu.types.v1.types_pb2 import NationalIdentifier
+from solmu.types.v1.types_pb2 import Actor, NationalIdentifier
 
 from services.authorisations import store, translate
+from services.authorisations.audit_log import AuditLog
 from services.authorisations.clients import Client, Rules
 from services.runtime.config import ConfigError
 from services.runtime.database import Database
@@ -86,11 +87,14 @@ def read(path: Path, *, parties: PartyNames, rules: Rules, now: datetime) -> lis
     return clients
 
 
-async def apply(database: Database, clients: list[Client]) -> None:
+async def apply(database: Database, clients: list[Client], *, audit: AuditLog) -> None:
     """Brings the database up to date with the file. Raises ConfigError where another client has a declared URI."""
+    deployment = Actor(client="services/authorisations")
     try:
         async with database.transaction() as transaction:
-            revoked = await store.declare(transaction, clients)
+            changed, revoked = await store.declare(transaction, clients)
+            records = [translate.client_record("UpdateClient", client, actor=deployment) for client in changed]
+            await audit.record(records, writer=transaction)
     except Fault as fault:
         raise ConfigError([f"the declared clients: {fault.message}"]) from None
     if revoked:

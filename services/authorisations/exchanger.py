@@ -13,7 +13,8 @@ from services.authorisations import exchange
 from services.authorisations.clients import Client
 from services.authorisations.exchange import Representation, Support
 from services.authorisations.grants import Basis
-from services.authorisations.identity_providers import ASSURANCE, IdentityProviders
+from services.authorisations.identity_providers import IdentityProviders
+from services.authorisations.provider_file import ASSURANCE
 from services.runtime.errors import Fault, Unauthenticated, Unavailable
 from services.runtime.identity import TokenVerifier
 

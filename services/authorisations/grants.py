@@ -1,7 +1,7 @@
 """Grants: what a proven client gets at the token endpoint. Pure rules.
 
 Client credentials (RFC 6749, section 4.4), and what is common to every grant;
-token exchange is in `exchange.py`.
+the authorisation code is in `log_ins.py`, token exchange in `exchange.py`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from services.authorisations.exchange import TOKEN_EXCHANGE
 from services.runtime.errors import InvalidArgument
 
 CLIENT_CREDENTIALS = "client_credentials"
-GRANT_TYPES = (CLIENT_CREDENTIALS, TOKEN_EXCHANGE)
+AUTHORIZATION_CODE = "authorization_code"
+GRANT_TYPES = (CLIENT_CREDENTIALS, AUTHORIZATION_CODE, TOKEN_EXCHANGE)
 
 TOKEN_LIFETIME = 300
 """Seconds. A token outlives its client's revocation by no more where the news of it cannot get through."""
@@ -69,8 +70,8 @@ def examine(asked: Asked, *, audience: str) -> None:
     # 2. RFC 8707, 2: the resource, where one is named, is this node.
     if asked.resource not in ("", audience):
         raise InvalidArgument("OAUTH_INVALID_TARGET", "the resource is not this node")
-    # 3. RFC 9396, 5: no type of authorisation details belongs to a client's own token.
-    if asked.authorization_details and asked.grant_type == CLIENT_CREDENTIALS:
+    # 3. RFC 9396, 5: no type of authorisation details belongs to a client's own token, or to a person's.
+    if asked.authorization_details and asked.grant_type != TOKEN_EXCHANGE:
         raise InvalidArgument("OAUTH_INVALID_AUTHORIZATION_DETAILS", "the grant takes no authorisation details")
 
 

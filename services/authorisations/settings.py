@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from services.runtime.config import ServiceSettings, file, flag, folder, key, setting, time_zone
+from services.authorisations import provider_file
+from services.runtime.config import ServiceSettings, file, flag, folder, key, setting, text, time_zone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +22,12 @@ class Settings(ServiceSettings):
     identity_providers: Path | None = setting(
         "SOLMU_IDENTITY_PROVIDERS", file, default=None, doc="JSON file of the identity providers whose log-ins count"
     )
+    browser_origin: str = setting(
+        "SOLMU_BROWSER_ORIGIN",
+        text,
+        default="",
+        doc="origin of the edge's port for browsers; without it nobody logs in",
+    )
     clients: Path | None = setting("SOLMU_CLIENTS", file, default=None, doc="JSON file of clients to register at start")
     life: str = setting(
         "SOLMU_LIFE",
@@ -34,3 +41,8 @@ class Settings(ServiceSettings):
         default=ZoneInfo("Europe/Helsinki"),
         doc="time zone of the days in which mandates begin and end",
     )
+
+    @property
+    def embedded(self) -> bool:
+        """Whether this is part of an embedded node, which alone listens on loopback with all its parts."""
+        return provider_file.loopback(self.listen.host)

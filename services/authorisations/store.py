@@ -87,14 +87,18 @@ async def refuse_tokens(transaction: Connection, client_id: str, *, revoke_time:
     )
 
 
-async def declare(transaction: Connection, clients: Collection[Client]) -> list[str]:
-    """Adds the clients or brings them up to date; returns the ids of those left aside because they are revoked.
+async def declare(transaction: Connection, clients: Collection[Client]) -> tuple[list[Client], list[str]]:
+    """Adds the clients or brings them up to date.
+
+    Returns those that changed, and the ids of those left aside because they are
+    revoked.
 
     Raises AlreadyExists, CERTIFICATE_URI_TAKEN.
     """
+    changed = []
     for client in sorted(clients, key=lambda each: each.client_id):  # one order, so that processes do not deadlock
         try:
-            await transaction.execute(
+            written = await transaction.fetchval(
                 f"insert into client ({_COLUMNS}) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"
                 " on conflict (client_id) do update set display_name = excluded.display_name,"
                 " party = excluded.party, scopes = excluded.scopes, certificate_uri = excluded.certificate_uri,"
@@ -106,16 +110,18 @@ async def declare(transaction: Connection, clients: Collection[Client]) -> list[
                 " client.authentication, client.jwks, client.redirect_uris, client.themes)"
                 " is distinct from"
                 " (excluded.display_name, excluded.party, excluded.scopes, excluded.certificate_uri,"
-                " excluded.authentication, excluded.jwks, excluded.redirect_uris, excluded.themes)",
+                " excluded.authentication, excluded.jwks, excluded.redirect_uris, excluded.themes) returning true",
                 *_values(client),
             )
         except asyncpg.UniqueViolationError as error:
             raise _taken(error, client) from None
+        if written:
+            changed.append(client)
     rows = await transaction.fetch(
         "select client_id from client where client_id = any($1) and revoke_time is not null order by client_id",
         [client.client_id for client in clients],
     )
-    return [row["client_id"] for row in rows]
+    return changed, [row["client_id"] for row in rows]
 
 
 def _values(client: Client) -> tuple[object, ...]:

@@ -22,14 +22,12 @@ from services.authorisations.administration_servicer import AdministrationServic
 from services.authorisations.audit_servicer import AuditServicer
 from services.authorisations.check_servicer import CheckServicer
 from services.authorisations.client_servicer import ClientServicer
+from services.authorisations.log_in_servicer import LogInServicer
 from services.authorisations.mandate_servicer import MandateServicer
 from services.authorisations.register_servicer import RegisterServicer
 from services.authorisations.theme_servicer import ThemeServicer
 from services.authorisations.token_servicer import KeyServicer, TokenServicer
 from services.authorisations.watch_servicer import WatchServicer
-
-_LATER = (log_in_pb2,)
-"""Contracts whose methods answer METHOD_NOT_IMPLEMENTED, to those who may call them."""
 
 
 def surface(
@@ -44,6 +42,7 @@ def surface(
     watch: WatchServicer,
     registers: RegisterServicer,
     administration: AdministrationServicer,
+    log_ins: LogInServicer,
 ) -> Iterator[tuple[ServiceDescriptor, object]]:
     """Every service of the contract, with what answers it."""
     yield clients_pb2.DESCRIPTOR.services_by_name["ClientService"], clients
@@ -56,6 +55,4 @@ def surface(
     yield watch_pb2.DESCRIPTOR.services_by_name["WatchService"], watch
     yield registers_pb2.DESCRIPTOR.services_by_name["RegisterService"], registers
     yield administration_pb2.DESCRIPTOR.services_by_name["AdministrationService"], administration
-    for module in _LATER:
-        for service in module.DESCRIPTOR.services_by_name.values():
-            yield service, object()
+    yield log_in_pb2.DESCRIPTOR.services_by_name["LogInService"], log_ins

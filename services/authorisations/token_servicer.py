@@ -5,30 +5,35 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from solmu.authorisations.v1 import tokens_pb2
 
-from services.authorisations import events, exchange, grants, token_store, translate
+from services.authorisations import events, exchange, grants, log_in_store, log_ins, token_store, translate
+from services.authorisations.audit_log import AuditLog
 from services.authorisations.authentication import Authenticator
+from services.authorisations.clients import Client
 from services.authorisations.exchange import TOKEN_EXCHANGE
 from services.authorisations.exchanger import Exchanger
+from services.authorisations.grants import Basis
 from services.authorisations.keyring import KeyRing
 from services.runtime.database import Database
-from services.runtime.errors import InvalidArgument, Unauthenticated
+from services.runtime.errors import Fault, InvalidArgument, Unauthenticated
 from services.runtime.identity import TokenVerifier
 from services.runtime.outbox import Outbox
 from services.runtime.revocations import Revocations
+
+LONGEST = timedelta(seconds=grants.TOKEN_LIFETIME)
 
 
 class TokenServicer:
     """Answers TokenService.
 
     `issuer` is the edge's origin, also the audience of every token. A token
-    costs one query (two where the client proves itself by assertion) and one
-    signature; clients are not cached, so a change or a revocation holds from the
-    next token on.
+    costs one query (two where the client proves itself by assertion), one entry
+    of the record and one signature; clients are not cached, so a change or a
+    revocation holds from the next token on.
     """
 
     def __init__(
@@ -41,6 +46,7 @@ class TokenServicer:
         exchanger: Exchanger,
         verifier: TokenVerifier,
         keys: KeyRing,
+        audit: AuditLog,
         issuer: str,
         clock: Callable[[], datetime],
         new_id: Callable[[], uuid.UUID],
@@ -50,6 +56,7 @@ class TokenServicer:
         self._revocations = revocations
         self._authenticator = authenticator
         self._keys = keys
+        self._audit = audit
         self._exchanger = exchanger
         self._verifier = verifier
         self._issuer = issuer
@@ -58,11 +65,26 @@ class TokenServicer:
 
     async def IssueToken(self, request: tokens_pb2.IssueTokenRequest) -> tokens_pb2.IssueTokenResponse:
         """Issues an access token to a client that is proven."""
-        asked, certificate = translate.asked(request), request.certificate.sha256
+        asked = translate.asked(request)
         grants.examine(asked, audience=self._issuer)
         client = await self._authenticator.client(translate.shown(request))
+        try:
+            claims = await self._claims(request, asked, client)
+        except Fault as refusal:
+            await self._audit.record([translate.token_record("IssueToken", client, refusal=refusal.reason)])
+            raise
+        await self._audit.record([translate.token_record("IssueToken", client, claims)])
+        return translate.issued(claims, self._keys.sign(claims), exchanged=asked.grant_type == TOKEN_EXCHANGE)
+
+    async def _claims(
+        self, request: tokens_pb2.IssueTokenRequest, asked: grants.Asked, client: Client
+    ) -> dict[str, Any]:
+        """What a token for this client says. Raises Fault where there is none to be had."""
+        certificate, token_id = request.certificate.sha256, self._new_id().urn
         if asked.grant_type == grants.CLIENT_CREDENTIALS:
             basis = grants.client_credentials(client)
+        elif asked.grant_type == grants.AUTHORIZATION_CODE:
+            basis = await self._redeem(request, client, token_id)
         else:
             asked_of_exchange = translate.exchanged(request)
             basis = await self._exchanger.basis(asked_of_exchange, client, certificate_sha256=certificate)
@@ -73,11 +95,31 @@ class TokenServicer:
             certificate_sha256=certificate,
             issuer=self._issuer,
             issued_at=int(self._clock().timestamp()),
-            token_id=self._new_id().urn,
+            token_id=token_id,
         )
         if basis.origin:
             await self._keep(claims, basis.origin)
-        return translate.issued(claims, self._keys.sign(claims), exchanged=asked.grant_type == TOKEN_EXCHANGE)
+        return claims
+
+    async def _redeem(self, request: tokens_pb2.IssueTokenRequest, client: Client, token_id: str) -> Basis:
+        """What the code of a log-in is worth, once. Raises InvalidArgument, OAUTH_INVALID_GRANT.
+
+        A code that its client shows again has been seen by somebody else: the
+        token of its first use is taken back (RFC 6749, section 4.1.2).
+        """
+        now = self._clock()
+        async with self._database.transaction() as transaction:
+            log_in = await log_in_store.by_code(transaction, request.code)
+            if log_in is None:
+                raise log_ins.refused()
+            again = log_in.token_id if log_in.client_id == client.client_id else ""
+            if not again:
+                uri, verifier = request.redirect_uri, request.code_verifier
+                basis = log_ins.redeemed(log_in, client, redirect_uri=uri, code_verifier=verifier, now=now)
+                await log_in_store.use(transaction, log_in.log_in, token_id=token_id)
+                return basis
+        await self._take_back({"jti": again, "sub": log_in.party}, client, until=now + LONGEST)
+        raise log_ins.refused()
 
     async def _keep(self, claims: dict[str, Any], origin: str) -> None:
         """Notes what a token was exchanged from. Raises InvalidArgument where that has been taken back."""
@@ -110,17 +152,17 @@ class TokenServicer:
             return tokens_pb2.RevokeTokenResponse()
         if claims["client_id"] != client.client_id:  # RFC 7009, 2.1
             raise InvalidArgument("OAUTH_INVALID_GRANT", "the token was issued to another client")
-        await self._take_back(claims)
+        await self._take_back(claims, client, until=datetime.fromtimestamp(claims["exp"], UTC))
         return tokens_pb2.RevokeTokenResponse()
 
-    async def _take_back(self, claims: dict[str, Any]) -> None:
-        expires = datetime.fromtimestamp(claims["exp"], UTC)
+    async def _take_back(self, claims: dict[str, Any], client: Client, *, until: datetime) -> None:
         async with self._database.transaction() as transaction:
-            refused = await token_store.refuse_token(transaction, claims["jti"], expire_time=expires)
+            refused = await token_store.refuse_token(transaction, claims["jti"], expire_time=until)
             taken = [
                 events.token_revoked(token_id, expire_time=until, now=self._clock()) for token_id, until in refused
             ]
             await self._outbox.append(transaction, taken)
+            await self._audit.record([translate.token_record("RevokeToken", client, claims)], writer=transaction)
         self._outbox.wake()
         await self._revocations.look()
 

@@ -7,12 +7,16 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from solmu.authorisations.v1 import clients_pb2, tokens_pb2
+from solmu.authorisations.v1 import clients_pb2, log_in_pb2, tokens_pb2
+from solmu.authorisations.v1.audit_pb2 import AuditRecord
+from solmu.authorisations.v1.parties_pb2 import Party
+from solmu.types.v1.types_pb2 import Actor
 
-from services.authorisations import assertions, clients, exchange
+from services.authorisations import assertions, clients, exchange, log_ins
 from services.authorisations.authentication import Shown
 from services.authorisations.clients import Authentication, Changes, Client, Rules
 from services.authorisations.grants import Asked
+from services.authorisations.provider_file import Provider
 from services.runtime.errors import InvalidArgument
 from services.runtime.parties import PartyNames
 
@@ -132,8 +136,68 @@ def exchanged(request: tokens_pb2.IssueTokenRequest) -> exchange.Asked:
     )
 
 
+def pushed(request: log_in_pb2.PushLogInRequest) -> log_ins.Request:
+    """The parameters of a pushed authorisation request."""
+    return log_ins.Request(
+        response_type=request.response_type,
+        redirect_uri=request.redirect_uri,
+        scope=request.scope,
+        state=request.state,
+        code_challenge=request.code_challenge,
+        code_challenge_method=request.code_challenge_method,
+        acr_values=request.acr_values,
+        ui_locales=request.ui_locales,
+        prompt=request.prompt,
+        identity_provider=request.identity_provider,
+    )
+
+
+def client_record(method: str, client: Client, *, actor: Actor) -> AuditRecord:
+    """What is recorded of a change of a client."""
+    return AuditRecord(
+        kind=AuditRecord.KIND_CLIENT,
+        actor=actor,
+        method=f"{clients_pb2.DESCRIPTOR.package}.ClientService/{method}",
+        resource=client.name,
+        parties=[Party(name=client.party)],
+    )
+
+
+def token_record(
+    method: str, client: Client, claims: Mapping[str, Any] | None = None, *, refusal: str = ""
+) -> AuditRecord:
+    """What is recorded of a token: for whom it was issued or taken back, or why it was refused."""
+    told = claims or {"sub": client.party}
+    acting = told.get("act", {}).get("sub", "")
+    mandates = [name for detail in told.get("authorization_details", ()) for name in detail["mandates"]]
+    return AuditRecord(
+        kind=AuditRecord.KIND_TOKEN,
+        actor=Actor(
+            party=told["sub"], acting_party=acting, mandate=mandates[0] if mandates else "", client=client.name
+        ),
+        method=f"{tokens_pb2.DESCRIPTOR.package}.TokenService/{method}",
+        resource=told.get("jti", ""),
+        parties=[Party(name=party) for party in (told["sub"], acting) if party],
+        refusal=refusal,
+    )
+
+
+def identity_provider(provider: Provider) -> log_in_pb2.IdentityProvider:
+    """A provider at which people log in, as others see it."""
+    assert provider.log_in is not None
+    return log_in_pb2.IdentityProvider(
+        name=provider.log_in.name,
+        display_name=provider.log_in.display_name,
+        issuer=provider.issuer,
+        test=provider.test,
+    )
+
+
 def shown(
-    request: tokens_pb2.IssueTokenRequest | tokens_pb2.IntrospectTokenRequest | tokens_pb2.RevokeTokenRequest,
+    request: tokens_pb2.IssueTokenRequest
+    | tokens_pb2.IntrospectTokenRequest
+    | tokens_pb2.RevokeTokenRequest
+    | log_in_pb2.PushLogInRequest,
 ) -> Shown:
     """What a client shows with a call."""
     return Shown(

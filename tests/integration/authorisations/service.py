@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import aiohttp
 from solmu.authorisations.v1 import tokens_pb2
 from solmu.authorisations.v1.clients_pb2 import Client, CreateClientRequest
 from solmu.types.v1.types_pb2 import NationalIdentifier
@@ -25,10 +26,12 @@ from services.authorisations.fact_stream import FactStream
 from services.authorisations.identity_providers import IdentityProviders
 from services.authorisations.issuing import Issuing
 from services.authorisations.keyring import KeyRing
+from services.authorisations.log_in_servicer import LogInServicer
 from services.authorisations.mandate_servicer import MandateServicer
 from services.authorisations.officers import Officers
 from services.authorisations.register_facts import BirthDays, RegisterFacts
 from services.authorisations.register_servicer import RegisterServicer
+from services.authorisations.relying_party import REDIRECT_PATH, RelyingParty
 from services.authorisations.revisions import Revisions
 from services.authorisations.theme_servicer import ThemeServicer
 from services.authorisations.theme_store import ThemeStore
@@ -46,6 +49,7 @@ from services.runtime.revocations import Revocations
 from services.runtime.telemetry import Telemetry
 from tests.unit.authorisations.builders import CERTIFICATE, ISSUER, NOW, OWNER, RULES, key_file
 
+BROWSERS = "https://localhost:8444"
 PARTIES = PartyNames(key=b"k" * 32, test_mode=True)
 HELSINKI = ZoneInfo("Europe/Helsinki")
 _numbers = itertools.count(1)
@@ -71,6 +75,8 @@ class Service:
     revisions: Revisions
     stream: FactStream
     facts: FactCache
+    log_ins: LogInServicer
+    audit_log: AuditLog
     clock: "Clock"
 
     async def register(self, client_id: str = "", **fields: Any) -> Client:
@@ -78,6 +84,7 @@ class Service:
         owner = NationalIdentifier(scheme=NationalIdentifier.SCHEME_FI_YTUNNUS, value=OWNER)
         values: dict[str, Any] = {"display_name": "Case system", "owner": owner, "scopes": ["messages.send"]}
         request = CreateClientRequest(client_id=client_id or new_id(), client=Client(**values | fields))
+        calls_as_operator()
         return await self.clients.CreateClient(request)
 
     async def issue(self, client: Client, **fields: Any) -> tokens_pb2.IssueTokenResponse:
@@ -113,6 +120,14 @@ class Clock:
         return self.time
 
 
+def calls_as_operator() -> None:
+    """Has what is called next come from the operator, unless a test has said who calls."""
+    try:
+        identity.caller()
+    except LookupError:
+        calls_as("organisations/" + "o" * 26, client="operator")
+
+
 def calls_as(party: str, *, client: str = "test-system", level: str = "") -> None:
     """Has what is called next come from a client of this party, a person known as surely as the level of eIDAS says."""
     acr = f"http://eidas.europa.eu/LoA/{level}" if level else ""
@@ -126,8 +141,12 @@ def assemble(
     clock: Callable[[], datetime] | None = None,
     providers: Path | None = None,
     check: Check | None = None,
+    http: aiohttp.ClientSession | None = None,
 ) -> Service:
-    """The service, with one signing key in `folder`, and its own time where none is given."""
+    """The service, with one signing key in `folder`, and its own time where none is given.
+
+    `providers` names a file of identity providers; `http` is for log-ins at them.
+    """
     facts_clock = Clock(None if clock else NOW)
     clock = clock or ticking(NOW)
     key_file(folder, "20260101T000000Z.pem")
@@ -135,18 +154,26 @@ def assemble(
     revocations = Revocations(database=database)
     # The relay does not run: the tests look at what waits in the outbox.
     outbox = Outbox(database=database, nats=None, node="solmu", service="authorisations", telemetry=Telemetry())  # type: ignore[arg-type]
+    audit = AuditLog(database=database, clock=facts_clock, new_id=new_uuid, trace=outbox.trace)
     clients = ClientServicer(
-        database=database, outbox=outbox, revocations=revocations, parties=PARTIES, rules=RULES, clock=clock
+        database=database,
+        outbox=outbox,
+        revocations=revocations,
+        parties=PARTIES,
+        rules=RULES,
+        audit=audit,
+        clock=clock,
     )
     authenticator = Authenticator(database=database, issuer=ISSUER, clock=clock)
     verifier = TokenVerifier(issuer=ISSUER, fetch=keys.key_set, clock=lambda: clock().timestamp())
+    trusted = IdentityProviders(providers, parties=PARTIES, embedded=True)
     tokens = TokenServicer(
         database=database,
         outbox=outbox,
         revocations=revocations,
         authenticator=authenticator,
         exchanger=Exchanger(
-            providers=IdentityProviders(providers, parties=PARTIES),
+            providers=trusted,
             verifier=verifier,
             check=check,
             issuer=ISSUER,
@@ -154,11 +181,11 @@ def assemble(
         ),
         verifier=verifier,
         keys=keys,
+        audit=audit,
         issuer=ISSUER,
         clock=clock,
         new_id=uuid.uuid4,
     )
-    audit = AuditLog(database=database, clock=facts_clock, new_id=new_uuid, trace=outbox.trace)
     revisions = Revisions(database=database, outbox=outbox, audit=audit, clock=facts_clock)
     store = ThemeStore(rules_in)
     registers = RegisterFacts(BirthDays(b"k" * 32), HELSINKI)
@@ -216,5 +243,21 @@ def assemble(
         revisions,
         stream,
         facts,
+        LogInServicer(
+            database=database,
+            authenticator=authenticator,
+            providers=trusted,
+            relying_party=RelyingParty(
+                http=http,  # type: ignore[arg-type]  # only log-ins have any
+                sign=keys.sign,
+                redirect_uri=BROWSERS + REDIRECT_PATH,
+                clock=clock,
+            ),
+            audit=audit,
+            issuer=ISSUER,
+            clock=clock,
+            new_id=new_uuid,
+        ),
+        audit,
         facts_clock,
     )

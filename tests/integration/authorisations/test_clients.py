@@ -5,6 +5,7 @@ from datetime import UTC
 from typing import Any
 
 import pytest
+from solmu.authorisations.v1.audit_pb2 import AuditRecord, SearchAuditRecordsRequest
 from solmu.authorisations.v1.clients_pb2 import (
     Client,
     GetClientRequest,
@@ -15,7 +16,7 @@ from solmu.authorisations.v1.clients_pb2 import (
 from solmu.authorisations.v1.events_pb2 import ClientRevoked
 
 from services.runtime.errors import Aborted, AlreadyExists, FailedPrecondition, Fault, InvalidArgument, NotFound
-from tests.integration.authorisations.service import Service
+from tests.integration.authorisations.service import Service, calls_as
 
 
 def update(client: Client, *paths: str, **fields: Any) -> UpdateClientRequest:
@@ -173,6 +174,22 @@ async def test_a_revocation_and_its_event_commit_together(service: Service) -> N
     assert event.revoke_time == revoked.revoke_time
     await service.revocations.load()
     assert service.revocations.revoked(client.name.removeprefix("clients/"))
+
+
+async def test_every_change_of_a_client_stands_in_the_record_with_who_made_it(service: Service) -> None:
+    calls_as("organisations/" + "b" * 26, client="operator")
+    client = await service.register()
+    await service.clients.UpdateClient(update(client, "display_name", display_name="New"))
+    await service.clients.UpdateClient(update(client, "display_name", display_name="New"))
+    with pytest.raises(Aborted):
+        await service.clients.RevokeClient(RevokeClientRequest(name=client.name, etag="0"))
+    await service.clients.RevokeClient(RevokeClientRequest(name=client.name))
+    await service.clients.RevokeClient(RevokeClientRequest(name=client.name))
+    search = SearchAuditRecordsRequest(resource=client.name, kinds=[AuditRecord.KIND_CLIENT], purpose="test")
+    records = (await service.audit.SearchAuditRecords(search)).records
+    assert [record.method.rpartition("/")[2] for record in records] == ["RevokeClient", "UpdateClient", "CreateClient"]
+    assert {record.actor.client for record in records} == {"clients/operator"}
+    assert {record.parties[0].name for record in records} == {client.party}
 
 
 async def test_a_revocation_that_is_refused_leaves_nothing(service: Service) -> None:

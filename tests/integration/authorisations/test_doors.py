@@ -120,6 +120,7 @@ async def doors(authorisations_database: Database, tmp_path: Path) -> AsyncItera
         watch=service.watch,
         registers=service.registers,
         administration=service.administration,
+        log_ins=service.log_ins,
     ):
         server.add(contract, servicer, judge=acting.right)
     stop = asyncio.Event()

@@ -128,6 +128,26 @@ async def test_a_fault_in_the_identity_providers_ends_the_start_and_says_where(
     assert b"identity_providers[0]" in logged
 
 
+async def test_invented_people_are_taken_by_an_embedded_node_only(engines: Engines, tmp_path: Path) -> None:
+    providers = provider.file(tmp_path, provider.entry(issuer="https://localhost:8446"))
+    values = environment(engines, declare(tmp_path / "clients.json", new_id()))
+    # An address of documentation, on which nothing can listen: only the embedded node's services are on loopback.
+    values |= {"SOLMU_IDENTITY_PROVIDERS": str(providers), "SOLMU_LISTEN": "192.0.2.1:7443"}
+    async with started(values) as process:
+        _, logged = await asyncio.wait_for(process.communicate(), 30)
+    assert process.returncode == os.EX_CONFIG
+    assert b"only an embedded node takes them" in logged
+
+
+async def test_people_log_in_where_their_browsers_can_come_to(engines: Engines, tmp_path: Path) -> None:
+    providers = provider.file(tmp_path, provider.entry(log_in=provider.log_in()))
+    values = environment(engines, declare(tmp_path / "clients.json", new_id()))
+    async with started(values | {"SOLMU_IDENTITY_PROVIDERS": str(providers)}) as process:
+        _, logged = await asyncio.wait_for(process.communicate(), 30)
+    assert process.returncode == os.EX_CONFIG
+    assert b"SOLMU_BROWSER_ORIGIN" in logged
+
+
 async def test_a_fault_in_the_declared_clients_ends_the_start_and_says_where(engines: Engines, tmp_path: Path) -> None:
     declared = declare(tmp_path / "clients.json", "Wrong", new_id(), scopes=["clients.manage", "no.such"])
     async with started(environment(engines, declared)) as process:

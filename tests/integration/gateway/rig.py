@@ -288,8 +288,10 @@ class Rig:
     async def _start_adapters(self) -> None:
         oauth = OAuth(
             issuer=self.origin,
+            browser_origin="",
             scopes=scopes(self.edge.plan.routes),
             call=self._call_tokens,
+            log_in=self._call_tokens,
             keys=lambda: self.edge.jwks,
         )
         application = server.application(oauth.routes(), node=pki.NODE, traces=Telemetry())

@@ -16,7 +16,19 @@ from services.authorisations.surface import surface
 from services.runtime import contracts, mesh
 
 NOTHING: Any = object()
-PARTS = ("clients", "tokens", "keys", "mandates", "themes", "checks", "audit", "watch", "registers", "administration")
+PARTS = (
+    "clients",
+    "tokens",
+    "keys",
+    "mandates",
+    "themes",
+    "checks",
+    "audit",
+    "watch",
+    "registers",
+    "administration",
+    "log_ins",
+)
 SERVICES = [service for service, _ in surface(**dict.fromkeys(PARTS, NOTHING))]
 METHODS = {method.full_name: method for service in SERVICES for method in service.methods}
 

@@ -20,7 +20,7 @@ SCOPES = ("clients.manage", "mailbox.read", "messages.read", "messages.send", "u
     [
         ({"grant_type": ""}, "OAUTH_INVALID_REQUEST"),
         ({"grant_type": "password"}, "OAUTH_UNSUPPORTED_GRANT_TYPE"),
-        ({"grant_type": "authorization_code"}, "OAUTH_UNSUPPORTED_GRANT_TYPE"),
+        ({"grant_type": "refresh_token"}, "OAUTH_UNSUPPORTED_GRANT_TYPE"),
         ({"resource": "https://elsewhere.example"}, "OAUTH_INVALID_TARGET"),
         ({"resource": ISSUER + "/"}, "OAUTH_INVALID_TARGET"),
         ({"authorization_details": True}, "OAUTH_INVALID_AUTHORIZATION_DETAILS"),

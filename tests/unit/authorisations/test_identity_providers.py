@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from solmu.types.v1.types_pb2 import NationalIdentifier
 
-from services.authorisations.identity_providers import ASSURANCE, IdentityProviders, Person
+from services.authorisations.identity_providers import IdentityProviders, Person, Refused
+from services.authorisations.provider_file import ASSURANCE
 from services.runtime.config import ConfigError
 from services.runtime.errors import InvalidArgument
 from services.runtime.parties import PartyNames
@@ -34,6 +35,19 @@ def entry(**changes: Any) -> dict[str, Any]:
         "clients": {"portal-there": "portal"},
         "identifier": {"claim": CLAIM, "scheme": "FI_HETU"},
         "assurance": {"loa2": "SUBSTANTIAL", "loa3": "HIGH"},
+    }
+    return {name: value for name, value in (values | changes).items() if value is not None}
+
+
+def log_in(**changes: Any) -> dict[str, Any]:
+    """How people log in there; None leaves a member out."""
+    values: dict[str, Any] = {
+        "id": "bank",
+        "display_name": "Bank log-in",
+        "client_id": "node-there",
+        "authorization_endpoint": f"{PROVIDER}/authorize",
+        "token_endpoint": f"{PROVIDER}/token",
+        "pushed_authorization_request_endpoint": f"{PROVIDER}/par",
     }
     return {name: value for name, value in (values | changes).items() if value is not None}
 
@@ -177,6 +191,20 @@ def test_one_providers_key_speaks_for_no_other(tmp_path: Path) -> None:
         ({"identifier": {"claim": "", "scheme": "FI_HETU"}}, "claim"),
         ({"assurance": {"loa2": "GOOD"}}, "GOOD"),
         ({"keys": []}, "keys"),
+        ({"issuer": "https://localhost:8446"}, "only an embedded node"),
+        ({"issuer": "https://127.0.0.1"}, "only an embedded node"),
+        ({"issuer": "https://[::1]:8446"}, "only an embedded node"),
+        ({"issuer": "https://people.localhost"}, "only an embedded node"),
+        ({"log_in": []}, r"providers\[1\]"),
+        ({"log_in": log_in(id="Bank")}, "id"),
+        ({"log_in": log_in(id=None)}, "id"),
+        ({"log_in": log_in(display_name="")}, "display_name"),
+        ({"log_in": log_in(client_id="portal-there")}, "client_id"),
+        ({"log_in": log_in(client_secret="s")}, "client_secret"),
+        ({"log_in": log_in(token_endpoint="http://login.example/token")}, "token_endpoint"),
+        ({"log_in": log_in(authorization_endpoint="https:///authorize")}, "authorization_endpoint"),
+        ({"log_in": log_in(pushed_authorization_request_endpoint=None)}, "pushed_authorization_request_endpoint"),
+        ({"log_in": log_in(authorities="/nowhere.pem")}, "authorities"),
         ({}, "twice"),
     ],
 )
@@ -213,3 +241,73 @@ def test_new_keys_are_read_and_a_broken_file_changes_nothing(tmp_path: Path) -> 
 
 def replace(path: Path, by: Path) -> None:
     by.replace(path)
+
+
+def test_an_embedded_node_takes_invented_people(tmp_path: Path) -> None:
+    path = file(tmp_path, entry(issuer="https://localhost:8446", log_in=log_in()), entry())
+    [provider] = IdentityProviders(path, parties=PARTIES, embedded=True).for_log_in()
+    assert provider.test
+
+
+def test_two_providers_do_not_share_an_id(tmp_path: Path) -> None:
+    other = entry(issuer="https://second.example", log_in=log_in())
+    with pytest.raises(ConfigError, match="id of its log_in stands twice"):
+        IdentityProviders(file(tmp_path, entry(log_in=log_in()), other), parties=PARTIES)
+
+
+def logged_in(folder: Path, token: str, *, acr_values: str = "", since: float | None = None) -> Person:
+    providers = IdentityProviders(file(folder, entry(log_in=log_in())), parties=PARTIES)
+    [provider] = providers.for_log_in()
+    return providers.logged_in(token, provider, nonce="n", acr_values=acr_values, since=since, now=NOW)
+
+
+def test_the_nodes_own_id_token_says_who_has_logged_in(tmp_path: Path) -> None:
+    token = id_token(aud="node-there", acr="loa3", auth_time=AT)
+    found = logged_in(tmp_path, token, acr_values="loa2 loa3", since=AT)
+    assert (found.acr, found.auth_time) == (ASSURANCE["HIGH"], AT)
+
+
+@pytest.mark.parametrize(
+    "defect",
+    [
+        {"nonce": None},
+        {"nonce": "another"},
+        {"nonce": ["n"]},
+        {"aud": "portal-there"},
+        {"aud": ["node-there", "portal-there"]},
+        {"iss": "https://second.example"},
+        {"exp": AT - 10},
+        {"keys": Signer(kid="provider-1")},
+        {CLAIM: "150390-900C"},
+    ],
+)
+def test_an_id_token_with_a_defect_logs_nobody_in(
+    tmp_path: Path, defect: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(Refused) as refusal:
+        logged_in(tmp_path, id_token(**{"aud": "node-there"} | defect))
+    assert refusal.value.error == "server_error"
+    assert CODE[:6] not in caplog.text
+    assert CODE[:6] not in str([record.__dict__ for record in caplog.records])
+
+
+@pytest.mark.parametrize("acr", [None, "loa2", "loa3 "])
+def test_less_surely_than_asked_for_does_not_do(tmp_path: Path, acr: str | None) -> None:
+    with pytest.raises(Refused) as refusal:
+        logged_in(tmp_path, id_token(aud="node-there", acr=acr), acr_values="loa3")
+    assert refusal.value.error == "unmet_authentication_requirements"
+
+
+@pytest.mark.parametrize("auth_time", [None, AT - 60])
+def test_a_session_from_before_does_not_do_where_the_person_must_be_asked_again(
+    tmp_path: Path, auth_time: int | None
+) -> None:
+    with pytest.raises(Refused) as refusal:
+        logged_in(tmp_path, id_token(aud="node-there", auth_time=auth_time), since=AT)
+    assert refusal.value.error == "login_required"
+
+
+def test_an_id_token_of_the_node_is_no_clients_to_exchange(tmp_path: Path) -> None:
+    providers = IdentityProviders(file(tmp_path, entry(log_in=log_in())), parties=PARTIES)
+    refusal(providers, id_token(aud="node-there"))
+    refusal(providers, id_token(aud="node-there"), client_id="node-there")

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 from aiohttp import ClientResponse, web
 from aiohttp.test_utils import TestClient, TestServer
-from solmu.authorisations.v1 import tokens_pb2
+from solmu.authorisations.v1 import log_in_pb2, tokens_pb2
 
 from gateway.adapters import oauth
 from services.runtime import errors, xfcc
 
 ORIGIN = "https://edge.example"
+BROWSERS = "https://log-in.example"
 HASH = "a" * 64
 CERTIFICATE = {xfcc.HEADER: f'Hash={HASH};Subject="CN=city";URI=spiffe://solmu/client/city'}
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -34,6 +35,7 @@ class Service:
                 active=True, claims='{"sub": "organisations/a", "exp": 7, "active": "forged"}'
             ),
             "RevokeToken": tokens_pb2.RevokeTokenResponse(),
+            "PushLogIn": log_in_pb2.PushLogInResponse(request_uri="urn:ietf:params:oauth:request_uri:r", expires_in=60),
         }
 
     async def call(self, method: str, request: Any) -> Any:
@@ -52,8 +54,10 @@ def service() -> Service:
 async def client(service: Service) -> AsyncIterator[TestClient[web.Request, web.Application]]:
     handlers = oauth.OAuth(
         issuer=ORIGIN,
+        browser_origin=BROWSERS,
         scopes=["messages.read", "messages.send"],
         call=service.call,
+        log_in=service.call,
         keys=lambda: '{"keys": [1]}',
     )
     application = web.Application()
@@ -256,8 +260,18 @@ async def test_the_metadata_is_what_rfc_8414_and_rfc_8705_ask_for(
         "token_endpoint": f"{ORIGIN}/oauth2/token",
         "jwks_uri": f"{ORIGIN}/oauth2/jwks",
         "scopes_supported": ["messages.read", "messages.send"],
-        "response_types_supported": [],
-        "grant_types_supported": ["client_credentials", "urn:ietf:params:oauth:grant-type:token-exchange"],
+        "authorization_endpoint": f"{BROWSERS}/oauth2/authorize",
+        "authorization_response_iss_parameter_supported": True,
+        "code_challenge_methods_supported": ["S256"],
+        "pushed_authorization_request_endpoint": f"{ORIGIN}/oauth2/par",
+        "require_pushed_authorization_requests": True,
+        "response_modes_supported": ["query"],
+        "response_types_supported": ["code"],
+        "grant_types_supported": [
+            "authorization_code",
+            "client_credentials",
+            "urn:ietf:params:oauth:grant-type:token-exchange",
+        ],
         "introspection_endpoint": f"{ORIGIN}/oauth2/introspect",
         "revocation_endpoint": f"{ORIGIN}/oauth2/revoke",
         **{
@@ -270,3 +284,61 @@ async def test_the_metadata_is_what_rfc_8414_and_rfc_8705_ask_for(
         },
         "tls_client_certificate_bound_access_tokens": True,
     }
+
+
+async def test_a_node_to_which_nobody_logs_in_says_so() -> None:
+    service = Service()
+    handlers = oauth.OAuth(
+        issuer=ORIGIN, browser_origin="", scopes=[], call=service.call, log_in=service.call, keys=lambda: ""
+    )
+    application = web.Application()
+    application.add_routes(handlers.routes())
+    async with TestClient(TestServer(application)) as client:
+        metadata = await (await client.get("/.well-known/oauth-authorization-server")).json()
+    assert metadata["response_types_supported"] == []
+    assert "authorization_code" not in metadata["grant_types_supported"]
+    assert "authorization_endpoint" not in metadata
+
+
+PUSHED = "client_id=city&response_type=code&redirect_uri=https%3A%2F%2Fcity.example%2F&state=s&code_challenge=c"
+
+
+async def test_a_log_in_is_pushed_as_its_form_says(
+    service: Service, client: TestClient[web.Request, web.Application]
+) -> None:
+    response = await ask(client, PUSHED + "&prompt=login&display=page", "/oauth2/par")
+    assert (response.status, response.headers["Cache-Control"]) == (201, "no-store")
+    assert await response.json() == {"request_uri": "urn:ietf:params:oauth:request_uri:r", "expires_in": 60}
+    [request] = service.requests
+    assert (request.client_id, request.redirect_uri, request.prompt) == ("city", "https://city.example/", "login")
+    assert request.certificate.sha256 == HASH
+
+
+@pytest.mark.parametrize("defect", ["&request_uri=urn%3Ax", "&request=a.b.c", "&state=again", "&client_secret=s"])
+async def test_what_a_pushed_request_must_not_have_is_refused(
+    service: Service, client: TestClient[web.Request, web.Application], defect: str
+) -> None:
+    response = await ask(client, PUSHED + defect, "/oauth2/par")
+    assert (await response.json())["error"] in ("invalid_request", "invalid_client")
+    assert service.requests == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "error"),
+    [
+        (errors.InvalidArgument("REDIRECT_URI_UNKNOWN", "x"), 400, "invalid_request"),
+        (errors.InvalidArgument("OAUTH_UNSUPPORTED_RESPONSE_TYPE", "x"), 400, "unsupported_response_type"),
+        (errors.PermissionDenied("OAUTH_UNAUTHORIZED_CLIENT", "x"), 400, "unauthorized_client"),
+        (errors.Unauthenticated("OAUTH_INVALID_CLIENT", "x"), 401, "invalid_client"),
+    ],
+)
+async def test_a_refused_log_in_is_told_as_oauth_has_it(
+    service: Service,
+    client: TestClient[web.Request, web.Application],
+    fault: errors.Fault,
+    status: int,
+    error: str,
+) -> None:
+    service.fault = fault
+    response = await ask(client, PUSHED, "/oauth2/par")
+    assert (response.status, (await response.json())["error"]) == (status, error)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway import envoy
-from gateway.adapters import documentation, oauth
+from gateway.adapters import documentation, log_in, oauth
 from gateway.envoy import filters, xds
 from gateway.envoy.plan import Json
 from gateway.envoy.routes import UNKNOWN
@@ -32,6 +32,8 @@ ORDER = {
 }
 FOR_BROWSERS = {
     *(endpoint.path for endpoint in documentation.ENDPOINTS),
+    log_in.AUTHORIZATION_PATH,
+    log_in.CALLBACK_PATH,
     oauth.KEYS_PATH,
     oauth.METADATA_PATH,
 }

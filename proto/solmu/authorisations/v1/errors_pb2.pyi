@@ -56,6 +56,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     not supported by a mandate in force (RFC 9396, section 5).
     INVALID_ARGUMENT, 400.
     """
+    ERROR_REASON_OAUTH_UNSUPPORTED_RESPONSE_TYPE: _ErrorReason.ValueType  # 9
+    """The response type of a log-in is not "code". INVALID_ARGUMENT, 400."""
     ERROR_REASON_CLIENT_IS_REVOKED: _ErrorReason.ValueType  # 20
     """The client is revoked, which is final. Metadata: `resource`.
     FAILED_PRECONDITION, 400.
@@ -278,6 +280,8 @@ ERROR_REASON_OAUTH_INVALID_AUTHORIZATION_DETAILS: ErrorReason.ValueType  # 8
 not supported by a mandate in force (RFC 9396, section 5).
 INVALID_ARGUMENT, 400.
 """
+ERROR_REASON_OAUTH_UNSUPPORTED_RESPONSE_TYPE: ErrorReason.ValueType  # 9
+"""The response type of a log-in is not "code". INVALID_ARGUMENT, 400."""
 ERROR_REASON_CLIENT_IS_REVOKED: ErrorReason.ValueType  # 20
 """The client is revoked, which is final. Metadata: `resource`.
 FAILED_PRECONDITION, 400.
