@@ -18,7 +18,7 @@ from solmu.authorisations.v1.registers_pb2_grpc import RegisterServiceStub
 from solmu.authorisations.v1.themes_pb2_grpc import ThemeServiceStub
 from solmu.types.v1.types_pb2 import LocalizedText, NationalIdentifier
 
-from gateway.client import Client
+from gateway.client import AlreadyExists, Client
 from tests.integration.node.callers import Caller
 
 HELSINKI = ZoneInfo("Europe/Helsinki")
@@ -46,6 +46,22 @@ async def make_theme(office: Client, *, name: str = "", **fields: Any) -> str:
     made = await office.call(stub.CreateTheme, request, attempts=5)
     await office.call(stub.ActivateTheme, themes_pb2.ActivateThemeRequest(name=made.name, etag=made.etag))
     return str(made.name)
+
+
+MAIL = "themes/mail"
+"""The theme of mandates for mail, as nodes have it unless their settings say otherwise."""
+
+
+async def mail_theme(office: Client) -> None:
+    """Makes the theme of mandates for mail, unless another test on the same node has."""
+    rule = themes_pb2.Theme.SpecifierRule(
+        pattern="units/[a-z0-9-]{3,63}", titles=[LocalizedText(language="en", text="The unit")]
+    )
+    rights = [themes_pb2.Theme.RegisterRight(role="custodian", until_age=15)]
+    try:
+        await make_theme(office, name=MAIL, specifier_rule=rule, register_rights=rights)
+    except AlreadyExists as fault:
+        assert fault.reason == "RESOURCE_EXISTS"
 
 
 class Keeper:

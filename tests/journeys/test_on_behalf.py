@@ -15,7 +15,6 @@ from solmu.authorisations.v1 import mandate_service_pb2 as api
 from solmu.authorisations.v1.mandate_service_pb2_grpc import MandateServiceStub
 from solmu.authorisations.v1.mandates_pb2 import Mandate
 from solmu.authorisations.v1.parties_pb2 import ValidityPeriod
-from solmu.authorisations.v1.themes_pb2 import Theme
 from solmu.messages.v1 import inbox_pb2, mailboxes_pb2, messages_pb2, units_pb2
 from solmu.types.v1.types_pb2 import Actor, LocalizedText, NationalIdentifier
 
@@ -23,10 +22,10 @@ from deploy.local.demo import make_decision
 from deploy.local.node import Node
 from gateway.client import Client, Fault
 from tests.integration.node.people import client_of, organisation, person
-from tests.journeys.mandates import HELSINKI, Keeper, known_as, make_theme
+from tests.journeys.mandates import HELSINKI, Keeper, known_as, mail_theme
+from tests.journeys.mandates import MAIL as THEME
 from tests.journeys.test_parent import born, custody
 
-THEME = "themes/mail"
 UNIT, OTHER_UNIT = "pensions", "libraries"
 MAIL = ("attachments.read", "attachments.write", "mailbox.read", "mailbox.write")
 OFFICE = ("attachments.read", "attachments.write", "messages.read", "messages.send", "units.manage", "themes.manage")
@@ -99,11 +98,7 @@ async def principal(client: Client) -> Principal:
 async def office(node: Node) -> AsyncIterator[Client]:
     """The office that writes; it has made the theme of mandates for mail and two units."""
     async with client_of(node, organisation(2468013), *OFFICE) as client:
-        rule = Theme.SpecifierRule(
-            pattern="units/[a-z0-9-]{3,63}", titles=[LocalizedText(language="en", text="The unit")]
-        )
-        rights = [Theme.RegisterRight(role="custodian", until_age=15)]
-        await make_theme(client, name=THEME, specifier_rule=rule, register_rights=rights)
+        await mail_theme(client)
         for unit in (UNIT, OTHER_UNIT):
             described = units_pb2.Unit(display_names=[LocalizedText(language="en", text=unit)])
             await client.call(client.units.CreateUnit, units_pb2.CreateUnitRequest(unit_id=unit, unit=described))
