@@ -14,6 +14,7 @@ from deploy import config, pki
 from deploy.local import plan
 from deploy.local.plan import SOURCE
 from deploy.local.state import State
+from services.authorisations import provider_file
 from services.runtime import mesh
 
 
@@ -106,6 +107,13 @@ def test_the_compose_file_sets_what_must_be_set_and_nothing_unknown() -> None:
         required = {name for name, field in config.fields(process).items() if field.default is dataclasses.MISSING}
         assert required <= given, process
         assert given <= config.fields(process).keys() | {"SOLMU_ROOT_KEY"}, process
+
+
+def test_the_compose_file_listens_where_invented_people_are_refused() -> None:
+    environment = yaml.safe_load((SOURCE / "deploy/compose.yaml").read_text())["services"]["authorisations"][
+        "environment"
+    ]
+    assert not provider_file.loopback(environment["SOLMU_LISTEN"].rpartition(":")[0])
 
 
 def test_a_misspelt_setting_of_the_compose_file_is_told() -> None:

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -220,6 +221,43 @@ def test_certificates_have_the_names_of_the_embedded_nodes() -> None:
             assert name in plan.INTERNAL_IDENTITIES
             assert spec["uris"] == [mesh.service_uri("solmu", name)]
             assert {name, "localhost"} <= set(spec["dnsNames"])
+
+
+def test_people_log_in_where_the_component_is_named(tmp_path: Path) -> None:
+    # kustomize reads nothing outside of the folder that it is given, links aside.
+    copied = shutil.copytree(generate.FOLDER, tmp_path / "kubernetes")
+    (copied / "own").mkdir()
+    own = {"resources": ["../overlays/small"], "components": ["../components/log-in"], "namespace": "solmu"}
+    (copied / "own" / "kustomization.yaml").write_text(yaml.safe_dump(own))
+    text = subprocess.check_output(["kubectl", "kustomize", str(copied / "own")], text=True, timeout=60)
+    manifests = list(yaml.safe_load_all(text))
+    changed = [one for one in manifests if one not in rendered("small")]
+    assert {(one["kind"], one["metadata"]["name"]) for one in changed} == {
+        ("Deployment", "authorisations"),
+        ("NetworkPolicy", "authorisations-to-identity-providers"),
+    }
+    for version in VERSIONS:
+        for manifest in changed:
+            kubernetes_validate.validate(manifest, version, strict=True)
+    (policy,) = kinds(changed, "NetworkPolicy")
+    assert policy["spec"]["policyTypes"] == ["Egress"]
+    ((_, template),) = workloads(changed)
+    [container] = template["spec"]["containers"]
+    [volume] = [one for one in template["spec"]["volumes"] if one["name"] == "identity-providers"]
+    [mount] = [one for one in container["volumeMounts"] if one["name"] == "identity-providers"]
+    environment = {one["name"]: one["value"] for one in container["env"]}
+    assert environment["SOLMU_IDENTITY_PROVIDERS"].startswith(mount["mountPath"] + "/")
+    assert volume["secret"]["secretName"] == "solmu-identity-providers"
+
+
+def test_no_manifest_lets_invented_people_in(manifests: list[Manifest]) -> None:
+    # A provider of invented people is on a loopback address; authorisations takes it where it is there itself.
+    (settings,) = [one["data"] for one in kinds(manifests, "ConfigMap") if "SOLMU_NODE" in one["data"]]
+    assert settings["SOLMU_LISTEN"] == "0.0.0.0:7443"
+    for name, template in workloads(manifests):
+        for container in template["spec"]["containers"]:
+            assert "SOLMU_TEST_MODE" not in {one["name"] for one in container.get("env", [])}, name
+    assert "SOLMU_TEST_MODE" not in settings
 
 
 def peers(rules: list[Manifest], direction: str) -> Iterator[tuple[str, int]]:
