@@ -41,6 +41,7 @@ SUPERVISOR_LOG_BYTES = 1_000_000
 
 SUMMARY = """\
   edge         {edge}  (HTTPS and gRPC; client certificates required)
+  browsers     {browsers}/docs  (its documentation; people log in at this port)
   demo client  {clients}/permits  (certificate.pem, key.pem, ca.pem, profile.json)
   try          {first_command}
 """
@@ -97,8 +98,9 @@ def up(settings: NodeSettings) -> int:
     if was_running and not _is_whole(report):
         print("Not all of it is well: `make status` tells more.")
     profile = "" if state.root == DEFAULT_STATE else f" --profile {state.clients / demo_clients.PERMITS.client_id}"
+    browsers = f"https://localhost:{report.ports[plan.BROWSER_PORT]}"
     command = FIRST_COMMAND.format(profile=profile)
-    print(SUMMARY.format(edge=report.edge, clients=state.clients, first_command=command), end="")
+    print(SUMMARY.format(edge=report.edge, browsers=browsers, clients=state.clients, first_command=command), end="")
     return 0
 
 

@@ -181,4 +181,6 @@ def _write_profile(folder: Path, client: DemoClient, edge: str) -> None:
         "authorities": pki.AUTHORITY,
         "scopes": list(client.scopes),
     }
+    if client.redirect_uris:
+        profile["redirect_uri"] = client.redirect_uris[0]
     files.write(folder / PROFILE, json.dumps(profile, indent=2) + "\n")

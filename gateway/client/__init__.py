@@ -8,7 +8,8 @@
 A profile says where the edge is and with which certificate to call it. The
 client gets tokens and renews them, repeats what may be called twice, streams
 attachments from and to files, and follows feeds. `SyncClient` is the same for
-programs without asyncio; `examples/` has the usual jobs.
+programs without asyncio; `log_in` has people log in, and `Person` calls in their
+names; `examples/` has the usual jobs.
 
 Refusals are `Fault`s: catch the subclass that stands for what to do about it,
 branch on `fault.reason`, which is documented and never changes, and show
@@ -16,6 +17,7 @@ branch on `fault.reason`, which is documented and never changes, and show
 """
 
 from gateway.client.client import Client
+from gateway.client.log_in import Person
 from gateway.client.profile import Profile, ProfileError
 from gateway.client.sync import SyncClient
 from services.runtime.errors import (
@@ -47,6 +49,7 @@ __all__ = [
     "InvalidArgument",
     "NotFound",
     "PermissionDenied",
+    "Person",
     "Profile",
     "ProfileError",
     "ResourceExhausted",

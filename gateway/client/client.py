@@ -122,11 +122,15 @@ class Client:
         """An access token that is valid for a while yet. Raises Fault where the edge grants none."""
         async with self._lock:
             if time.time() > self._expires - RENEW_BEFORE:
-                answer = await self._grant(grant_type="client_credentials", scope=" ".join(self.profile.scopes))
+                answer = await self._own_token()
                 if self.profile.acts_for is not None:
                     answer = await self._exchange(answer["access_token"], self.profile.acts_for)
                 self._token, self._expires = answer["access_token"], time.time() + answer["expires_in"]
             return self._token
+
+    async def _own_token(self) -> Mapping[str, Any]:
+        """The token in the client's own name, as the token endpoint answers."""
+        return await self._grant(grant_type="client_credentials", scope=" ".join(self.profile.scopes))
 
     async def _exchange(self, token: str, wanted: Representation) -> dict[str, Any]:
         detail = {"type": "mandate", "principal": wanted.principal, "theme": wanted.theme}
@@ -140,8 +144,7 @@ class Client:
         )
 
     async def _grant(self, **parameters: str) -> dict[str, Any]:
-        form = {"client_id": self.profile.client_id, **parameters}
-        return await self._json("POST", "/oauth2/token", data=form)
+        return await self.form("/oauth2/token", {"client_id": self.profile.client_id, **parameters})
 
     def forget_token(self) -> None:
         """Has the next call get a new token."""
@@ -276,6 +279,14 @@ class Client:
     async def rest(self, verb: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """A call by REST: JSON in, JSON out."""
         return await self._json(verb, path, json=body, headers={"authorization": f"Bearer {await self.token()}"})
+
+    async def form(self, path: str, form: Mapping[str, str]) -> dict[str, Any]:
+        """A call of an OAuth endpoint: a form in, JSON out. The certificate says who calls."""
+        return await self._json("POST", path, data=form)
+
+    async def document(self, path: str) -> dict[str, Any]:
+        """A document that takes no token, such as the metadata of the authorisation server."""
+        return await self._json("GET", path)
 
     async def rest_content(self, path: str) -> tuple[str, bytes]:
         """Content by REST: its media type and bytes."""

@@ -41,6 +41,8 @@ class Profile:
     """What tokens are asked for."""
     acts_for: Representation | None = None
     """Whose name calls are made in; None: that of the client's own party."""
+    redirect_uri: str = ""
+    """Where people who logged in are sent back to; empty where nobody logs in to the client."""
 
     @classmethod
     def load(cls, path: str | Path) -> Profile:
@@ -60,6 +62,7 @@ class Profile:
                     authorities=folder / values["authorities"],
                 ),
                 scopes=tuple(values["scopes"]),
+                redirect_uri=values.get("redirect_uri", ""),
             )
         except OSError as error:
             raise ProfileError(f"cannot read the profile {file}: {error.strerror}") from None

@@ -7,6 +7,7 @@
     solmu letters ...                           claim and report: for a print house
     solmu mandates ...                          list, request, confirm, revoke; check who may act for whom
     solmu evidence ...                          list, get; verify, which needs no node
+    solmu log-in                                log a person in with a browser; --person calls in that name
     solmu connect                               a way to the edge without a certificate of one's own
     solmu call GET /v1/units                    any REST call, with certificate and token
     solmu token                                 an access token
@@ -28,7 +29,18 @@ import sys
 from collections.abc import Sequence
 
 from gateway.client.client import Client
-from gateway.client.command import clients, completion, connect, evidence, letters, mandates, messages, node, rest
+from gateway.client.command import (
+    clients,
+    completion,
+    connect,
+    evidence,
+    letters,
+    log_in,
+    mandates,
+    messages,
+    node,
+    rest,
+)
 from gateway.client.command.output import Output, UsageError
 from gateway.client.profile import Profile, ProfileError
 from services.runtime.errors import Fault, Unavailable
@@ -66,7 +78,8 @@ def run(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - one f
 
 
 async def _remote(given: argparse.Namespace, out: Output) -> int:
-    async with Client(Profile.load(given.profile)) as client:
+    called = log_in.person(given.profile) if given.person else Client(Profile.load(given.profile))
+    async with called as client:
         return await given.remote(client, given, out) or DONE
 
 
@@ -78,8 +91,9 @@ def build_parser() -> argparse.ArgumentParser:
     default = os.environ.get("SOLMU_PROFILE", DEMO_PROFILE)
     parser.add_argument("--profile", default=default, metavar="FOLDER", help=f"the profile to use (default: {default})")
     parser.add_argument("--json", action="store_true", help="print JSON, one object a line")
+    parser.add_argument("--person", action="store_true", help="call in the name of who logged in last (log-in)")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for group in (node, clients, messages, letters, mandates, evidence, connect, rest):
+    for group in (node, clients, messages, letters, mandates, evidence, log_in, connect, rest):
         group.add(commands)
     completion.add(commands, parser)
     return parser

@@ -44,16 +44,21 @@ def organisation(number: int) -> NationalIdentifier:
 
 
 @asynccontextmanager
-async def client_of(node: Node, owner: NationalIdentifier, *scopes: str) -> AsyncIterator[Client]:
+async def client_of(
+    node: Node, owner: NationalIdentifier, *scopes: str, redirect_uris: Sequence[str] = ()
+) -> AsyncIterator[Client]:
     """A client of this owner, registered by the operator, at the edge."""
     declared = demo_clients.DemoClient(
         client_id=f"test-{uuid.uuid4().hex[:12]}",
         display_name="Test",
         owner={"scheme": SCHEME.Scheme.Name(owner.scheme).removeprefix("SCHEME_"), "value": owner.value},
         scopes=tuple(scopes),
+        redirect_uris=tuple(redirect_uris),
     )
     folder = demo_clients.equip(node.state, declared, node=node.settings.node, edge=node.edge)
-    described = clients_pb2.Client(display_name=declared.display_name, owner=owner, scopes=declared.scopes)
+    described = clients_pb2.Client(
+        display_name=declared.display_name, owner=owner, scopes=declared.scopes, redirect_uris=declared.redirect_uris
+    )
     async with Client(profile(node, "operator")) as operator:
         request = clients_pb2.CreateClientRequest(client_id=declared.client_id, client=described)
         await operator.call(operator.clients.CreateClient, request, attempts=5)
