@@ -23,7 +23,7 @@ from typing import Any
 
 from deploy import files
 from deploy.local import demo_clients, engines, envoy, nats, plan, ports, postgres, privileges, procfs
-from deploy.local.identity_provider import trust
+from deploy.local.identity_provider import terms
 from deploy.local.lock import Lock
 from deploy.local.plan import Plan
 from deploy.local.problems import NodeProblem, of_os_error
@@ -199,7 +199,7 @@ class Node:
         state.prepare_identities(settings.node, plan.INTERNAL_IDENTITIES)
         demo_clients.declare(state)
         chosen = self._choose_ports()
-        trust.declare(state, issuer=f"https://localhost:{chosen[plan.IDENTITY_PROVIDER]}")
+        terms.declare(state, issuer=f"https://localhost:{chosen[plan.IDENTITY_PROVIDER]}")
         prepared = Plan(
             state=state,
             node=settings.node,

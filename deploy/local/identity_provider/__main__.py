@@ -15,7 +15,7 @@ from aiohttp import web
 
 from deploy import pki
 from deploy.local import demo_clients
-from deploy.local.identity_provider import trust
+from deploy.local.identity_provider import terms
 from deploy.local.identity_provider.provider import IdentityProvider, Registered
 from deploy.local.lock import Lock
 from deploy.local.ports import LOOPBACK
@@ -59,9 +59,9 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
 
     provider = IdentityProvider(
         issuer=f"https://localhost:{settings.listen.port}",
-        key=trust.signing_key(state),
+        key=terms.signing_key(state),
         clients={
-            trust.NODE: Registered((f"{settings.browser_origin}/oauth2/callback",), nodes_keys),
+            terms.NODE: Registered((f"{settings.browser_origin}/oauth2/callback",), nodes_keys),
             demo_clients.PORTAL.client_id: Registered(demo_clients.PORTAL.redirect_uris, None),
         },
     )

@@ -21,7 +21,7 @@ from playwright.async_api import Page, async_playwright, expect
 
 from deploy import pki
 from deploy.local import plan
-from deploy.local.identity_provider import trust
+from deploy.local.identity_provider import terms
 from deploy.local.identity_provider.people import PEOPLE
 from deploy.local.identity_provider.provider import CODE_CLAIM, key_set
 from deploy.local.node import Node
@@ -126,7 +126,7 @@ async def test_tokens_of_people_stay_with_the_certificate_that_fetched_them(port
 
 
 async def test_an_id_token_with_a_claim_twice_or_made_elsewhere_is_nobodys(portal: Portal):
-    key = trust.signing_key(portal.node.state)
+    key = terms.signing_key(portal.node.state)
     [public] = key_set(key)["keys"]
     header = json.dumps({"alg": "ES256", "kid": public["kid"]}).encode()
     now = int(time.time())
@@ -137,7 +137,7 @@ async def test_an_id_token_with_a_claim_twice_or_made_elsewhere_is_nobodys(porta
     twice = good[:-1] + f', "{CODE_CLAIM}": "{PEOPLE[1].code}"}}'.encode()
     for defect in (
         jws_cases.signed(header, twice, key),
-        jws_cases.signed(header, json.dumps(claims | {"aud": trust.NODE}).encode(), key),
+        jws_cases.signed(header, json.dumps(claims | {"aud": terms.NODE}).encode(), key),
         jws_cases.signed(header, json.dumps(claims | {"exp": now - 60}).encode(), key),
         issued["access_token"],
     ):
