@@ -2,6 +2,7 @@
 
     GET /openapi.json       OpenAPI 3.1, as `gateway.openapi` made it
     GET /docs               the page; its script and its style beside it
+    GET /                   leads a browser to it
 
 Everybody may read it, at the port for browsers. Trying calls takes a client
 certificate, and therefore the port for systems. The page needs nothing from
@@ -20,6 +21,7 @@ from gateway.routes import Door, Endpoint
 
 DOCUMENT_PATH = "/openapi.json"
 PAGE_PATH = "/docs"
+FRONT_PATH = "/"
 
 MAX_REQUEST_BYTES = 1024
 """A GET has no body."""
@@ -35,7 +37,10 @@ _FILES = {
     f"{PAGE_PATH}/page.css": ("documentation.css", "text/css"),
 }
 
-ENDPOINTS = tuple(Endpoint(path, MAX_REQUEST_BYTES, frozenset(Door)) for path in (DOCUMENT_PATH, *_FILES))
+ENDPOINTS = (
+    Endpoint(FRONT_PATH, MAX_REQUEST_BYTES, frozenset({Door.BROWSERS})),
+    *(Endpoint(path, MAX_REQUEST_BYTES, frozenset(Door)) for path in (DOCUMENT_PATH, *_FILES)),
+)
 
 _HEADERS = {
     hdrs.CACHE_CONTROL: f"max-age={KEPT_SECONDS}",
@@ -71,4 +76,8 @@ def routes() -> list[web.RouteDef]:
     files = {DOCUMENT_PATH: _File(openapi.committed(), "application/json")}
     for path, (name, content_type) in _FILES.items():
         files[path] = _File(_PAGES.joinpath(name).read_bytes(), content_type)
-    return [web.get(path, file.get) for path, file in files.items()]
+    return [web.get(FRONT_PATH, _front), *(web.get(path, file.get) for path, file in files.items())]
+
+
+async def _front(_: web.Request) -> web.Response:
+    return web.Response(status=303, headers={hdrs.LOCATION: PAGE_PATH, **_HEADERS})

@@ -2,8 +2,9 @@
 
     GET /oauth2/authorize    RFC 6749, section 3.1, after a pushed request (RFC 9126); on to the identity provider
     GET /oauth2/callback     back from the identity provider; on to the client
+    GET /oauth2/identity-providers    where people can log in, for a client that lets them choose
 
-Between the two a cookie lies in the browser, one for each log-in, so that
+Between the first two a cookie lies in the browser, one for each log-in, so that
 nobody finishes what another began. It is the browser's proof and holds no
 session: when the log-in is over it is gone.
 """
@@ -21,17 +22,27 @@ from google.protobuf.message import Message
 from solmu.authorisations.v1 import log_in_pb2
 
 from gateway.adapters.page import SECURITY_HEADERS, page
+from gateway.problems import MEDIA_TYPE, problem
 from gateway.routes import Door, Endpoint
 from services.runtime.errors import Fault
 
 AUTHORIZATION_PATH = "/oauth2/authorize"
 CALLBACK_PATH = "/oauth2/callback"
+PROVIDERS_PATH = "/oauth2/identity-providers"
 
 MAX_REQUEST_BYTES = 1024
 """A GET has no body."""
 
-ENDPOINTS = tuple(
-    Endpoint(path, MAX_REQUEST_BYTES, frozenset({Door.BROWSERS})) for path in (AUTHORIZATION_PATH, CALLBACK_PATH)
+KEPT_SECONDS = 60
+"""How long a client may show the list that it has."""
+
+MAX_PROVIDERS = 1000
+"""One page of the service's: no node has as many."""
+
+ENDPOINTS = (
+    Endpoint(AUTHORIZATION_PATH, MAX_REQUEST_BYTES, frozenset({Door.BROWSERS})),
+    Endpoint(CALLBACK_PATH, MAX_REQUEST_BYTES, frozenset({Door.BROWSERS})),
+    Endpoint(PROVIDERS_PATH, MAX_REQUEST_BYTES),
 )
 
 COOKIE = "__Host-log-in-"
@@ -61,6 +72,9 @@ _TEXTS = {
     },
 }
 
+_AWAY = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED")
+"""Refusals after which the same call may succeed soon."""
+
 Call = Callable[[str, Message], Awaitable[Any]]
 """Calls the method of `LogInService` that has this name; raises Fault."""
 
@@ -77,6 +91,7 @@ class LogIn:
         return [
             web.get(AUTHORIZATION_PATH, self.authorize, allow_head=False),
             web.get(CALLBACK_PATH, self.call_back, allow_head=False),
+            web.get(PROVIDERS_PATH, self.providers),
         ]
 
     async def authorize(self, request: web.Request) -> web.Response:
@@ -109,6 +124,20 @@ class LogIn:
         _set_cookie(response, state, "", max_age=0)
         return response
 
+    async def providers(self, _: web.Request) -> web.Response:
+        """Lists where people can log in; `name` is what a pushed request's `identity_provider` takes."""
+        asked = log_in_pb2.ListIdentityProvidersRequest(page_size=MAX_PROVIDERS)
+        try:
+            listed = (await self._call("ListIdentityProviders", asked)).identity_providers
+        except Fault as fault:
+            status = 503 if fault.code in _AWAY else 500
+            document = problem(fault.reason, status=status, detail="the list cannot be had now: try again")
+            return web.json_response(document, status=status, content_type=MEDIA_TYPE)
+        members = ("name", "display_name", "issuer", "test")
+        providers = [{name: getattr(provider, name) for name in members} for provider in listed]
+        headers = {hdrs.CACHE_CONTROL: f"max-age={KEPT_SECONDS}"}
+        return web.json_response({"identity_providers": providers}, headers=headers)
+
 
 def _one(request: web.Request, name: str) -> str:
     """A parameter, which counts only where it is there once (RFC 6749, section 3.1)."""
@@ -130,7 +159,7 @@ def _refused(request: web.Request, fault: Fault) -> web.Response:
     """The page for a person who cannot go on, in the language of the browser where it is one of ours."""
     known = _LANGUAGE.search(request.headers.get(hdrs.ACCEPT_LANGUAGE, ""))
     language = known[1].lower() if known else "en"
-    texts, away = _TEXTS[language], fault.code in ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED")
+    texts, away = _TEXTS[language], fault.code in _AWAY
     why = texts["away"] if away else texts["LOG_IN_UNKNOWN"] if fault.code == "INVALID_ARGUMENT" else ""
     status = 503 if away else 400 if why else 500
     content = "".join(f"<p>{escape(text)}</p>" for text in (why, texts["again"]) if text)

@@ -67,6 +67,8 @@ async def test_a_stranger_reads_it_at_the_port_for_browsers_and_there_alone(node
                 await http.get(node.edge + path)
             async with http.get(node.browsers + path) as answer:
                 assert answer.status == 200
+        async with http.get(node.browsers) as answer:
+            assert (answer.status, answer.url.path) == (200, "/docs")
 
 
 @asynccontextmanager

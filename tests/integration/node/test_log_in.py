@@ -167,6 +167,10 @@ async def test_the_metadata_says_how_people_log_in(portal: Portal):
     assert metadata["require_pushed_authorization_requests"] is True
     assert metadata["authorization_response_iss_parameter_supported"] is True
     assert metadata["code_challenge_methods_supported"] == ["S256"]
+    status, listed = await portal.caller("").rest("GET", "/oauth2/identity-providers")
+    [provider] = listed["identity_providers"]
+    assert (status, provider["issuer"], provider["test"]) == (200, portal.provider, True)
+    assert await portal.begin("v" * 43, identity_provider=provider["name"])
     status, refusal = await portal.post("pushed_authorization_request", response_type="token", redirect_uri=BACK)
     assert (status, refusal["error"]) == (400, "unsupported_response_type")
     status, refusal = await portal.post("pushed_authorization_request", response_type="code", client_id="permits")
@@ -180,6 +184,7 @@ async def test_the_metadata_says_how_people_log_in(portal: Portal):
         ("POST", "/oauth2/par"),
         ("POST", "/oauth2/introspect"),
         ("POST", "/oauth2/revoke"),
+        ("GET", "/oauth2/identity-providers"),
         ("GET", "/healthz"),
         ("GET", "/v1/mailboxes"),
         ("GET", "/v1/units/permits"),

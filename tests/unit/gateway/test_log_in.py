@@ -13,7 +13,7 @@ from multidict import CIMultiDict
 from solmu.authorisations.v1 import log_in_pb2
 
 from gateway.adapters import log_in
-from gateway.adapters.log_in import AUTHORIZATION_PATH, CALLBACK_PATH, COOKIE
+from gateway.adapters.log_in import AUTHORIZATION_PATH, CALLBACK_PATH, COOKIE, PROVIDERS_PATH
 from services.runtime import errors
 
 NOW = datetime(2026, 11, 21, 6, 30, tzinfo=UTC)
@@ -38,6 +38,9 @@ class Service:
             )
             started.expire_time.FromSeconds(int(NOW.timestamp()) + 600)
             return started
+        if method == "ListIdentityProviders":
+            bank = log_in_pb2.IdentityProvider(name="identityProviders/bank", display_name="Bank", issuer="https://b")
+            return log_in_pb2.ListIdentityProvidersResponse(identity_providers=[bank])
         return log_in_pb2.FinishLogInResponse(location="https://city.example/?code=c&state=x")
 
 
@@ -160,3 +163,15 @@ async def test_looking_ahead_uses_nothing_up(service: Service, browser: Browser,
         answer = await browser.request(method, f"{path}?state={STATE}", allow_redirects=False)
         assert answer.status == 405
     assert service.requests == []
+
+
+async def test_a_client_can_let_people_choose_where_to_log_in(service: Service, browser: Browser) -> None:
+    answer = await get(browser, PROVIDERS_PATH)
+    assert await answer.json() == {
+        "identity_providers": [
+            {"name": "identityProviders/bank", "display_name": "Bank", "issuer": "https://b", "test": False}
+        ]
+    }
+    service.fault = errors.Unavailable("UNAVAILABLE", "x")
+    answer = await get(browser, PROVIDERS_PATH)
+    assert (answer.status, (await answer.json())["reason"]) == (503, "UNAVAILABLE")
