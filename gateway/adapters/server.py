@@ -22,6 +22,7 @@ from gateway.problems import MEDIA_TYPE, problem
 from gateway.routes import Endpoint
 from services.runtime import mesh, telemetry, tls
 from services.runtime.config import Address
+from services.runtime.server import within
 from services.runtime.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ async def serve(application: web.Application, *, listen: Address, files: tls.Fil
     try:
         await web.TCPSite(runner, listen.host, listen.port, ssl_context=context).start()
         logger.info("serving", extra={"listen": str(listen)})
-        while not await _within(stop, LOOK_SECONDS):
+        while not await within(stop, LOOK_SECONDS):
             stamp = _refreshed(context, files, stamp)
     finally:
         await runner.cleanup()
@@ -144,11 +145,3 @@ def _refreshed(context: ssl.SSLContext, files: tls.Files, stamp: tls.Stamp) -> t
     except (OSError, ValueError):
         return stamp  # half a rotation: keep what works, look again soon
     return now
-
-
-async def _within(event: asyncio.Event, seconds: float) -> bool:
-    try:
-        await asyncio.wait_for(event.wait(), seconds)
-    except TimeoutError:
-        return False
-    return True

@@ -121,6 +121,15 @@ async def _supervised(main: Callable[[asyncio.Event, AsyncExitStack], Coroutine[
         await main(stop, stack)
 
 
+async def within(event: asyncio.Event, seconds: float) -> bool:
+    """Waits so long for an event; whether it came."""
+    try:
+        await asyncio.wait_for(event.wait(), seconds)
+    except TimeoutError:
+        return False
+    return True
+
+
 class Tasks:
     """Background tasks of a process. One that fails stops the process, so that its supervisor starts it afresh."""
 

@@ -23,7 +23,7 @@ from deploy.local.procfs import Birth
 from deploy.local.state import State
 from services.runtime import config
 from services.runtime.config import Address, ConfigError, address, folder, setting, text
-from services.runtime.server import run
+from services.runtime.server import run, within
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
     context.load_cert_chain(state.edge_identity / pki.CERTIFICATE, state.edge_identity / pki.KEY)
     await web.TCPSite(runner, settings.listen.host, settings.listen.port, ssl_context=context).start()
     logger.info("serving", extra={"listen": str(settings.listen)})
-    while not await _within(stop, RELOAD_SECONDS):
+    while not await within(stop, RELOAD_SECONDS):
         context.load_cert_chain(state.edge_identity / pki.CERTIFICATE, state.edge_identity / pki.KEY)
 
 
@@ -89,14 +89,6 @@ def refuse_elsewhere(state: State, listen: Address) -> None:
         )
     if faults:
         raise ConfigError(faults)
-
-
-async def _within(event: asyncio.Event, seconds: float) -> bool:
-    try:
-        await asyncio.wait_for(event.wait(), seconds)
-    except TimeoutError:
-        return False
-    return True
 
 
 if __name__ == "__main__":

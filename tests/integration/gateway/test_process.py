@@ -141,9 +141,11 @@ async def test_it_waits_for_the_issuer_then_serves_until_it_is_told_to_stop(hous
 
 async def test_it_stops_while_it_waits(house: House) -> None:
     async with house.gateway() as process:
-        await asyncio.sleep(1.5)
+        assert process.stderr is not None
+        while b"token keys not fetched" not in await asyncio.wait_for(process.stderr.readline(), 30):
+            pass
         process.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(process.wait(), 5) == 0
+        assert await asyncio.wait_for(process.wait(), 20) == 0
 
 
 async def test_an_outdated_revocation_list_is_told_and_ends_it(house: House) -> None:
