@@ -31,6 +31,7 @@ TYPES = {
     "paper.receipt_confirmed": "Posti: receipt confirmed",
     "paper.returned": "Posti: returned to sender",
     "paper.unresolved": "Posti: unresolved",
+    "paper.failed": "Posti: unresolved",
 }
 """What the node's events are called there. "Message rejected" is ours: a message whose attachment turns out to be
 infected would be lost without a word otherwise, and clients keep types that they do not know."""

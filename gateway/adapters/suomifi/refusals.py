@@ -37,6 +37,7 @@ _NAMES = (
     ("idempotency_key", "externalId"),
     ("identifiers", "endUsers"),
     ("attachment.file_name", "file"),
+    ("message.recipient.postal_address", "paperMail.recipient.address"),
     ("message.recipient", "recipient.id"),
     ("message.bodies[0].text", "electronic.body"),
     ("message.title", "electronic.title"),

@@ -7,6 +7,7 @@ adapter and the services.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import io
 import uuid
 from collections.abc import AsyncIterator
@@ -381,3 +382,68 @@ async def test_events_of_all_units_of_an_organisation_come_by_one_token(
     assert {event.metadata.service_id for event in told} == {"service-0", "service-1", "service-2"}
     assert [event.event_time for event in told] == sorted(event.event_time for event in told)
     assert await asyncio.to_thread(suomifi.get_events, token) == ([], token)
+
+
+HOME = Address(name="Aino Aalto", street_address="Kotikatu 2", zip_code="00100", city="HELSINKI", country_code="FI")
+
+
+async def test_a_message_of_both_channels_goes_to_the_mailbox_where_there_is_one(
+    suomifi: SuomiFiClient, resident: Client, mailbox: str
+):
+    attachment = await asyncio.to_thread(suomifi.upload_attachment, "päätös.pdf", document())
+    token = await caught_up(suomifi)
+    number, _ = await asyncio.to_thread(
+        suomifi.send_multichannel_message,
+        title="Päätös",
+        body="Lupa on myönnetty.",
+        body_format=BodyFormat.TEXT,
+        recipient_id=PERSON,
+        recipient_address=HOME,
+        sender_address=HOME,
+        paper_mail_attachment_id=attachment,
+    )
+    assert (await opened(resident, mailbox)).title == "Päätös"
+    told, _ = await events(suomifi, token, until=2)
+    assert [(event.type, event.metadata.message_id) for event in told] == [
+        (EventType.ELECTRONIC_MESSAGE_CREATED, number),
+        (EventType.ELECTRONIC_MESSAGE_READ, number),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "event_type"),
+    [("RECEIPT_CONFIRMED", EventType.POSTI_RECEIPT_CONFIRMED), ("RETURNED", EventType.POSTI_RETURNED_TO_SENDER)],
+)
+async def test_what_becomes_of_a_letter_is_told(
+    suomifi: SuomiFiClient, node: Node, outcome: str, event_type: EventType
+):
+    attachment = await asyncio.to_thread(suomifi.upload_attachment, "päätös.pdf", document())
+    token = await caught_up(suomifi)
+    send = suomifi.send_paper_mail_without_id
+    number, external = await asyncio.to_thread(send, HOME, HOME, attachment, verifiable=True)
+    with pytest.raises(SuomiFiDuplicateMessageError) as repeated:
+        await asyncio.to_thread(send, HOME, HOME, attachment, external_id=external, verifiable=True)
+    assert repeated.value.message_id == number
+    async with Client(profile(node, "print-house")) as house, asyncio.timeout(30):
+        while not (answer := await house.call(house.letters.ClaimLetters, letters_pb2.ClaimLettersRequest())).letters:
+            await asyncio.sleep(0.2)
+        (letter,) = answer.letters
+        assert letter.options.postage == messages_pb2.LetterOptions.POSTAGE_RECEIPT
+        for state in ("SUBMITTED", "POSTED", outcome):
+            request = letters_pb2.ReportLettersRequest(reports=[report(letter, state)])
+            assert not (await house.call(house.letters.ReportLetters, request, attempts=5)).refusals
+    told, _ = await events(suomifi, token, until=3)
+    assert told[-1].type == event_type
+    assert {event.metadata.external_id for event in told} == {external}
+
+
+async def test_a_letter_that_cannot_be_printed_is_refused(suomifi: SuomiFiClient):
+    attachment = await asyncio.to_thread(suomifi.upload_attachment, "a.pdf", PDF)
+    for address, reason in (
+        (HOME, "PDF_NOT_PRINTABLE"),
+        (dataclasses.replace(HOME, name="x" * 79), "ADDRESS_DOES_NOT_FIT"),
+        (dataclasses.replace(HOME, country_code="Finland"), "FIELD_INVALID"),
+    ):
+        with pytest.raises(SuomiFiClientError) as refused:
+            await asyncio.to_thread(suomifi.send_paper_mail_without_id, address, HOME, attachment)
+        assert refused.value.response_body["reason"] == reason, refused.value.response_body
