@@ -109,7 +109,8 @@ class FactStream:
                     said = time.monotonic()
                     yield WatchResponse(kind=WatchResponse.KIND_HEARTBEAT, consistency_token=token(head.epoch, after))
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(news.wait(), HEARTBEAT)
+                    async with asyncio.timeout(HEARTBEAT):  # wait_for of Python 3.11 may swallow a cancellation
+                        await news.wait()
 
     async def _snapshot(self, wanted: _Wanted) -> AsyncIterator[tuple[Head, WatchResponse]]:
         """All facts as one transaction sees them, each part with the revision of the whole."""
