@@ -30,7 +30,7 @@ from services.messages.servicers.courses import Move
 from services.messages.servicers.papers import Papers
 from services.messages.servicers.sending import NewMessage, Sending
 from services.runtime import identity, pages, status
-from services.runtime.database import Database, Row
+from services.runtime.database import Connection, Database, Row
 from services.runtime.errors import AlreadyExists, Fault, not_found
 from services.runtime.gathering import Gathering, in_order
 from services.runtime.ids import new_id
@@ -127,10 +127,7 @@ class Messages:
         await names.own_unit(self._database, unit_id)
         message_id = names.uid(request.name, 3)
         async with self._database.transaction() as transaction:
-            row = await message_store.hold(transaction, message_id)
-            if row is None or row["unit_id"] != unit_id or row["direction"] != Message.DIRECTION_OUTBOUND:
-                raise not_found(request.name)
-            (before,) = await courses.of(transaction, [row])
+            row, before = await _hold(transaction, request.name)
             after = course.withdrawn(before, now=now)
             if after is not before:
                 await courses.keep(transaction, self._outbox, [Move(row, before, after)], now=now)
@@ -147,10 +144,7 @@ class Messages:
         unit_id, message_id, now = names.part(request.name, 1), names.uid(request.name, 3), names.now()
         await names.own_unit(self._database, unit_id)
         async with self._database.transaction() as transaction:
-            row = await message_store.hold(transaction, message_id)
-            if row is None or row["unit_id"] != unit_id or row["direction"] != Message.DIRECTION_OUTBOUND:
-                raise not_found(request.name)
-            (before,) = await courses.of(transaction, [row])
+            row, before = await _hold(transaction, request.name)
             after = course.sent_on_paper(before, now=now)
             if after is not before:
                 sealed = self._papers.address_for(request, row, before.profile)
@@ -268,6 +262,15 @@ def _mailbox(route: message_store.Route) -> mailboxes.Mailbox | None:
         return None
     state = mailboxes.State(route.mailbox_state)
     return mailboxes.Mailbox(route.mailbox_id, state, route.data_key, route.opt_out_end_time)
+
+
+async def _hold(transaction: Connection, name: str) -> tuple[Row, Course]:
+    """A message that the unit in its name has sent, locked, and where it is. Raises NotFound."""
+    row = await message_store.hold(transaction, names.uid(name, 3))
+    if row is None or row["unit_id"] != names.part(name, 1) or row["direction"] != Message.DIRECTION_OUTBOUND:
+        raise not_found(name)
+    (before,) = await courses.of(transaction, [row])
+    return row, before
 
 
 def _electronic(asked: Message, *, now: datetime) -> Delivery | None:

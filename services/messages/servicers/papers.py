@@ -21,7 +21,7 @@ from services.messages.servicers import names, views
 from services.messages.typesetting import Text
 from services.runtime import identity
 from services.runtime.database import Database, Row
-from services.runtime.errors import InvalidArgument
+from services.runtime.errors import FailedPrecondition, InvalidArgument
 from services.runtime.ids import new_id
 from services.runtime.sealing import Vault
 
@@ -100,8 +100,11 @@ class Papers:
         """The address of a letter that its sender has sent now, sealed; None where the message says it.
 
         Raises InvalidArgument: FIELD_INVALID where it is given twice, or not at
-        all; ADDRESS_DOES_NOT_FIT.
+        all; ADDRESS_DOES_NOT_FIT. FailedPrecondition, MAILBOX_CLOSED, where
+        nothing is left to print.
         """
+        if row["data_key"] is None:
+            raise FailedPrecondition("MAILBOX_CLOSED", "the mailbox has been erased, and the message with it")
         part = Message.FromString(views.opened(row, vault=self._vault)).paper
         known = part.HasField("address") or part.options.has_address_page
         if known and request.HasField("address"):

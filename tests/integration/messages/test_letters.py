@@ -231,6 +231,18 @@ async def test_the_sender_decides_and_may_say_then_where_the_letter_goes(service
     assert (await claim_of(service, message)).page_count == 1
 
 
+async def test_what_has_been_erased_cannot_be_sent_on_paper(service: Service):
+    unit = await service.unit()
+    message = await send(service, unit, person(), policy("SENDER_DECIDES"))
+    await service.mailboxes.EraseMailbox(
+        mailboxes_pb2.EraseMailboxRequest(name=message.recipient.mailbox, justification="on request")
+    )
+    with pytest.raises(FailedPrecondition) as refused:
+        await service.messages.SendOnPaper(messages_pb2.SendOnPaperRequest(name=message.name))
+    assert refused.value.reason == "MAILBOX_CLOSED"
+    assert "PAPER" not in ways(await read(service, message))
+
+
 async def test_sending_on_paper_is_for_the_sender_alone_and_for_policies_that_leave_it_to_it(service: Service):
     unit = await service.unit()
     identifier, _ = await service.resident()
