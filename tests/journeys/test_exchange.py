@@ -7,7 +7,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 import grpc
@@ -34,6 +34,7 @@ from deploy.local import demo_clients, plan
 from deploy.local.demo_clients import DemoClient
 from deploy.local.node import Node, NodeSettings, running
 from gateway.client import Client, Profile
+from services.exchange.assembly import Exchange
 from tests.integration.exchange import backend as backends
 from tests.integration.exchange import calls, mesh
 from tests.integration.exchange.backend import plain
@@ -103,7 +104,7 @@ async def _member(node: Node, identifier: str) -> AsyncIterator[mesh.Member]:
         yield mesh.Member(
             identifier,
             node.ports[plan.PEER_PORT],
-            _Exchange(administration),
+            cast("Exchange", _Exchange(administration)),  # the same services, over the wire
             mesh.Authority(f"Authority of {identifier}"),
         )
 
@@ -177,7 +178,8 @@ async def _call(client: Client, head: calls_pb2.CallRequestHead) -> calls_pb2.Ca
     head.body = b""
     stub: Any = client.stub(calls_pb2_grpc.CallServiceStub)
     async for frame in stub.Call(iter([calls_pb2.CallRequest(head=head)]), metadata=await client.metadata()):
-        return frame.head
+        answered: calls_pb2.CallResponseHead = frame.head
+        return answered
     raise AssertionError("no answer came")
 
 

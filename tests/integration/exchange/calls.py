@@ -14,7 +14,7 @@ from services.runtime import identity
 from services.runtime.database import Row
 from services.runtime.errors import Fault
 from services.runtime.identity import Caller
-from tests.integration.exchange.mesh import Node
+from tests.integration.exchange.mesh import Member, Node
 
 CONSUMER = "FI/MUN/1/letters"
 PROVIDER = "FI/COM/2/register"
@@ -130,7 +130,7 @@ async def refused_proofs(node: Node, exchange_id: str) -> list[str]:
     return [row["reason"] for row in rows]
 
 
-async def host(node: Node, subsystem: str, **settings) -> None:
+async def host(node: Member, subsystem: str, **settings) -> None:
     """Changes a subsystem's settings."""
     hosting = hosting_pb2.Hosting(name=f"{names.resource('subsystems', subsystem)}/hosting", **settings)
     request = hosting_pb2.UpdateHostingRequest(hosting=hosting)
@@ -138,7 +138,7 @@ async def host(node: Node, subsystem: str, **settings) -> None:
     await node.exchange.hosting.UpdateHosting(request)
 
 
-async def service(node: Node, uri: str, *, subsystem: str = PROVIDER, code: str = "", **given) -> str:
+async def service(node: Member, uri: str, *, subsystem: str = PROVIDER, code: str = "", **given) -> str:
     """A new service of a subsystem; returns its identifier."""
     code = code or f"service-{uuid.uuid4().hex[:8]}"
     backend = {"uri": uri, **given.pop("backend", {})}
@@ -152,7 +152,7 @@ async def service(node: Node, uri: str, *, subsystem: str = PROVIDER, code: str 
     return f"{subsystem}/{code}"
 
 
-async def allow(node: Node, identifier: str, *patterns: tuple[str, str], consumer: str = CONSUMER, **given) -> str:
+async def allow(node: Member, identifier: str, *patterns: tuple[str, str], consumer: str = CONSUMER, **given) -> str:
     """Gives a consumer a right to a service."""
     identity.set_caller(Caller(service="edge", client_id="administration", expires=4e9))
     right = await node.exchange.rights.CreateAccessRight(
@@ -168,7 +168,7 @@ async def allow(node: Node, identifier: str, *patterns: tuple[str, str], consume
     return right.name
 
 
-async def policy(node: Node, **content) -> str:
+async def policy(node: Member, **content) -> str:
     """A new policy; returns its name."""
     made = await node.exchange.policies.CreateExchangePolicy(
         policies_pb2.CreateExchangePolicyRequest(

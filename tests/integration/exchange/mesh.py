@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -73,12 +72,12 @@ class Authority:
 
 @dataclass
 class Member:
-    """A node of a mesh, as whoever runs it sees it. `exchange` has the services of the contract, by short names."""
+    """A node of a mesh, as whoever runs it sees it."""
 
     identifier: str
     port: int
     """Where other nodes reach it."""
-    exchange: Any
+    exchange: Exchange
     authority: Authority
     subsystems: list[str] = field(default_factory=list)
     keys: list[directory_pb2.DirectoryKey] = field(default_factory=list)
@@ -151,7 +150,6 @@ class Member:
 class Node(Member):
     """A node in this process."""
 
-    exchange: Exchange
     engines: Engines
     database: Database
 
@@ -171,7 +169,6 @@ async def node(identifier: str, folder: Path, *, given: Engines | None = None) -
             vault=Vault(secrets.token_bytes(32)),
             telemetry=Telemetry(),
             peer_listen=Address("127.0.0.1", 0),
-            test_mode=True,
         )
         await exchange.load()
         async with Tasks(stop) as tasks:
