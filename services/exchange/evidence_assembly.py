@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Coroutine
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import aiohttp
 import grpc
@@ -109,20 +110,20 @@ class EvidenceParts:
         """What a policy, id "/" revision, says of evidence. A revision that is no longer there goes by the current."""
         policies = self._configuration.current.policies
         policy = policies.get(line.partition("/")[0]) or policies["default"]
-        return evidence_rules.rules(policy.content)
+        return _rules(policy)
 
     def staple(self, pinned: PinnedKey, policy: Policy) -> bytes:
         """The status that goes with a statement signed now (`proving.Status`).
 
         Raises what `StampPolicy.admit` and `Statuses.staple` raise: where the policy does not go on, nothing is signed.
         """
-        rules = evidence_rules.rules(policy.content)
+        rules = _rules(policy)
         self.stamp_policy.admit(rules)
         return self.statuses.staple(pinned, rules)
 
     def accept(self, pinned: PinnedKey, stapled: bytes, policy: Policy) -> bytes:
         """The status by which a statement of another node is taken (`proving.Status`). Raises as `Statuses.accept`."""
-        return self.statuses.accept(pinned, stapled, evidence_rules.rules(policy.content))
+        return self.statuses.accept(pinned, stapled, _rules(policy))
 
     async def stamp(self, value: bytes, policy: Policy) -> bytes:
         """A time stamp of its own for a signature, where the policy asks for one (`proving.Status`)."""
@@ -158,3 +159,14 @@ class EvidenceParts:
                 if not isinstance(failure, Unavailable):
                     raise failure from None
         raise failure
+
+
+_RULES: WeakKeyDictionary[Policy, Rules] = WeakKeyDictionary()
+
+
+def _rules(policy: Policy) -> Rules:
+    """What a policy says of evidence: read once, and asked several times in each exchange."""
+    found = _RULES.get(policy)
+    if found is None:
+        found = _RULES[policy] = evidence_rules.rules(policy.content)
+    return found

@@ -19,7 +19,7 @@ ATTEMPTS = 3
 CIRCUIT_FAILURES = 5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Policy:
     """A revision of a policy."""
 

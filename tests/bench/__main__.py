@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from tests.bench import backlog, checks, edge, evidence, look_up, sending, start, transfer
+from tests.bench import backlog, checks, edge, evidence, exchanges, look_up, sending, start, transfer
 
 
 def _arguments() -> argparse.Namespace:
@@ -42,6 +42,7 @@ async def main(arguments: argparse.Namespace) -> None:
             "checks": functools.partial(checks.measure, state, options),
             "look_up": functools.partial(look_up.measure, state),
             "transfer": functools.partial(transfer.measure, state),
+            "exchanges": functools.partial(exchanges.measure, folder / "pair"),
         }
         for one in arguments.only.split(",") if arguments.only else benchmarks:
             await benchmarks[one]()

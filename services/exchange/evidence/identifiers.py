@@ -7,6 +7,7 @@ other.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable
 from urllib.parse import quote, unquote_to_bytes
@@ -27,6 +28,7 @@ _PART = re.compile(PART)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
+@functools.lru_cache(maxsize=10_000)
 def encode(part: str) -> str:
     """One part, percent-encoded. Raises InvalidArgument, NAME_INVALID, where it cannot be a part."""
     if not 0 < len(part) <= MAX_PART or part in _DOTS or _CONTROL.search(part):

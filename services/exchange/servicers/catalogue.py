@@ -30,6 +30,7 @@ from services.runtime.errors import (
     FailedPrecondition,
     InvalidArgument,
     Unavailable,
+    Unimplemented,
     not_found,
 )
 
@@ -222,6 +223,8 @@ class Catalogue:
         policies = (await self._configuration.load()).policies
         if content.policy and content.policy.rpartition("/")[2] not in policies:
             raise not_found(content.policy)
+        if content.protocol == services_pb2.Service.PROTOCOL_GRPC:
+            raise Unimplemented("METHOD_NOT_IMPLEMENTED", "this release does not call gRPC backends yet")
         uri = content.backend.uri
         if not uri or "@" in uri.partition("://")[2].partition("/")[0] or "?" in uri or "#" in uri or not uri.isascii():
             raise InvalidArgument(

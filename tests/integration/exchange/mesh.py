@@ -169,6 +169,7 @@ async def node(identifier: str, folder: Path, *, given: Engines | None = None) -
             vault=Vault(secrets.token_bytes(32)),
             telemetry=Telemetry(),
             peer_listen=Address("127.0.0.1", 0),
+            test_mode=True,
         )
         await exchange.load()
         async with Tasks(stop) as tasks:

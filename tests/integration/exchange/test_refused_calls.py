@@ -111,6 +111,12 @@ async def test_what_is_not_there_disabled_or_of_another_kind_is_refused(pair, ba
         await calls.host(company, PROVIDER, disabled=False)
 
 
+async def test_a_service_that_could_not_be_called_is_not_made(pair, backend):
+    with pytest.raises(Fault) as refusal:
+        await calls.service(pair[1], backend.uri, protocol=services_pb2.Service.PROTOCOL_GRPC)
+    assert refusal.value.reason == "METHOD_NOT_IMPLEMENTED"
+
+
 async def test_who_is_not_in_the_directory_is_not_called(pair):
     fault = await refused(pair[0], whole(head("FI/COM/9/none/service")))
     assert fault.reason == "MEMBER_UNKNOWN"

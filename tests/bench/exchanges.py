@@ -1,0 +1,102 @@
+"""Signed exchanges per second between two nodes, beside the same backend called directly, in the same run.
+
+Callers, both nodes with their edges and engines, and the backend share the
+machine. CPU time is that of all of them together, per call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import psutil
+from solmu.exchange.v1 import calls_pb2, calls_pb2_grpc
+
+from gateway.client import Client
+from tests.bench.report import percentile
+from tests.integration.exchange import backend as backends
+from tests.integration.exchange import calls
+from tests.integration.exchange.backend import plain
+from tests.journeys import pair
+
+SIZES = (0, 1_000, 100_000, 10_000_000)
+CALLERS = (1, 16, 64)
+SECONDS = 5.0
+
+
+async def measure(folder: Path) -> None:
+    """Prints a table."""
+    async with pair.joined(folder) as (node, city, _, company), backends.running() as backend:
+        backend.keep = False
+        service = await calls.service(company, backend.uri, subsystem=pair.PROVIDER)
+        await calls.allow(company, service, consumer=pair.CONSUMER)
+        profile = await pair.consumer(node, city)
+        print("signed exchanges between two nodes; answers of the size given")
+        print(f"  {'bytes':>9} {'callers':>7} {'way':<8} {'calls/s':>8} {'p50 ms':>8} {'p99 ms':>8} {'CPU ms':>8}")
+        async with (
+            Client(profile) as client,
+            aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
+        ):
+            stub: Any = client.stub(calls_pb2_grpc.CallServiceStub)
+            head = calls.head(service)
+            head.body = b""
+
+            async def exchange() -> None:
+                stream = stub.Call(iter([calls_pb2.CallRequest(head=head)]), metadata=await client.metadata())
+                async for _ in stream:
+                    pass
+
+            async def direct() -> None:
+                async with session.get(backend.uri) as answer:
+                    await answer.read()
+
+            for size in SIZES:
+                backend.answer = plain(os.urandom(size))
+                for callers in CALLERS if size <= 100_000 else CALLERS[:1]:
+                    await _print(size, callers, "direct", direct)
+                    await _print(size, callers, "exchange", exchange)
+        print()
+
+
+async def _print(size: int, callers: int, way: str, call: Callable[[], Awaitable[None]]) -> None:
+    await call()
+    before, begin = _cpu(), time.monotonic()
+    latencies: list[float] = []
+
+    async def again() -> None:
+        while time.monotonic() < begin + SECONDS:
+            start = time.monotonic()
+            await call()
+            latencies.append(time.monotonic() - start)
+
+    await asyncio.gather(*(again() for _ in range(callers)))
+    seconds = time.monotonic() - begin
+    cpu = (_cpu() - before) / len(latencies) * 1000
+    print(
+        f"  {size:>9} {callers:>7} {way:<8} {len(latencies) / seconds:>8.0f} {percentile(latencies, 0.5) * 1000:>8.1f}"
+        f" {percentile(latencies, 0.99) * 1000:>8.1f} {cpu:>8.2f}"
+    )
+
+
+def _cpu() -> float:
+    """Seconds of CPU time of this process and of all that it has started: callers, backend, nodes."""
+    total = 0.0
+    own = psutil.Process()
+    for process in (own, *own.children(recursive=True)):
+        try:
+            times = process.cpu_times()
+        except psutil.Error:
+            continue
+        total += times.user + times.system
+    return total
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory(prefix="solmu-bench-") as path:
+        asyncio.run(measure(Path(path)))
