@@ -21,7 +21,7 @@ from solmu.exchange.v1 import (
 )
 from solmu.exchange.v1.identifiers_pb2 import Requester
 
-from gateway.adapters.xroad import errors, requests
+from gateway.adapters.xroad import errors, evidence, requests
 from gateway.adapters.xroad.errors import BadRequestError, Style
 from gateway.adapters.xroad.requests import Call, RequestHash
 from gateway.routes import Endpoint
@@ -51,6 +51,7 @@ ENDPOINTS = (
         timeout_seconds=int(SECONDS),
     ),
     Endpoint("/listClients", 1),
+    Endpoint(evidence.PATH, 1),
 )
 
 METASERVICES = {"listMethods", "allowedMethods"}
@@ -82,12 +83,14 @@ class XRoad:
     def __init__(self, *, exchange: Peer, style: Style) -> None:
         self._exchange = exchange
         self._style = style
+        self._evidence = evidence.Evidence(exchange=exchange, certificate=_certificate)
 
     def routes(self) -> list[web.RouteDef]:
         """For the application of the gateway."""
         return [
             web.route("*", "/r1/{path:.*}", self.call),
             web.get("/listClients", self.list_clients),
+            web.get(evidence.PATH, self._evidence.download),
         ]
 
     @_refusing

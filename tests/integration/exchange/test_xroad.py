@@ -2,8 +2,10 @@
 
 import base64
 import hashlib
+import io
 import json
 import re
+import zipfile
 
 import aiohttp
 import pytest
@@ -219,3 +221,35 @@ async def test_the_members_of_a_mesh_are_listed(interface):
     assert {("MEMBER", None), ("SUBSYSTEM", "letters"), ("SUBSYSTEM", "register")} <= shown
     async with interface.get("/listClients", headers=HEADERS) as answer:
         assert (await answer.text()).count("<xroad:member>") == len(entries)
+
+
+ASIC = "/asic?xRoadInstance=FI&memberClass=MUN&memberCode=1&subsystemCode=letters"
+
+
+async def test_the_evidence_of_a_call_is_downloaded_by_its_id(interface, backend, service):
+    async with interface.get(f"/r1/{service}/x", headers={**HEADERS, "X-Road-Id": "evidence-1"}) as answer:
+        number = answer.headers["x-road-request-id"]
+    async with interface.get(f"{ASIC}&queryId=evidence-1&force", headers=HEADERS) as answer:
+        assert (answer.status, answer.content_type) == (200, "application/zip")
+        archive = zipfile.ZipFile(io.BytesIO(await answer.read()))
+    assert sorted(archive.namelist()) == [f"request-{number}.asice", f"response-{number}.asice"]
+    inner = zipfile.ZipFile(io.BytesIO(archive.read(f"request-{number}.asice")))
+    assert f"id: {number}" in inner.read("statement.txt").decode()
+    async with interface.get(f"{ASIC}&queryId=evidence-1&responseOnly&unique&force", headers=HEADERS) as answer:
+        assert (answer.status, answer.content_type) == (200, "application/vnd.etsi.asic-e+zip")
+        assert b"kind: response" in zipfile.ZipFile(io.BytesIO(await answer.read())).read("statement.txt")
+
+
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [("", 400), ("&queryId=none", 404), ("&queryId=x&requestOnly&responseOnly", 400), ("&queryId=x&unique", 400)],
+)
+async def test_evidence_that_is_not_there_or_not_asked_for_properly_is_refused(interface, query, status):
+    async with interface.get(ASIC + query, headers=HEADERS) as answer:
+        assert (answer.status, answer.content_type) == (status, "text/plain")
+
+
+async def test_evidence_is_for_consumers_of_the_subsystem_only(interface):
+    stranger = {"X-Forwarded-Client-Cert": f'Hash={"cd" * 32};Subject="CN=x"'}
+    async with interface.get(f"{ASIC}&queryId=x", headers=stranger) as answer:
+        assert answer.status == 401
