@@ -19,7 +19,7 @@ from solmu.exchange.v1 import (
 from solmu.exchange.v1.keys_pb2 import CertificateStatus
 from solmu.exchange.v1.policies_pb2 import ExchangePolicy
 
-from services.exchange import evidence_rules
+from services.exchange import evidence_rules, names
 from services.exchange.evidence import signatures, verifying
 from services.exchange.evidence.verifying import Anchors, Outcome
 from services.exchange.evidence_rules import Rules, Stamping
@@ -217,6 +217,13 @@ async def test_a_revoked_key_is_shown_so_and_signs_no_more(trusted, mesh):
     await company.refresh()
     assert key_of(city) != key
     statuses.staple(key_of(city).pinned, Rules())
+
+    # Another key takes its place, and the city goes on.
+    name, entry = await city.certified_key(directory_pb2.KEY_USE_STATEMENTS, authority)
+    await meshes.register(city, city, member_key={"member": names.member_id(city.owner), "key": entry})
+    await city.activate(name)
+    await company.refresh()
+    assert statuses.staple(key_of(city).pinned, Rules()) is not None
 
 
 async def test_what_a_policy_says_of_evidence_goes_for_its_exchanges(trusted):
