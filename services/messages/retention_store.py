@@ -63,7 +63,9 @@ async def delete_ended(transaction: Connection, *, now: datetime, limit: int) ->
     )
     message_ids = [row["message_id"] for row in rows]
     carried = await transaction.fetch(
-        "select distinct attachment_id from message_attachment where message_id = any($1::uuid[])", message_ids
+        "select attachment_id from message_attachment where message_id = any($1::uuid[])"
+        " union select attachment_id from letter where message_id = any($1::uuid[]) and attachment_id is not null",
+        message_ids,
     )
     await transaction.execute("delete from message where message_id = any($1::uuid[])", message_ids)
     left = await transaction.fetch(

@@ -102,6 +102,11 @@ def asked_without_attachments(asked: messages_pb2.SendMessageRequest) -> message
 async def test_what_has_left_both_is_deleted_with_all_that_was_its_own(service: Service):
     unit = await keeping(service)
     _, message, party, name, attachment, _ = await sent(service, unit)
+    printed = await upload(service, await reserve(service, letter := unique()), letter)
+    await service.database.execute(
+        "insert into letter (message_id, create_time, attachment_id) values ($1, now(), $2)",
+        *(uuid.UUID(each.name.split("/")[-1]) for each in (message, printed)),
+    )
     service.act_as(party)
     await service.inbox.DeleteInboxMessage(inbox_pb2.DeleteInboxMessageRequest(name=name))
     await rounds(service, days=31)
@@ -109,9 +114,9 @@ async def test_what_has_left_both_is_deleted_with_all_that_was_its_own(service: 
     assert await service.stored(attachment.name) != []
     await rounds(service, days=61)
     assert await rows(service, message) == 0
-    assert await service.stored(attachment.name) == []
+    assert await service.stored(attachment.name) == await service.stored(printed.name) == []
     message_id = uuid.UUID(message.name.split("/")[3])
-    for table in ("delivery", "message_attachment"):
+    for table in ("delivery", "message_attachment", "letter"):
         assert await service.database.fetchval(f"select count(*) from {table} where message_id = $1", message_id) == 0
 
 
