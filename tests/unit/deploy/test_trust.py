@@ -40,7 +40,8 @@ def test_it_is_the_same_after_a_restart_and_knows_what_it_revoked(tmp_path):
 def test_what_it_issues_leads_to_its_authority(tmp_path):
     made = Trust(tmp_path)
     certificate = made.certify(request())
-    issuer = certificates.check_issued(certificate, [], [made.authority.der], at=NOW + timedelta(seconds=1))
+    soon = datetime.now(UTC) + timedelta(seconds=1)
+    issuer = certificates.check_issued(certificate, [], [made.authority.der], at=soon)
     assert issuer == made.authority.certificate
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert names.get_values_for_type(x509.DNSName) == ["node.example"]
