@@ -4,7 +4,9 @@ Both ways carry the same request with the same token over mTLS, one call at a
 time per connection; a message without attachments, 1 KiB of text. The straight
 way shows the service the edge's certificate and what the edge would forward.
 The rounds alternate, so that whatever else the machine does meets both alike.
-The load comes from one process on the same cores.
+The load comes from one process on the same cores. Beside them: one stream of
+many messages, both ways; the same rows written by PostgreSQL alone, in batches;
+and how long after its acceptance a message is told of in the feed.
 """
 
 from __future__ import annotations
@@ -15,17 +17,19 @@ import ssl
 import statistics
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
-from solmu.messages.v1 import mailboxes_pb2, messages_pb2, messages_pb2_grpc
+from solmu.messages.v1 import feed_pb2, mailboxes_pb2, messages_pb2, messages_pb2_grpc
 
 from deploy.local import demo_clients
 from deploy.local.node import Node, NodeSettings, running
 from gateway.client import Client, Profile
 from services.runtime import mesh, tls
+from services.runtime.database import Database
+from services.runtime.telemetry import Telemetry
 from tests.bench.report import percentile
 
 CONNECTIONS = (1, 16, 64)
@@ -33,6 +37,20 @@ ROUNDS = 3
 SECONDS = 4.0
 WARM_UP = 1.0
 TEXT = "Päätös on liitteenä. " * 50
+STREAMED = 4000
+"""Messages of one stream."""
+BATCH = 250
+"""Messages that one statement writes where PostgreSQL is alone."""
+LAGS = 200
+"""Messages whose way to the feed is timed, one every PAUSE seconds."""
+PAUSE = 0.02
+
+COLUMNS = """
+    select string_agg(column_name, ', ' order by ordinal_position) from information_schema.columns
+    where table_schema = 'public' and table_name = $1 and not column_name = any($2::text[])
+      and is_identity = 'NO' and is_generated = 'NEVER'
+"""
+"""The columns of a table but for those that are new in every row."""
 
 
 @dataclass
@@ -54,6 +72,7 @@ async def measure(state: Path) -> None:
         async with Client(Profile.load(node.state.clients / demo_clients.RESIDENT.client_id)) as resident:
             mailbox = await resident.call(resident.mailboxes.OpenMailbox, mailboxes_pb2.OpenMailboxRequest())
         profile = Profile.load(node.state.clients / demo_clients.PERMITS.client_id)
+        lags = await _lags(profile, mailbox.name)  # while the feed is empty, so that the stream is at its end
         print("messages accepted per second, gRPC, one call at a time per connection")
         print(f"  {'connections':>11}  {'way':<8} {'msg/s':>7} {'p50 ms':>8} {'p99 ms':>8}  edge / straight")
         for connections in CONNECTIONS:
@@ -64,10 +83,20 @@ async def measure(state: Path) -> None:
             _print(connections, "straight", straight)
             ratio = statistics.median(one.rate for one in edge) / statistics.median(one.rate for one in straight)
             _print(connections, "edge", edge, f"{ratio:.2f}")
-        print()
+        for way in ("straight", "edge"):
+            rates = [await _streamed(node, profile, mailbox.name, straight=way == "straight") for _ in range(ROUNDS)]
+            print(f"  {'one stream':>11}  {way:<8} {statistics.median(rates):7.0f}", flush=True)
+        print(f"  the same rows by batches of {BATCH} in PostgreSQL alone: {await _plainly(node):.0f} messages/s")
+        p50, p99 = (percentile(lags, share) * 1000 for share in (0.5, 0.99))
+        print(
+            f"  from acceptance to the feed's stream, {1 / PAUSE:.0f} messages/s: p50 {p50:.0f} ms, p99 {p99:.0f} ms\n"
+        )
 
 
-async def _round(node: Node, profile: Profile, mailbox: str, connections: int, *, straight: bool) -> Result:
+async def _way(
+    node: Node, profile: Profile, *, straight: bool
+) -> tuple[Callable[[], grpc.aio.Channel], list[tuple[str, str]]]:
+    """Makes channels of one way, and what every call on them carries."""
     async with Client(profile) as client:
         metadata = await client.metadata()
     if straight:
@@ -77,9 +106,12 @@ async def _round(node: Node, profile: Profile, mailbox: str, connections: int, *
     else:
         target, files, name = profile.target, profile.files, "localhost"
     options = [("grpc.use_local_subchannel_pool", 1), ("grpc.ssl_target_name_override", name)]
-    channels = [
-        grpc.aio.secure_channel(target, tls.channel_credentials(files), options=options) for _ in range(connections)
-    ]
+    return lambda: grpc.aio.secure_channel(target, tls.channel_credentials(files), options=options), metadata
+
+
+async def _round(node: Node, profile: Profile, mailbox: str, connections: int, *, straight: bool) -> Result:
+    channel, metadata = await _way(node, profile, straight=straight)
+    channels = [channel() for _ in range(connections)]
     await asyncio.gather(*(channel.channel_ready() for channel in channels))
     result = Result(SECONDS)
     begin = time.perf_counter() + WARM_UP
@@ -92,18 +124,106 @@ async def _send(
     channel: grpc.aio.Channel, metadata: Sequence[tuple[str, str]], mailbox: str, begin: float, result: Result
 ) -> None:
     stub = messages_pb2_grpc.MessageServiceStub(channel)
+    while (started := time.perf_counter()) < begin + SECONDS:
+        await stub.SendMessage(_request(mailbox), metadata=metadata)
+        if started >= begin:
+            result.latencies.append(time.perf_counter() - started)
+
+
+def _request(mailbox: str) -> messages_pb2.SendMessageRequest:
     message = messages_pb2.Message(
         recipient=messages_pb2.Recipient(mailbox=mailbox),
         title="Decision",
         bodies=[messages_pb2.Body(language="fi", text=TEXT)],
     )
-    while (started := time.perf_counter()) < begin + SECONDS:
-        request = messages_pb2.SendMessageRequest(
-            parent=f"units/{demo_clients.UNIT}", idempotency_key=str(uuid.uuid4()), message=message
+    return messages_pb2.SendMessageRequest(
+        parent=f"units/{demo_clients.UNIT}", idempotency_key=str(uuid.uuid4()), message=message
+    )
+
+
+async def _streamed(node: Node, profile: Profile, mailbox: str, *, straight: bool) -> float:
+    """Messages per second of one stream."""
+    channel, metadata = await _way(node, profile, straight=straight)
+
+    async def requests() -> AsyncIterator[messages_pb2.SendMessagesRequest]:
+        for _ in range(STREAMED):
+            yield messages_pb2.SendMessagesRequest(message=_request(mailbox))
+
+    async with channel() as open_channel:
+        await open_channel.channel_ready()
+        begin = time.perf_counter()
+        stub = messages_pb2_grpc.MessageServiceStub(open_channel)
+        results = [result async for result in stub.SendMessages(requests(), metadata=metadata)]
+        seconds = time.perf_counter() - begin
+    assert all(result.HasField("message") for result in results)
+    return len(results) / seconds
+
+
+async def _plainly(node: Node) -> float:
+    """Messages per second where nobody thinks: what was just sent, under new ids, with its deliveries and events."""
+    database = await Database.connect(
+        f"postgresql://messages@127.0.0.1:{node.ports['postgres']}/messages",
+        files=node.state.identity("messages"),
+        size=2,
+        telemetry=Telemetry(),
+    )
+    columns = {
+        table: await database.fetchval(COLUMNS, table, own)
+        for table, own in (
+            ("message", ["message_id", "idempotency_key", "thread"]),
+            ("delivery", ["delivery_id", "message_id"]),
+            ("feed_event", ["event_id", "sequence"]),
         )
-        await stub.SendMessage(request, metadata=metadata)
-        if started >= begin:
-            result.latencies.append(time.perf_counter() - started)
+    }
+    statement = f"""
+        with old as materialized (
+            select message_id, gen_random_uuid() as id, gen_random_uuid() as key from message
+            where direction = 1 order by message_id desc limit {BATCH}
+        ), sent as (
+            insert into message (message_id, idempotency_key, thread, {columns["message"]})
+            select old.id, old.key::text, old.id, {columns["message"]} from message join old using (message_id)
+        ), delivered as (
+            insert into delivery (delivery_id, message_id, {columns["delivery"]})
+            select gen_random_uuid(), old.id, {columns["delivery"]} from delivery join old using (message_id)
+        )
+        insert into feed_event (event_id, sequence, {columns["feed_event"]})
+        select gen_random_uuid(), -1 - $1::bigint * 1000 - row_number() over (), {columns["feed_event"]}
+        from (select * from feed_event order by sequence desc limit {2 * BATCH}) as f
+    """
+    begin, batches = time.perf_counter(), 0
+    while time.perf_counter() < begin + SECONDS:
+        await database.execute(statement, batches)
+        batches += 1
+    seconds = time.perf_counter() - begin
+    await database.close()
+    return BATCH * batches / seconds
+
+
+async def _lags(profile: Profile, mailbox: str) -> list[float]:
+    """Seconds from each acceptance to the moment that a reader of the feed hears of it."""
+    accepted: dict[str, float] = {}
+    heard: dict[str, float] = {}
+    async with Client(profile) as office:
+        stream = office.feed.StreamEvents(
+            feed_pb2.StreamEventsRequest(parent=f"units/{demo_clients.UNIT}"), metadata=await office.metadata()
+        )
+
+        async def listen() -> None:
+            async for event in stream:
+                if event.type == "message.accepted":
+                    heard[event.message] = time.perf_counter()
+
+        listening = asyncio.create_task(listen())
+        await asyncio.sleep(0.5)
+        for _ in range(LAGS):
+            sent = await office.call(office.messages.SendMessage, _request(mailbox))
+            accepted[sent.name] = time.perf_counter()
+            await asyncio.sleep(PAUSE)
+        async with asyncio.timeout(10):
+            while not accepted.keys() <= heard.keys():
+                await asyncio.sleep(0.05)
+        listening.cancel()
+    return [max(0.0, heard[name] - time_) for name, time_ in accepted.items()]
 
 
 def _print(connections: int, way: str, results: Sequence[Result], ratio: str = "") -> None:
