@@ -7,6 +7,7 @@
     solmu letters ...                           claim and report: for a print house
     solmu mandates ...                          list, request, confirm, revoke; check who may act for whom
     solmu directory ...                         meshes, their members and anchors; join one
+    solmu exchange ...                          services, calls of them, who may call
     solmu evidence ...                          list, get; verify, which needs no node
     solmu log-in                                log a person in with a browser; --person calls in that name
     solmu connect                               a way to the edge without a certificate of one's own
@@ -36,6 +37,7 @@ from gateway.client.command import (
     connect,
     directory,
     evidence,
+    exchange,
     letters,
     log_in,
     mandates,
@@ -95,7 +97,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="print JSON, one object a line")
     parser.add_argument("--person", action="store_true", help="call in the name of who logged in last (log-in)")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for group in (node, clients, messages, letters, mandates, directory, evidence, log_in, connect, rest):
+    for group in (node, clients, messages, letters, mandates, directory, exchange, evidence, log_in, connect, rest):
         group.add(commands)
     completion.add(commands, parser)
     return parser

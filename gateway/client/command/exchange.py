@@ -1,0 +1,142 @@
+"""`exchange`: services of subsystems, calls of them, and who may call."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.message import Message
+from solmu.exchange.v1 import access_rights_pb2, calls_pb2, services_pb2
+from solmu.exchange.v1.access_rights_pb2_grpc import AccessRightServiceStub
+from solmu.exchange.v1.calls_pb2_grpc import CallServiceStub
+from solmu.exchange.v1.services_pb2_grpc import CatalogueServiceStub
+
+from gateway.client.client import Client
+from gateway.client.command.output import Output, UsageError, label, plain
+
+SUBSYSTEM_PARTS = 4
+SERVICE_PARTS = (5, 6)
+CHUNK = 1 << 18
+FAILED = 400
+"""The first status of HTTP that says that a call has failed."""
+
+
+def add(commands: Any) -> None:
+    """Adds the commands."""
+    group = commands.add_parser("exchange", help="services of other organisations and one's own: list, call, rights")
+    actions = group.add_subparsers(dest="action", required=True, metavar="ACTION")
+
+    services = actions.add_parser("services", help="list a subsystem's services (scope exchange.services.read)")
+    services.add_argument("subsystem", metavar="SUBSYSTEM", help="such as FI/MUN/1/letters")
+    services.set_defaults(remote=_services)
+
+    call = actions.add_parser("call", help="call a service, print its answer (scope exchange.call)")
+    call.add_argument("service", metavar="SERVICE", help="such as FI/COM/2/register/persons")
+    call.add_argument("verb", metavar="VERB", type=str.upper)
+    call.add_argument("path", metavar="PATH", help="with a query, where there is one")
+    call.add_argument("--body", type=Path, metavar="FILE", help="what to send")
+    call.add_argument("--type", default="application/json", help="of what is sent (default: application/json)")
+    call.set_defaults(remote=_call)
+
+    rights = actions.add_parser("rights", help="list who may call a service (scope exchange.services.manage)")
+    rights.add_argument("service", metavar="SERVICE")
+    rights.set_defaults(remote=_rights)
+
+
+def _subsystem(identifier: str) -> str:
+    """The resource name. Raises UsageError."""
+    parts = identifier.split("/")
+    if len(parts) != SUBSYSTEM_PARTS:
+        raise UsageError(f"{identifier} is not INSTANCE/CLASS/CODE/SUBSYSTEM")
+    return f"subsystems/{'~'.join(parts)}"
+
+
+def _service(identifier: str) -> str:
+    """The resource name, with a version or without. Raises UsageError."""
+    parts = identifier.split("/")
+    if len(parts) not in SERVICE_PARTS:
+        raise UsageError(f"{identifier} is not INSTANCE/CLASS/CODE/SUBSYSTEM/SERVICE")
+    owner, service = parts[:SUBSYSTEM_PARTS], parts[SUBSYSTEM_PARTS:]
+    return f"{_subsystem('/'.join(owner))}/services/{'~'.join(service)}"
+
+
+async def _services(client: Client, given: argparse.Namespace, out: Output) -> None:
+    request = services_pb2.ListServicesRequest(parent=_subsystem(given.subsystem))
+    found = [each async for each in client.items(client.stub(CatalogueServiceStub).ListServices, request)]
+    kind = services_pb2.Service
+    rows = [
+        (
+            each.name.rpartition("/")[2].replace("~", "/"),
+            label(kind.State.Name(each.state)),
+            label(kind.Protocol.Name(each.protocol), "PROTOCOL_"),
+            each.display_name,
+        )
+        for each in found
+    ]
+    out.table(("service", "state", "protocol", "name"), found, rows)
+
+
+async def _rights(client: Client, given: argparse.Namespace, out: Output) -> None:
+    request = access_rights_pb2.ListAccessRightsRequest(parent=_service(given.service))
+    found = [each async for each in client.items(client.stub(AccessRightServiceStub).ListAccessRights, request)]
+    rows = [
+        (
+            each.subsystem or each.local_group or each.global_group,
+            ", ".join([*(f"{one.method} {one.path}" for one in each.patterns), *each.operation_ids]) or "all",
+            each.expire_time.ToJsonString() if each.HasField("expire_time") else "",
+            each.name.rpartition("/")[2],
+        )
+        for each in found
+    ]
+    out.table(("who", "what", "until", "right"), found, rows)
+
+
+async def _call(client: Client, given: argparse.Namespace, out: Output) -> int:
+    """Prints the answer's body as it comes; with --json all of the answer, its body in base64."""
+    head, body, end = calls_pb2.CallResponseHead(), bytearray(), calls_pb2.CallResponseEnd()
+    stub: Any = client.stub(CallServiceStub)
+    async for frame in client.stream(stub.Call, _frames(_head(given), given.body)):
+        if frame.HasField("head"):
+            head, end = frame.head, frame.head.end
+        elif frame.HasField("end"):
+            end = frame.end
+        part = frame.head.body or frame.chunk
+        if out.as_json:
+            body += part
+        else:
+            sys.stdout.buffer.write(part)
+    sys.stdout.flush()
+    if out.as_json:
+        out.line({**plain(head), "end": plain(end), "body": base64.b64encode(body).decode()})
+    elif head.status >= FAILED:
+        print(f"the service answered {head.status} {head.reason_phrase}; {head.exchange}", file=sys.stderr)
+    return 1 if head.status >= FAILED else 0
+
+
+def _head(given: argparse.Namespace) -> calls_pb2.CallRequestHead:
+    """Raises UsageError; OSError where the file cannot be read."""
+    head = calls_pb2.CallRequestHead(service=_service(given.service), method=given.verb, target=given.path.encode())
+    if given.body is None:
+        head.body = b""
+    else:
+        head.headers.add(name="Content-Type", value=given.type.encode())
+        head.body_bytes = given.body.stat().st_size
+    return head
+
+
+async def _frames(head: calls_pb2.CallRequestHead, body: Path | None) -> AsyncIterator[Message]:
+    yield calls_pb2.CallRequest(head=head)
+    if body is not None:
+        for chunk in _chunks(body):
+            yield calls_pb2.CallRequest(chunk=chunk)
+        yield calls_pb2.CallRequest(end=calls_pb2.CallEnd())
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            yield chunk

@@ -1,0 +1,48 @@
+"""`solmu exchange` as typed: a city calls a company's service, each through its own node."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+from tests.integration.client.test_command import solmu
+from tests.integration.exchange import backend as backends
+from tests.integration.exchange import calls
+from tests.integration.exchange.backend import plain
+from tests.journeys import pair
+from tests.journeys.pair import CONSUMER, PROVIDER
+
+
+async def test_services_are_listed_called_and_their_rights_shown(tmp_path: Path) -> None:
+    async with pair.joined(tmp_path) as (city_node, city, company_node, company), backends.running() as backend:
+        service = await calls.service(company, backend.uri, subsystem=PROVIDER, code="persons")
+        await calls.allow(company, service, ("*", "/persons/**"), consumer=CONSUMER)
+        await pair.consumer(city_node, city)
+        cases = city_node.state.clients / pair.CASES.client_id
+        owner = company_node.state.clients / pair.ADMINISTRATION.client_id
+
+        listed = await solmu("--profile", owner, "exchange", "services", PROVIDER)
+        assert listed.status == 0, listed.error
+        head, row = (line.split() for line in listed.out.splitlines())
+        assert (head, row[:3]) == (["service", "state", "protocol", "name"], ["persons", "enabled", "http"])
+        rights = (await solmu("--profile", owner, "exchange", "rights", service)).out.splitlines()
+        assert rights[1].split()[:3] == [f"subsystems/{CONSUMER.replace('/', '~')}", "*", "/persons/**"]
+
+        backend.answer = plain(b'{"name":"somebody"}')
+        called = await solmu("--profile", cases, "exchange", "call", service, "GET", "/persons/7?full=1")
+        assert (called.status, called.out) == (0, '{"name":"somebody"}'), called.error
+        assert backend.requests[-1].line == b"GET /base/persons/7?full=1 HTTP/1.1"
+        body = tmp_path / "body"
+        body.write_bytes(b'{"of":8}')
+        post = ("exchange", "call", service, "POST", "/persons/8", "--body", body)
+        sent = await solmu("--profile", cases, "--json", *post)
+        answer = json.loads(sent.out)
+        assert (answer["status"], base64.b64decode(answer["body"])) == (200, b'{"name":"somebody"}')
+        assert answer["end"]["requestStatement"]
+        assert backend.requests[-1].header(b"content-type") == b"application/json"
+
+        denied = await solmu("--profile", cases, "exchange", "call", service, "GET", "/others")
+        assert (denied.status, denied.out) == (1, "")
+        wrong = await solmu("--profile", cases, "exchange", "call", "FI/COM/2", "GET", "/")
+        assert wrong.status == 2
