@@ -29,6 +29,8 @@ SMALL = FOLDER / "overlays" / "small"
 HIGH_AVAILABILITY = FOLDER / "overlays" / "high-availability"
 
 SERVICE_PORT, METRICS_PORT, EDGE_PORT, BROWSER_PORT, ROUTES_PORT = 7443, 9464, 8443, 8444, 6222
+PEER_PORT = 5500
+EXCHANGE = "exchange"
 PROVISION = "provision"
 CONFIGURATION = Path("/etc/solmu")
 SERVERS = 3
@@ -124,6 +126,19 @@ _FROM_CLIENTS = f"""\
     - ports: [{{port: {EDGE_PORT}}}, {{port: {BROWSER_PORT}}}]
 """
 
+_FROM_PEERS = f"""\
+    # Other organisations' nodes, from anywhere: they show a certificate.
+    - ports: [{{port: {PEER_PORT}}}]
+"""
+
+_TO_PEERS = f"""\
+    # Their addresses are in the directory; one that listens on another port takes a policy of one's own.
+    - to:
+        - ipBlock: {{cidr: 0.0.0.0/0, except: [169.254.0.0/16]}}
+        - ipBlock: {{cidr: "::/0", except: ["fe80::/10"]}}
+      ports: [{{port: {PEER_PORT}}}]
+"""
+
 _FROM_PROMETHEUS = f"""\
     - from:
         - namespaceSelector: {{matchLabels: {{solmu/monitoring: "yes"}}}}
@@ -146,6 +161,9 @@ def _policy(pod: str, table: list[Arrow]) -> str:
     egress = "".join(_rule("to", [arrow.target], arrow.port) for arrow in table if arrow.source == pod)
     if pod == mesh.EDGE:
         ingress += _FROM_CLIENTS
+    if pod == EXCHANGE:
+        ingress += _FROM_PEERS
+        egress += _TO_PEERS
     if pod == mesh.EDGE or pod in mesh.SERVICES:
         ingress += _FROM_PROMETHEUS
     if egress:

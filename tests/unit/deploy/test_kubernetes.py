@@ -190,6 +190,24 @@ def test_policies_allow_the_arrows_of_the_design_and_no_other(manifests: list[Ma
     assert into == out_of == generate.arrows()
 
 
+def test_other_organisations_nodes_reach_the_exchange_and_nothing_else(manifests: list[Manifest]) -> None:
+    listening = {
+        name: [port["containerPort"] for port in container["ports"] if port["name"] == "peers"]
+        for name, template in workloads(manifests)
+        for container in template["spec"]["containers"]
+        if "SOLMU_PEER_LISTEN" in {one["name"] for one in container.get("env", [])}
+    }
+    assert listening == {"exchange": [generate.PEER_PORT]}
+    opened = {
+        (one["metadata"]["name"], direction)
+        for one in kinds(manifests, "NetworkPolicy")
+        for direction in ("ingress", "egress")
+        for rule in one["spec"].get(direction, [])
+        if {"port": generate.PEER_PORT} in rule.get("ports", [])
+    }
+    assert opened == {("exchange", "ingress"), ("exchange", "egress")}
+
+
 def test_the_arrows_are_few() -> None:
     arrows = generate.arrows()
     assert not [arrow for arrow in arrows if arrow.target == mesh.EDGE], "nothing inside calls the edge"
