@@ -14,14 +14,11 @@ from services.authorisations.clients import Client
 from services.authorisations.exchange import Representation, Support
 from services.authorisations.grants import Basis
 from services.authorisations.identity_providers import IdentityProviders
-from services.authorisations.provider_file import ASSURANCE
 from services.runtime.errors import Fault, Unauthenticated, Unavailable
-from services.runtime.identity import TokenVerifier
+from services.runtime.identity import ASSURANCE_LEVELS, TokenVerifier
 
 Check = Callable[[checks_pb2.CheckRequest], Awaitable[checks_pb2.CheckResponse]]
 """`CheckService.Check`; raises Fault."""
-
-_LEVELS = {acr: AssuranceLevel.Value(f"ASSURANCE_LEVEL_{level}") for level, acr in ASSURANCE.items()}
 
 
 class Exchanger:
@@ -97,7 +94,7 @@ class Exchanger:
         """On what the right to act rests, or None where there is none. `acr` says how surely the actor is known."""
         if self._check is None or actor == wanted.principal:
             return None
-        level = _LEVELS.get(acr, AssuranceLevel.ASSURANCE_LEVEL_UNSPECIFIED)
+        level = AssuranceLevel.ValueType(ASSURANCE_LEVELS.get(acr, AssuranceLevel.ASSURANCE_LEVEL_UNSPECIFIED))
         try:
             answer = await self._check(
                 checks_pb2.CheckRequest(

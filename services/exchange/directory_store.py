@@ -96,11 +96,6 @@ async def insert_parts(transaction: Connection, parts: Sequence[tuple[bytes, byt
     )
 
 
-async def sweep_parts(transaction: Connection, named: Sequence[bytes]) -> None:
-    """Deletes the parts that no directory names."""
-    await transaction.execute("delete from directory_part where not sha256 = any($1::bytea[])", named)
-
-
 async def touch(transaction: Connection, instance: str) -> None:
     """Has all processes look at a mesh anew."""
     await transaction.execute("update mesh set change_time = clock_timestamp() where instance = $1", instance)
