@@ -18,10 +18,14 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 from solmu.runtime.v1 import errors_pb2
 
-from services.runtime.errors import BY_CODE, Fault, Internal
+from services.runtime.errors import BY_CODE, Fault, Internal, Unavailable
 
 NODE_DOMAIN = "node.solmu"
 PREFIX = "ERROR_REASON_"
+
+_BROKEN_WRITE = "Internal error from Core"
+"""What gRPC's asyncio calls an INTERNAL error where a stream ended, or its connection broke, while a message was being
+written and the status had not come yet. It says nothing of the other side, which is as good as away."""
 
 
 def domain(service: str) -> str:
@@ -88,4 +92,6 @@ def fault_of(error: grpc.RpcError) -> Fault:
         status = rpc_status.from_call(call)  # type: ignore[no-untyped-call]
     except ValueError:  # details that contradict the status: somebody else's
         status = None
+    if status is None and call.code() is grpc.StatusCode.INTERNAL and call.details() == _BROKEN_WRITE:
+        return Unavailable("UNAVAILABLE", "the stream broke while it was written")
     return from_status(status or status_pb2.Status(code=call.code().value[0], message=call.details() or ""))

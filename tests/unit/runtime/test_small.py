@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import uuid
+from typing import Any
 
+import grpc
 import pytest
 from google.rpc import error_details_pb2
 
@@ -30,6 +33,19 @@ def test_ids_sort_by_the_time_they_were_made():
     made = [ids.new_id() for _ in range(10_000)]
     assert made == sorted(set(made))
     assert {(one.version, one.variant) for one in made} == {(7, uuid.RFC_4122)}
+
+
+async def test_a_stream_that_breaks_while_it_is_written_is_a_broken_connection():
+    silent = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+    address = f"127.0.0.1:{silent.sockets[0].getsockname()[1]}"
+    async with silent, grpc.aio.insecure_channel(address) as channel:
+        call: Any = channel.stream_unary("/a.Service/Method")()
+        call._cython_call.set_internal_error("as where a message could not be written")
+        with pytest.raises(grpc.aio.AioRpcError) as broken:
+            await call._raise_for_status()
+        call.cancel()
+    assert broken.value.code() is grpc.StatusCode.INTERNAL
+    assert status.fault_of(broken.value).code == "UNAVAILABLE"
 
 
 def test_a_service_exports_its_events_to_those_who_consume_them():
