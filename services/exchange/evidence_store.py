@@ -30,8 +30,8 @@ class Certificate:
 class Fresh:
     """What goes with a statement that was just written."""
 
+    seq: int
     sha256: bytes
-    own: bool
     stamp_state: int
     status_sha256: bytes | None
     head_state: int
@@ -41,18 +41,13 @@ class Fresh:
     expire_time: datetime
 
 
-async def insert(transaction: Connection, fresh: Sequence[Fresh]) -> dict[tuple[bytes, bool], int]:
-    """Writes evidence; returns the numbers of its statements, by digest and `own`."""
-    rows = await transaction.fetch(
-        "with given as (select * from unnest($1::bytea[], $2::boolean[], $3::smallint[], $4::bytea[], $5::smallint[],"
-        " $6::smallint[], $7::bytea[], $8::timestamptz[], $9::timestamptz[]) as g (sha256, own, stamp_state,"
-        " status_sha256, head_state, body_state, content_key, content_expire_time, expire_time)),"
-        " written as (insert into evidence (seq, stamp_state, status_sha256, head_state, body_state, content_key,"
-        " content_expire_time, expire_time) select s.seq, g.stamp_state, g.status_sha256, g.head_state, g.body_state,"
-        " g.content_key, g.content_expire_time, g.expire_time from given g join statement s using (sha256, own))"
-        " select s.seq, s.sha256, s.own from given g join statement s using (sha256, own)",
-        [one.sha256 for one in fresh],
-        [one.own for one in fresh],
+async def insert(transaction: Connection, fresh: Sequence[Fresh]) -> None:
+    """Writes evidence."""
+    await transaction.execute(
+        "insert into evidence (seq, stamp_state, status_sha256, head_state, body_state, content_key,"
+        " content_expire_time, expire_time) select * from unnest($1::bigint[], $2::smallint[], $3::bytea[],"
+        " $4::smallint[], $5::smallint[], $6::bytea[], $7::timestamptz[], $8::timestamptz[])",
+        [one.seq for one in fresh],
         [one.stamp_state for one in fresh],
         [one.status_sha256 for one in fresh],
         [one.head_state for one in fresh],
@@ -61,7 +56,6 @@ async def insert(transaction: Connection, fresh: Sequence[Fresh]) -> dict[tuple[
         [one.content_expire_time for one in fresh],
         [one.expire_time for one in fresh],
     )
-    return {(row["sha256"], row["own"]): row["seq"] for row in rows}
 
 
 async def insert_certificates(transaction: Connection, found: Sequence[Certificate]) -> None:

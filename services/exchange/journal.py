@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
@@ -28,8 +28,11 @@ from services.runtime.errors import Fault, InvalidArgument
 BATCH = 256
 """Appends in one transaction; more wait for the next."""
 
-LINGER = 0.002
-"""Seconds that a busy journal waits for others to join: a transaction costs as much for one as for many."""
+LINGER, MAX_LINGER = 0.0005, 0.008
+"""Seconds that a busy journal waits for others to join, for each append of the transaction before, and at most.
+
+A transaction costs as much for one as for many; whoever is alone does not wait.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +61,11 @@ class Entry:
     certificate_status: bytes = b""
     time_stamp: bytes = b""
     content: Content = field(default_factory=Content)
+
+    @property
+    def key(self) -> tuple[bytes, bool]:
+        """Under which it is kept once: a call within the node has both, the own and the accepted one."""
+        return self.statement.sha256, self.own
 
     @property
     def proof(self) -> statements_pb2.Proof:
@@ -95,8 +103,8 @@ class Exchange:
     end_time: datetime
 
 
-Keep = Callable[[Connection, Sequence[Entry]], Awaitable[None]]
-"""Does what else belongs into the transaction that writes these statements."""
+Keep = Callable[[Connection, Mapping[int, Entry]], Awaitable[None]]
+"""Does what else belongs into the transaction that writes these statements, given by their `seq`."""
 
 
 @dataclass
@@ -114,7 +122,7 @@ class Journal:
         self._keep = keep
         self._waiting: list[_Append] = []
         self._writer: asyncio.Task[None] | None = None
-        self._busy = False
+        self._linger = 0.0
 
     async def append(self, *entries: Entry, exchange: Exchange | None = None) -> int:
         """Writes statements, and what became of their exchange; returns once they are committed.
@@ -143,10 +151,10 @@ class Journal:
 
     async def _write(self) -> None:
         while self._waiting:
-            if self._busy:
-                await asyncio.sleep(LINGER)
+            if self._linger:
+                await asyncio.sleep(self._linger)
             batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
-            self._busy = len(batch) > 1
+            self._linger = min(LINGER * len(batch), MAX_LINGER) if len(batch) > 1 else 0.0
             try:
                 replayed, revision = await self._write_batch(batch)
             except Exception as error:  # noqa: BLE001  # whoever waits is told
@@ -157,7 +165,7 @@ class Journal:
             for append in batch:
                 if append.done.done():  # its caller is gone; it is written all the same
                     continue
-                if any((entry.statement.sha256, entry.own) in replayed for entry in append.entries):
+                if any(entry.key in replayed for entry in append.entries):
                     append.done.set_exception(_replayed())
                 else:
                     append.done.set_result(revision)
@@ -166,14 +174,13 @@ class Journal:
         """Writes appends; returns the statements among them that were accepted before, and the revision."""
         async with self._database.transaction() as transaction:
             entries = [entry for append in batch for entry in append.entries]
-            written = await journal_store.insert_statements(transaction, entries) if entries else set()
-            fresh = [entry for entry in entries if (entry.statement.sha256, entry.own) in written]
-            replayed = {(entry.statement.sha256, entry.own) for entry in entries} - written
+            written = await journal_store.insert_statements(transaction, entries) if entries else {}
+            replayed = {entry.key for entry in entries} - written.keys()
             exchanges = [append.exchange for append in batch if append.exchange is not None]
             if exchanges:
                 await journal_store.insert_exchanges(transaction, exchanges)
-            if self._keep is not None and fresh:
-                await self._keep(transaction, fresh)
+            if self._keep is not None and written:
+                await self._keep(transaction, {written[entry.key]: entry for entry in entries if entry.key in written})
             return replayed, await configuration_store.revision(transaction)
 
 

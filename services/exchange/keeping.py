@@ -7,7 +7,7 @@ statement without its evidence.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from datetime import UTC, datetime
 
 from services.exchange import evidence_store
@@ -38,24 +38,21 @@ class Keeping:
         self._rules_of = rules_of
         self._certificate = certificate
 
-    async def keep(self, transaction: Connection, entries: Sequence[Entry]) -> None:
-        """Writes what goes with statements that were just written.
+    async def keep(self, transaction: Connection, written: Mapping[int, Entry]) -> None:
+        """Writes what goes with statements that were just written, given by their `seq`.
 
         Raises InvalidArgument, CERTIFICATE_UNKNOWN, where a signer's
         certificate is nowhere: nothing is taken that could not be shown later.
         """
         now = datetime.now(UTC)
-        signers = {entry.signature.certificate_sha256 for entry in entries}
+        signers = {entry.signature.certificate_sha256 for entry in written.values()}
         await evidence_store.insert_certificates(transaction, [self._found(sha256) for sha256 in sorted(signers)])
-        statuses = {_digest(entry.certificate_status): entry.certificate_status for entry in entries}
-        await evidence_store.insert_statuses(transaction, {key: each for key, each in statuses.items() if each})
-        fresh = [self._fresh(entry, now) for entry in entries]
-        numbers = await evidence_store.insert(transaction, fresh)
-        frames = [
-            (numbers[one.sha256, one.own], *frame)
-            for one, entry in zip(fresh, entries, strict=True)
-            for frame in self._frames(one, entry)
-        ]
+        answers = {entry.certificate_status for entry in written.values()} - {b""}
+        if answers:
+            await evidence_store.insert_statuses(transaction, {_digest(answer): answer for answer in answers})
+        fresh = [self._fresh(seq, entry, now) for seq, entry in written.items()]
+        await evidence_store.insert(transaction, fresh)
+        frames = [(one.seq, *frame) for one in fresh for frame in self._frames(one, written[one.seq])]
         if frames:
             await evidence_store.insert_content(transaction, frames)
 
@@ -73,7 +70,7 @@ class Keeping:
             raise InvalidArgument("CERTIFICATE_UNKNOWN", "the directory does not have the certificate for statements")
         return certificate
 
-    def _fresh(self, entry: Entry, now: datetime) -> Fresh:
+    def _fresh(self, seq: int, entry: Entry, now: datetime) -> Fresh:
         rules = self._rules_of(entry.policy)
         stamp = Stamp.TIME_STAMP_STATE_PENDING
         if entry.time_stamp:
@@ -87,8 +84,8 @@ class Keeping:
         kept = {head_state, body_state} & _KEPT
         sealed = Content.CONTENT_STATE_ENCRYPTED in kept
         return Fresh(
+            seq=seq,
             sha256=entry.statement.sha256,
-            own=entry.own,
             stamp_state=stamp,
             status_sha256=_digest(entry.certificate_status) if entry.certificate_status else None,
             head_state=head_state,

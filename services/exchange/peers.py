@@ -87,6 +87,14 @@ class _Connection:
     made_of: tuple[object, ...]
     channels: list[grpc.aio.Channel]
     circuit: Circuit = field(default_factory=Circuit)
+    stubs: list[peer_pb2_grpc.PeerServiceAsyncStub] = field(init=False)
+    entry: directory_pb2.Node | None = None
+    """The node's entry in the directory when it was last compared with `made_of`."""
+    own: OrganisationKey | None = None
+    """This node's key, likewise."""
+
+    def __post_init__(self) -> None:
+        self.stubs = [_stub(channel) for channel in self.channels]
 
 
 class Peers:
@@ -100,7 +108,7 @@ class Peers:
 
     def stubs(self, node: str) -> list[peer_pb2_grpc.PeerServiceAsyncStub]:
         """A stub per address of a node. Raises Unavailable, PEER_UNAVAILABLE, where it cannot be called."""
-        return [_stub(channel) for channel in self._connected(node).channels]
+        return self._connected(node).stubs
 
     def circuit(self, node: str) -> Circuit:
         """How a node has answered of late."""
@@ -130,9 +138,11 @@ class Peers:
         if entry is None:
             raise Unavailable("PEER_UNAVAILABLE", "the directory has no such node")
         own = self._own_key()
+        connection = self._connections.get(node)
+        if connection is not None and connection.entry is entry and connection.own is own:
+            return connection
         pinned = [key.certificate for key in entry.keys if key.use == directory_pb2.KEY_USE_TLS]
         made_of = (own.certificate, tuple(pinned), tuple(str(address) for address in entry.addresses))
-        connection = self._connections.get(node)
         if connection is None or connection.made_of != made_of:
             if connection is not None:
                 self._retire(connection.channels)
@@ -144,6 +154,7 @@ class Peers:
             ]
             connection = _Connection(made_of, channels, connection.circuit if connection else Circuit())
             self._connections[node] = connection
+        connection.entry, connection.own = entry, own
         return connection
 
     def _own_key(self) -> OrganisationKey:

@@ -94,7 +94,7 @@ class Recorder:
         """Writes a statement with its evidence; says whether it was not there."""
         written = await journal_store.insert_statements(transaction, [entry])
         if written:
-            await self._keeping.keep(transaction, [entry])
+            await self._keeping.keep(transaction, {written[entry.key]: entry})
         return bool(written)
 
     async def tell(self, transaction: Connection, payload: Message) -> None:

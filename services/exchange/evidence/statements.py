@@ -112,6 +112,8 @@ class _Form:
     """The lines that it may have, in their order, without `kind`."""
     pattern: re.Pattern[str]
     """All of it as one expression, with a group per name: one pass over a statement reads it."""
+    meanings: tuple[tuple[str, Callable[[str], object]], ...]
+    """What of its lines no expression can say."""
 
 
 def _form(kind: Kind) -> _Form:
@@ -126,11 +128,8 @@ def _form(kind: Kind) -> _Form:
         else:
             continue
         names.append(line.name)
-    return _Form(kind, tuple(names), re.compile(expression, re.ASCII))
-
-
-_FORMS = {f"kind: {kind.value}": _form(kind) for kind in Kind}
-"""By their second line."""
+    meanings = tuple((name, _MEANINGS[name]) for name in names if name in _MEANINGS)
+    return _Form(kind, tuple(names), re.compile(expression, re.ASCII), meanings)
 
 
 @dataclass(frozen=True)
@@ -203,21 +202,22 @@ def parse(content: bytes) -> Statement:
         text = content.decode("ascii")
     except UnicodeDecodeError:
         raise _malformed("") from None
-    form = _FORMS.get("".join(text.split("\n", 2)[1:2]))
+    form = _FORMS.get(text[len(HEADER) + 1 : text.find("\n", len(HEADER) + 1)])
     if form is None:
         raise _malformed("kind")
     match = form.pattern.fullmatch(text)
     if match is None:
         raise _malformed(_culprit(text, form.kind))
-    lines = {name: value for name, value in zip(form.names, match.groups(), strict=True) if value is not None}
-    for first, other in _TOGETHER:
-        if (first in lines) != (other in lines):
-            raise _malformed(first if other in lines else other)
-    for name, check in _MEANINGS.items():
-        value = lines.get(name)
-        if value is not None:
+    values = match.groups()
+    lines = {name: value for name, value in zip(form.names, values, strict=True) if value is not None}
+    if len(lines) < len(values):
+        for first, other in _TOGETHER:
+            if (first in lines) != (other in lines):
+                raise _malformed(first if other in lines else other)
+    for name, check in form.meanings:
+        if name in lines:
             try:
-                check(value)
+                check(lines[name])
             except (ValueError, Fault):
                 raise _malformed(name) from None
     return Statement(content, form.kind, lines)
@@ -264,8 +264,14 @@ def spell(value: datetime) -> str:
     return value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
 
 
+@functools.lru_cache(maxsize=10_000)
 def _identifier(text: str) -> None:
     identifiers.check(text.partition(" ")[2])
+
+
+@functools.lru_cache(maxsize=1_000)
+def _numbered(text: str) -> None:
+    identifiers.check(text.rpartition("/")[0])
 
 
 _MEANINGS: dict[str, Callable[[str], object]] = {
@@ -274,9 +280,13 @@ _MEANINGS: dict[str, Callable[[str], object]] = {
     "sender": _identifier,
     "receiver": _identifier,
     "message-id": identifiers.check,
-    "directory": lambda text: identifiers.check(text.rpartition("/")[0]),
+    "directory": _numbered,
 }
 """What no expression can say: days that exist, parts in their one spelling."""
+
+
+_FORMS = {f"kind: {kind.value}": _form(kind) for kind in Kind}
+"""By their second line."""
 
 
 def _culprit(text: str, kind: Kind) -> str:

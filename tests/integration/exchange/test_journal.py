@@ -74,7 +74,7 @@ async def test_a_replay_does_not_spoil_the_appends_beside_it(database):
     kept: list[Statement] = []
 
     async def keep(_transaction, entries):
-        kept.extend(one.statement for one in entries)
+        kept.extend(one.statement for one in entries.values())
 
     both = Journal(database, keep=keep)
     results = await asyncio.gather(both.append(entry(old)), both.append(entry(fresh)), return_exceptions=True)
