@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from tests.bench import backlog, checks, edge, evidence, exchanges, look_up, sending, start, transfer
+from tests.bench import backlog, checks, edge, evidence, exchange_stream, exchanges, look_up, sending, start, transfer
 
 
 def _arguments() -> argparse.Namespace:
@@ -43,6 +43,7 @@ async def main(arguments: argparse.Namespace) -> None:
             "look_up": functools.partial(look_up.measure, state),
             "transfer": functools.partial(transfer.measure, state),
             "exchanges": functools.partial(exchanges.measure, folder / "pair"),
+            "exchange_stream": functools.partial(exchange_stream.measure, folder / "streaming"),
         }
         for one in arguments.only.split(",") if arguments.only else benchmarks:
             await benchmarks[one]()

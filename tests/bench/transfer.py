@@ -11,21 +11,19 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import aiohttp
-import psutil
 
 from deploy.local import demo_clients
 from deploy.local.node import Node, NodeSettings, running
 from gateway.client import Client, Profile
 from gateway.client.connector import Connector
+from tests.bench.memory import Watch
 
 SIZES = (256 << 20, 2 << 30)
 """Bytes of the attachments; the larger is the most that one may have."""
 
 WATCHED = ("messages", "gateway", "envoy")
-EVERY_SECONDS = 0.1
 PIECE = 1 << 20
 
 
@@ -84,26 +82,9 @@ async def _pieces(file: Path) -> AsyncIterator[bytes]:
 
 @asynccontextmanager
 async def _watched(node: Node, label: str) -> AsyncIterator[None]:
-    before = {name: _resident(node, name) for name in WATCHED}
-    most = dict(before)
-
-    async def watch() -> None:
-        while True:
-            for name in WATCHED:
-                most[name] = max(most[name], _resident(node, name))
-            await asyncio.sleep(EVERY_SECONDS)
-
-    watching = asyncio.create_task(watch())
-    began = time.perf_counter()
-    try:
+    async with Watch([(node, name) for name in WATCHED]) as watch:
+        began = time.perf_counter()
         yield
-    finally:
-        watching.cancel()
-    held = "".join(f"{before[name]:8.0f} -> {most[name]:5.0f}" for name in WATCHED)
-    print(f"  {label:24}{time.perf_counter() - began:6.1f} s {held}", flush=True)
-
-
-def _resident(node: Node, name: str) -> float:
-    pid: Any = node.processes[name].pid
-    tree = psutil.Process(pid)
-    return sum(one.memory_info().rss for one in (tree, *tree.children(recursive=True))) / 1e6
+        seconds = time.perf_counter() - began
+    held = "".join(f"{before:8.0f} -> {most:5.0f}" for before, most in watch.held())
+    print(f"  {label:24}{seconds:6.1f} s {held}", flush=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 Answer = Callable[["Request", asyncio.StreamWriter], Awaitable[None]]
@@ -28,6 +29,8 @@ class Backend:
     """The server, while it runs."""
 
     port: int = 0
+    secure_port: int = 0
+    """Of the same behind mutual TLS, where it was asked for."""
     requests: list[Request] = field(default_factory=list)
     """Those that came whole."""
     begun: int = 0
@@ -40,6 +43,10 @@ class Backend:
     def uri(self) -> str:
         return f"http://127.0.0.1:{self.port}/base"
 
+    @property
+    def secure_uri(self) -> str:
+        return f"https://127.0.0.1:{self.secure_port}/base"
+
 
 def plain(content: bytes = b"hello", *, status: bytes = b"200 OK", headers: bytes = b"") -> Answer:
     """An answer of a known length."""
@@ -51,8 +58,8 @@ def plain(content: bytes = b"hello", *, status: bytes = b"200 OK", headers: byte
 
 
 @asynccontextmanager
-async def running() -> AsyncIterator[Backend]:
-    """A backend on loopback."""
+async def running(tls: ssl.SSLContext | None = None) -> AsyncIterator[Backend]:
+    """A backend on loopback; with `tls` on a second port that asks for it."""
     backend = Backend(answer=plain())
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -73,10 +80,13 @@ async def running() -> AsyncIterator[Backend]:
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     backend.port = server.sockets[0].getsockname()[1]
-    try:
+    async with AsyncExitStack() as stack:
+        stack.callback(server.close)
+        if tls is not None:
+            secure = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
+            stack.callback(secure.close)
+            backend.secure_port = secure.sockets[0].getsockname()[1]
         yield backend
-    finally:
-        server.close()
 
 
 async def _head(reader: asyncio.StreamReader) -> Request:
