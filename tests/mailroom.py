@@ -57,7 +57,9 @@ class Mailroom:
 
 
 @asynccontextmanager
-async def mailroom(*, context: ssl.SSLContext | None = None, login: bytes | None = None) -> AsyncIterator[Mailroom]:
+async def mailroom(
+    *, context: ssl.SSLContext | None = None, login: bytes | None = None, host: str = "127.0.0.1", port: int = 0
+) -> AsyncIterator[Mailroom]:
     """A mail server on loopback; with a `context` it has STARTTLS, with a `login` it wants this password."""
     room = Mailroom()
 
@@ -74,7 +76,7 @@ async def mailroom(*, context: ssl.SSLContext | None = None, login: bytes | None
             loop=asyncio.get_running_loop(),
         )
 
-    server = await asyncio.get_running_loop().create_server(protocol, "127.0.0.1", 0)
+    server = await asyncio.get_running_loop().create_server(protocol, host, port)
     room.port = server.sockets[0].getsockname()[1]
     try:
         yield room

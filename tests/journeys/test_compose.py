@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
+import ipaddress
 import os
-import shutil
-import socket
+import ssl
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,67 +19,67 @@ from pathlib import Path
 
 import pytest
 
+from deploy import pki
+from deploy.containers import shares
 from deploy.local import demo, demo_clients
 from deploy.local.node import NodeSettings
-from deploy.local.plan import SOURCE
 from deploy.local.state import State
 from gateway.client import Client, Profile
+from tests.integration.gateway.rig import free_port
+from tests.journeys import compose
+from tests.journeys.compose import Project
+from tests.mailroom import mailroom
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
+ADDRESS = "resident@example.org"
+PASSWORD = "of the mail server"
 SERVING = {"authorisations", "envoy", "exchange", "gateway", "messages", "nats", "postgres", "renewal"}
 UNPRIVILEGED = SERVING - {"renewal"}
 
 
 @dataclass(frozen=True)
-class Project:
-    """A node in compose, under a name and on a port of its own."""
+class MailServer:
+    """A mail server that containers find on this machine, at the address that it has on Docker's own bridge."""
 
-    name: str
-    environment: dict[str, str]
-
-    def compose(self, *arguments: str) -> str:
-        """Runs docker compose; what it printed. Fails with what it said."""
-        command = ["docker", "compose", "-p", self.name, "-f", str(SOURCE / "deploy/compose.yaml"), *arguments]
-        done = subprocess.run(
-            command, env=os.environ | self.environment, capture_output=True, text=True, timeout=400, check=False
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-        return done.stdout
-
-    def inspect(self, service: str) -> dict:
-        """What the engine knows of the container of a service."""
-        container = self.compose("ps", "--all", "--quiet", service).strip()
-        found: list[dict] = json.loads(subprocess.check_output(["docker", "inspect", container]))
-        return found[0]
-
-    @property
-    def edge(self) -> str:
-        """The origin of the edge."""
-        return f"https://localhost:{self.environment['SOLMU_EDGE_PORT']}"
-
-    def state(self, folder: Path) -> State:
-        """A copy of the node's state: authorities and clients."""
-        shutil.rmtree(folder, ignore_errors=True)
-        self.compose("cp", "prepare:/var/lib/solmu", str(folder))
-        return State(folder)
+    host: str
+    port: int
+    files: Path
+    """What the organisation lays there for `messages`: the password, and the mail server's authority."""
+    context: ssl.SSLContext
 
 
 @pytest.fixture(scope="module")
-def project() -> Iterator[Project]:
-    if shutil.which("docker") is None or subprocess.run(["docker", "compose", "version"], check=False).returncode:
-        pytest.skip("no docker with compose on this machine")
-    environment = {"SOLMU_EDGE_ADDRESS": "127.0.0.1", "SOLMU_TEST_MODE": "yes"}
-    with socket.socket() as systems, socket.socket() as browsers:
-        for probe, name in ((systems, "SOLMU_EDGE_PORT"), (browsers, "SOLMU_BROWSER_PORT")):
-            probe.bind(("127.0.0.1", 0))
-            environment[name] = str(probe.getsockname()[1])
-    started = Project(f"solmu-test-{os.getpid()}", environment)
-    try:
-        started.compose("up", "--detach", "--wait", "--wait-timeout", "300")
+def mail_server(tmp_path_factory: pytest.TempPathFactory) -> MailServer:
+    compose.needed()
+    asked = ["docker", "network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Subnet}}"]
+    host = str(next(ipaddress.ip_network(subprocess.check_output(asked, text=True).strip()).hosts()))
+    folder = tmp_path_factory.mktemp("mail")
+    authority = pki.Authority.create(folder / "authority", "Authority of the mail server")
+    authority.issue(pki.Identity.edge(addresses=(host,)), folder / "server")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(folder / "server" / pki.CERTIFICATE, folder / "server" / pki.KEY)
+    files = folder / "files"
+    files.mkdir()
+    (files / "smtp-password").write_text(PASSWORD)
+    (files / "authorities.pem").write_bytes(authority.certificate_path.read_bytes())
+    for path in (files, *files.iterdir()):
+        os.chown(path, shares.USER, shares.USER)
+    return MailServer(host, free_port(), files, context)
+
+
+@pytest.fixture(scope="module")
+def project(mail_server: MailServer) -> Iterator[Project]:
+    settings = {
+        "SOLMU_MESSAGES_FILES": str(mail_server.files),
+        "SOLMU_MAIL_FROM": "City <no-reply@city.example>",
+        "SOLMU_SMTP": f"{mail_server.host}:{mail_server.port}",
+        "SOLMU_SMTP_USER": "city",
+        "SOLMU_SMTP_PASSWORD": "/etc/solmu/messages/smtp-password",
+        "SOLMU_SMTP_AUTHORITIES": "/etc/solmu/messages/authorities.pem",
+    }
+    with compose.started("node", **settings) as started:
         yield started
-    finally:
-        started.compose("down", "--volumes", "--timeout", "30")
 
 
 async def played(project: Project, state: State) -> None:
@@ -121,9 +120,48 @@ def test_a_service_reads_no_key_but_its_own(project: Project):
     assert not {name for name in files("gateway") if name.endswith("ca.key") or "token-keys" in name}
 
 
-def test_only_the_edge_and_the_listener_for_nodes_can_be_reached_from_outside(project: Project):
+def test_only_the_edge_can_be_reached_from_outside(project: Project):
     published = {service: project.inspect(service)["NetworkSettings"]["Ports"] for service in SERVING}
-    assert {service for service, ports in published.items() if any((ports or {}).values())} == {"exchange", "envoy"}
+    assert {service for service, ports in published.items() if any((ports or {}).values())} == {"envoy"}
+
+
+def test_each_service_that_has_a_way_out_has_one_of_its_own(project: Project):
+    ways = {service: set(project.inspect(service)["NetworkSettings"]["Networks"]) for service in SERVING}
+    inside = {f"{project.name}_{network}" for network in ("mesh", "data")}
+    assert {service: networks - inside for service, networks in ways.items() if networks - inside} == {
+        "authorisations": {f"{project.name}_providers"},
+        "envoy": {f"{project.name}_outside"},
+        "exchange": {f"{project.name}_peers"},
+        "messages": {f"{project.name}_notifications"},
+    }
+    asked = ["docker", "network", "inspect", "--format", "{{.Internal}}", *sorted(inside)]
+    assert subprocess.check_output(asked, text=True).split() == ["true", "true"]
+
+
+async def test_messages_reaches_a_mail_server_outside_with_a_password_from_a_file(
+    project: Project, mail_server: MailServer, tmp_path: Path
+):
+    state = project.state(tmp_path / "state")
+    await demo_clients.provision(state, node="solmu", edge=project.edge)
+    async with (
+        mailroom(
+            context=mail_server.context, login=PASSWORD.encode(), host=mail_server.host, port=mail_server.port
+        ) as room,
+        Client(Profile.load(state.clients / demo_clients.RESIDENT.client_id)) as resident,
+    ):
+        mailbox = (await resident.rest("POST", "/v1/mailboxes:open", {}))["name"]
+        await resident.rest("PUT", f"/v1/{mailbox}/contacts/email", {"email": ADDRESS, "language": "en"})
+        assert await room.next_to(ADDRESS)
+
+
+async def test_the_port_for_other_nodes_is_open_where_the_second_file_says_so(project: Project):
+    opened = Project(project.name, project.environment, (compose.NODE.with_name("compose.peers.yaml"),))
+    opened.up("exchange")
+    _, writer = await asyncio.open_connection("127.0.0.1", int(project.environment["SOLMU_PEER_PORT"]))
+    writer.close()
+    project.up("exchange")
+    with pytest.raises(OSError):  # noqa: PT011 - refused, or reset
+        await asyncio.open_connection("127.0.0.1", int(project.environment["SOLMU_PEER_PORT"]))
 
 
 async def test_renewed_certificates_come_into_force_without_a_restart(project: Project, tmp_path: Path):
@@ -165,7 +203,7 @@ async def test_what_was_sent_is_there_after_all_containers_are_new(project: Proj
     before = await mailbox(state)
     assert before
     project.compose("down", "--timeout", "60")
-    project.compose("up", "--detach", "--wait", "--wait-timeout", "300")
+    project.up()
     assert await mailbox(state) == before
 
 
