@@ -13,7 +13,8 @@ import asyncio
 import hashlib
 import logging
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,9 @@ LEAD_INTERVAL = 0.5
 
 MIGRATION_LOCK_TIMEOUT = "5s"
 """How long a migration waits for a table that the previous release uses, before it gives up and is tried again."""
+
+NEEDS = "-- needs:"
+"""How a migration begins that takes away what earlier releases use (see `needed`)."""
 
 RUNTIME_MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -155,9 +159,10 @@ class Database:
         """Applies what is new in the folders, the runtime's first; returns the names.
 
         Files are numbered SQL, each in a transaction of its own, kept with
-        their checksum; several processes may start at once. Raises
-        MigrationError where an applied file was edited, or the database is
-        ahead of this release.
+        their checksum; several processes may start at once. A database that a
+        later release has migrated is taken where that release says that this
+        one goes on with it (`deploy.migrations`). Raises MigrationError where
+        an applied file was edited, or the database is too far ahead.
         """
         files = [
             (f"{folder.parent.name}/{file.name}", file)
@@ -180,13 +185,12 @@ class Database:
 async def _apply(connection: Connection, files: Sequence[tuple[str, Path]]) -> list[str]:
     await connection.execute(
         "create table if not exists schema_migration"
-        " (name text primary key, sha256 text not null, apply_time timestamptz not null default now())"
+        " (name text primary key, sha256 text not null, apply_time timestamptz not null default now());"
+        "alter table schema_migration add column if not exists needs text"
     )
-    applied = {
-        row["name"]: row["sha256"] for row in await connection.fetch("select name, sha256 from schema_migration")
-    }
-    if ahead := applied.keys() - {name for name, _ in files}:
-        raise MigrationError(f"the database is ahead of this release: it has {', '.join(sorted(ahead))}")
+    rows = await connection.fetch("select name, sha256, needs from schema_migration")
+    _refuse_if_too_far_ahead({row["name"]: row["needs"] for row in rows}, {name for name, _ in files})
+    applied = {row["name"]: row["sha256"] for row in rows}
     fresh = []
     for name, file in files:
         statements = file.read_text(encoding="utf-8")
@@ -198,10 +202,38 @@ async def _apply(connection: Connection, files: Sequence[tuple[str, Path]]) -> l
         async with connection.transaction():
             await connection.execute(f"set local lock_timeout = '{MIGRATION_LOCK_TIMEOUT}'")
             await connection.execute(statements, timeout=None)
-            await connection.execute("insert into schema_migration (name, sha256) values ($1, $2)", name, digest)
+            await connection.execute(
+                "insert into schema_migration (name, sha256, needs) values ($1, $2, $3)",
+                name,
+                digest,
+                needed(statements),
+            )
         logger.info("migrated", extra={"migration": name})
         fresh.append(name)
     return fresh
+
+
+def needed(statements: str) -> str | None:
+    """The migration that a release has to know so as to run after this one: what its first line says, if it does.
+
+    -- needs: messages/0050_expanded.sql
+    """
+    first = statements.partition("\n")[0]
+    return first.removeprefix(NEEDS).strip() if first.startswith(NEEDS) else None
+
+
+def _refuse_if_too_far_ahead(applied: Mapping[str, str | None], known: AbstractSet[str]) -> None:
+    """Raises MigrationError where the database has what a release that knows so much cannot run with."""
+    ahead = sorted(applied.keys() - known)
+    for name in ahead:
+        needs = applied[name]
+        if needs is not None and needs not in known:
+            raise MigrationError(
+                f"the database is ahead of this release: {name} is for releases that know {needs}."
+                " Start a later release, or restore a backup made by this one"
+            )
+    if ahead:
+        logger.warning("a later release has migrated this database", extra={"migrations": ", ".join(ahead)})
 
 
 async def _keep(_: asyncpg.Connection) -> None:

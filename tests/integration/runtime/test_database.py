@@ -76,19 +76,35 @@ async def test_processes_that_start_at_once_migrate_once(trial: Trial, tmp_path:
     ]
 
 
-async def test_a_migration_that_was_edited_or_is_unknown_stops_the_start(trial: Trial, tmp_path: Path):
+async def test_a_migration_that_was_edited_stops_the_start(trial: Trial, tmp_path: Path):
     database = await trial()
-    folder = migrations(
-        tmp_path, **{"0001_first": "create table first (id int)", "0002_second": "create table second ()"}
-    )
+    folder = migrations(tmp_path, **{"0001_first": "create table first (id int)"})
     await database.migrate(folder)
     (folder / "0001_first.sql").write_text("create table first (id bigint)")
     with pytest.raises(MigrationError, match="edited"):
         await database.migrate(folder)
-    (folder / "0001_first.sql").write_text("create table first (id int)")
-    (folder / "0002_second.sql").unlink()
-    with pytest.raises(MigrationError, match="ahead"):
+
+
+async def test_a_release_goes_on_with_what_the_next_adds_and_not_with_what_takes_away_what_it_uses(
+    trial: Trial, tmp_path: Path
+):
+    database = await trial()
+    folder = migrations(
+        tmp_path,
+        **{
+            "0001_first": "create table first (id int, old text)",
+            "0002_expands": "alter table first add column new text",
+            "0003_contracts": "-- needs: trial/0002_expands.sql\nalter table first drop column old",
+        },
+    )
+    await database.migrate(folder)
+    (folder / "0003_contracts.sql").unlink()
+    assert await database.migrate(folder) == []
+    (folder / "0002_expands.sql").unlink()
+    with pytest.raises(MigrationError, match=r"ahead of this release: trial/0003_contracts\.sql is for releases"):
         await database.migrate(folder)
+    await database.execute("delete from schema_migration where name = 'trial/0003_contracts.sql'")
+    assert await database.migrate(folder) == []
 
 
 async def test_a_migration_that_fails_leaves_nothing(trial: Trial, tmp_path: Path):
