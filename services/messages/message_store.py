@@ -152,8 +152,8 @@ with sent as (
     insert into message ({", ".join(MESSAGE_FIELDS)})
     select * from unnest({", ".join(f"${number}::{kind}[]" for number, kind in enumerate(_TYPES, start=1))})
         as n ({", ".join(MESSAGE_FIELDS)})
-    order by unit_id, mailbox_id, idempotency_key -- the same for all, lest two of them wait for each other
-    on conflict (unit_id, mailbox_id, idempotency_key) do nothing
+    order by unit_id, idempotency_key, mailbox_id -- the same for all, lest two of them wait for each other
+    on conflict (unit_id, idempotency_key, mailbox_id) do nothing
     returning message_id
 ), delivered as (
     insert into delivery (message_id, delivery_id, channel, state, update_time, available_time)
@@ -238,15 +238,16 @@ async def write_courses(transaction: Connection, courses: Sequence[tuple[UUID, C
     )
 
 
-async def write_deliveries(transaction: Connection, deliveries: Sequence[Delivery]) -> None:
-    """Keeps where deliveries are now."""
+async def write_deliveries(transaction: Connection, deliveries: Sequence[tuple[UUID, Delivery]]) -> None:
+    """Keeps where deliveries of messages are now."""
     await transaction.executemany(
-        "update delivery set state = $2, update_time = $3, available_time = $4, open_time = $5, receipt_time = $6,"
-        " post_time = $7, return_time = $8, actor = $9, claim_end_time = $10, cost = $11, cost_currency = $12"
-        " where delivery_id = $1",
+        "update delivery set state = $3, update_time = $4, available_time = $5, open_time = $6, receipt_time = $7,"
+        " post_time = $8, return_time = $9, actor = $10, claim_end_time = $11, cost = $12, cost_currency = $13"
+        " where message_id = $1 and channel = $2",
         [
             (
-                delivery.delivery_id,
+                message_id,
+                delivery.channel,
                 delivery.state,
                 delivery.update_time,
                 delivery.available_time,
@@ -259,7 +260,7 @@ async def write_deliveries(transaction: Connection, deliveries: Sequence[Deliver
                 delivery.cost,
                 delivery.cost_currency,
             )
-            for delivery in deliveries
+            for message_id, delivery in deliveries
         ],
     )
 

@@ -67,6 +67,7 @@ async def delete_ended(transaction: Connection, *, now: datetime, limit: int) ->
         " union select attachment_id from letter where message_id = any($1::uuid[]) and attachment_id is not null",
         message_ids,
     )
+    await transaction.execute("delete from delivery where message_id = any($1::uuid[])", message_ids)
     await transaction.execute("delete from message where message_id = any($1::uuid[])", message_ids)
     left = await transaction.fetch(
         "update attachment a set state = 7, expire_time = null, data_key = null, blob_key = null"

@@ -48,9 +48,9 @@ async def keep(transaction: Connection, outbox: Outbox, moves: Sequence[Move], *
     await message_store.write_courses(transaction, [(move.row["message_id"], move.after) for move in moves])
     if fresh := [move.after.letter for move in moves if move.after.letter and not move.before.letter]:
         await letter_store.insert(transaction, fresh)
-    if moved := [delivery for move in moves for delivery in _changed(move.before, move.after)]:
+    if moved := [(move.after.message_id, way) for move in moves for way in _changed(move.before, move.after)]:
         await message_store.write_deliveries(transaction, moved)
-        if resting := [(way.delivery_id, _kept_until(way, now)) for way in moved if _rests(way)]:
+        if resting := [(message_id, _kept_until(way, now)) for message_id, way in moved if _rests(way)]:
             await letter_store.rest(transaction, resting)
     if told := [event for move in moves for event in events(reference(move.row), move.before, move.after, now=now)]:
         await outbox.append(transaction, told)
