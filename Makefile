@@ -8,7 +8,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 VENV := .venv
 BIN := $(VENV)/bin
 NODE := $(BIN)/python -m deploy.local
-PROTOS := $(shell find proto/solmu proto/buf -name '*.proto')
+PROTOS := $(shell find proto/solmu proto/buf proto/kms -name '*.proto')
 SOURCES := services gateway deploy tests
 
 .PHONY: help

@@ -32,6 +32,8 @@ from services.messages import blob_bucket, blob_settings
 from services.messages.__main__ import Settings as MessagesSettings
 from services.runtime import config, mesh, tls
 from services.runtime.config import ProcessSettings
+from services.runtime.keys import files as key_files
+from services.runtime.keys import setting
 
 EX_CONFIG = 78
 EX_USAGE = 64
@@ -50,7 +52,15 @@ PROCESSES: Mapping[str, tuple[type[Any], ...]] = {
 }
 """What each process reads, by its name in the compose file; `node` is the embedded node."""
 
-ON_DISK = (config.file, config.folder, config.key, new_folder, blob_settings.place, blob_bucket.credentials)
+ON_DISK = (
+    config.file,
+    config.folder,
+    key_files.read,
+    setting.root,
+    new_folder,
+    blob_settings.place,
+    blob_bucket.credentials,
+)
 """Parsers that look at the disk of the machine on which the process runs."""
 
 Environment = Mapping[str, str]

@@ -14,12 +14,14 @@ import sys
 import tempfile
 from pathlib import Path
 
+FOLDERS = ("solmu", "buf", "kms")
+
 GENERATED = ("*_pb2.py", "*_pb2.pyi", "*_pb2_grpc.py", "*_pb2_grpc.pyi")
 
 
 def generate(root: Path, out: Path) -> None:
     """Runs protoc over the contracts below `root` into `out`."""
-    files = sorted(path.relative_to(root) for folder in ("solmu", "buf") for path in (root / folder).rglob("*.proto"))
+    files = sorted(path.relative_to(root) for folder in FOLDERS for path in (root / folder).rglob("*.proto"))
     served = [file for file in files if "\nservice " in (root / file).read_text(encoding="utf-8")]
     _protoc(root, f"--python_out={out}", f"--mypy_out=quiet:{out}", *map(str, files))
     _protoc(root, f"--grpc_python_out={out}", f"--mypy_grpc_out=quiet:{out}", *map(str, served))
@@ -27,7 +29,7 @@ def generate(root: Path, out: Path) -> None:
 
 def committed(root: Path) -> dict[str, bytes]:
     """The generated files below a folder, by name."""
-    files = [path for folder in ("solmu", "buf") for kind in GENERATED for path in (root / folder).rglob(kind)]
+    files = [path for folder in FOLDERS for kind in GENERATED for path in (root / folder).rglob(kind)]
     return {str(path.relative_to(root)): path.read_bytes() for path in files}
 
 

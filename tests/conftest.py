@@ -13,8 +13,9 @@ from deploy.local import demo_clients
 from deploy.local.node import Node, NodeSettings, running
 from services.runtime.database import Database
 from services.runtime.telemetry import Telemetry
-from tests import engines
+from tests import engines, softhsm
 from tests.engines import Engines
+from tests.softhsm import SoftToken
 
 
 @pytest.fixture(scope="session")
@@ -50,6 +51,12 @@ async def _migrated(engines: Engines, service: str, package: Path) -> AsyncItera
     await database.migrate(package.parent / "migrations")
     yield database
     await database.close()
+
+
+@pytest.fixture(scope="session")
+def soft_token(tmp_path_factory: pytest.TempPathFactory) -> SoftToken:
+    """A token behind PKCS #11."""
+    return softhsm.initialised(tmp_path_factory.mktemp("softhsm"))
 
 
 @pytest.fixture(scope="session")

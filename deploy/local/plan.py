@@ -238,7 +238,7 @@ def service_environment(plan: Plan, name: str) -> dict[str, str]:
     environment = _process_environment(plan, name) | {
         "SOLMU_DATABASE": f"postgresql://{name}@{plan.postgres}/{name}",
         "SOLMU_NATS": f"tls://{plan.nats}",
-        "SOLMU_ROOT_KEY": str(state.root_key),
+        "SOLMU_ROOT_KEY": root_key(state),
     }
     if name != "authorisations":
         environment["SOLMU_AUTHORISATIONS"] = _local(plan, "authorisations")
@@ -256,6 +256,11 @@ def service_environment(plan: Plan, name: str) -> dict[str, str]:
         environment["SOLMU_BROWSER_ORIGIN"] = plan.browser_origin
         environment["SOLMU_IDENTITY_PROVIDERS"] = str(state.identity_providers)
     return environment
+
+
+def root_key(state: State) -> str:
+    """The node's root: its own file, unless another one is set."""
+    return os.environ.get("SOLMU_ROOT_KEY") or str(state.root_key)
 
 
 def gateway_environment(plan: Plan) -> dict[str, str]:

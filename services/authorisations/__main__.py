@@ -57,7 +57,8 @@ def now() -> datetime:
 async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
     """Wires the service and serves until it is told to stop."""
     settings = config.read(Settings)
-    parties = PartyNames(key=settings.party_key, test_mode=settings.test_mode)
+    party_key = await settings.party_key.opened(settings.root_key)
+    parties = PartyNames(key=party_key, test_mode=settings.test_mode)
     rules = Rules(known_scopes=contracts.scopes(), trust_domain=f"spiffe://{settings.node}/")
     keys = KeyRing(folder=settings.token_keys, clock=now)
     providers = IdentityProviders(settings.identity_providers, parties=parties, embedded=settings.embedded)
@@ -91,7 +92,7 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
     foundation.tasks.start(log_in_store.sweep(foundation.database, clock=now))
     revisions = Revisions(database=foundation.database, outbox=foundation.outbox, audit=audit, clock=now)
     theme_store = ThemeStore(rules_in)
-    registers = RegisterFacts(BirthDays(settings.party_key), settings.zone)
+    registers = RegisterFacts(BirthDays(party_key), settings.zone)
     issuing = Issuing(themes=theme_store, registers=registers, zone=settings.zone, new_id=new_id)
     mandates = MandateServicer(
         database=foundation.database, revisions=revisions, issuing=issuing, audit=audit, parties=parties, clock=now

@@ -7,14 +7,23 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from services.authorisations import provider_file
-from services.runtime.config import ServiceSettings, file, flag, folder, key, setting, text, time_zone
+from services.runtime.config import ServiceSettings, file, flag, folder, setting, text, time_zone
+from services.runtime.keys.files import KeyFile
+from services.runtime.keys.files import read as key_file
+from services.runtime.keys.root import SETTING, Root
+from services.runtime.keys.setting import root
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(ServiceSettings):
     """Settings of the authorisations service."""
 
-    party_key: bytes = setting("SOLMU_PARTY_KEY", key, doc="file of the 32 bytes that party names are made with")
+    party_key: KeyFile = setting(
+        "SOLMU_PARTY_KEY", key_file, doc="file of the key that turns identity codes into names"
+    )
+    root_key: Root | None = setting(
+        SETTING, root, default=None, doc="what wrapped SOLMU_PARTY_KEY, where it is wrapped"
+    )
     test_mode: bool = setting(
         "SOLMU_TEST_MODE", flag, default=False, doc="yes lets in identity codes that registers set aside for testing"
     )

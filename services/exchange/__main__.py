@@ -30,7 +30,8 @@ from services.exchange.assembly import Exchange
 from services.exchange.keys import PKCS11, KeyToken
 from services.runtime import config, foundation
 from services.runtime.config import Address, ConfigError, ServiceSettings, setting
-from services.runtime.sealing import Vault
+from services.runtime.keys.root import Root
+from services.runtime.keys.setting import root_setting
 from services.runtime.server import run
 
 CONTRACT = (
@@ -59,7 +60,7 @@ class Settings(ServiceSettings):
     """What the exchange service reads."""
 
     authorisations: Address = setting("SOLMU_AUTHORISATIONS", config.address, doc="host:port of authorisations")
-    root_key: bytes = setting("SOLMU_ROOT_KEY", config.key, doc="file of 32 bytes under which data keys are wrapped")
+    root_key: Root = root_setting()
     peer_listen: Address | None = setting(
         "SOLMU_PEER_LISTEN", config.address, default=None, doc="host:port on which it serves other nodes of its meshes"
     )
@@ -99,10 +100,11 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
     )
     base.consume(foundation.revocation_consumer(base, service="exchange"))
 
+    vault = await foundation.vault(base, settings.root_key)
     exchange = Exchange(
         database=base.database,
         outbox=base.outbox,
-        vault=Vault(settings.root_key),
+        vault=vault,
         telemetry=base.telemetry,
         peer_listen=settings.peer_listen,
         test_mode=settings.test_mode,

@@ -7,15 +7,11 @@ would take its secret out is refused. `python-pkcs11` is the optional extra
 
 from __future__ import annotations
 
-import logging
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-import pkcs11
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
@@ -26,28 +22,22 @@ from pkcs11.util.rsa import encode_rsa_public_key
 
 from services.exchange.evidence.signatures import MIN_RSA_BITS, Algorithm, PrivateKey
 from services.runtime.errors import Unavailable
-
-logger = logging.getLogger(__name__)
+from services.runtime.keys.session import Session, TokenAway
 
 CURVES = {Algorithm.ECDSA_P256_SHA256: "secp256r1", Algorithm.ECDSA_P384_SHA384: "secp384r1"}
 
 GUARDED = {Attribute.SENSITIVE: True, Attribute.EXTRACTABLE: False}
 
 
-@dataclass(frozen=True)
 class Token:
     """A token: the library of its maker, its label, and a file with the user's PIN.
 
-    Calls wait for each other: most devices do one thing at a time. All of them
-    raise Unavailable, KEY_TOKEN_UNAVAILABLE, where the token cannot be used.
+    All of it raises Unavailable, KEY_TOKEN_UNAVAILABLE, where the token cannot be used.
     """
 
-    module: Path
-    label: str
-    pin: Path
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_state", _State())
+    def __init__(self, module: Path, label: str, pin: Path) -> None:
+        self.module, self.label, self.pin = module, label, pin
+        self._held = Session(module, label, pin)
 
     def describe(self) -> str:
         """Maker and model, as it says itself."""
@@ -90,37 +80,13 @@ class Token:
 
     @contextmanager
     def _session(self) -> Iterator[Any]:
-        state: _State = self._state  # type: ignore[attr-defined]
-        with state.lock:
-            try:
-                if state.session is None:
-                    found = pkcs11.lib(str(self.module)).get_token(token_label=self.label)
-                    state.session = found.open(rw=True, user_pin=self.pin.read_text().strip())
-                yield state.session
-            except pkcs11.NoSuchKey:
-                raise self._unavailable() from None
-            except (pkcs11.PKCS11Error, RuntimeError, OSError) as error:
-                logger.warning("the token cannot be used", extra={"error": type(error).__qualname__})
-                state.close()  # a device that was pulled out is opened anew when it is back
-                raise self._unavailable() from None
-
-    def _unavailable(self) -> Unavailable:
-        return Unavailable("KEY_TOKEN_UNAVAILABLE", "the token, or its key, cannot be used", token=self.label)
-
-
-class _State:
-    """What a token has open."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.session: Any = None
-
-    def close(self) -> None:
-        """Ends the session, and with it the log-in: the next use begins anew."""
-        session, self.session = self.session, None
-        if session is not None:
-            with suppress(pkcs11.PKCS11Error):
-                session.close()
+        try:
+            with self._held.use() as session:
+                yield session
+        except TokenAway:
+            raise Unavailable(
+                "KEY_TOKEN_UNAVAILABLE", "the token, or its key, cannot be used", token=self.label
+            ) from None
 
 
 class _Secret:

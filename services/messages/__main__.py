@@ -51,8 +51,11 @@ from services.runtime.config import Address, ServiceSettings, setting
 from services.runtime.database import Connection
 from services.runtime.facts.checks import Checks
 from services.runtime.jetstream import Received
+from services.runtime.keys.files import KeyFile
+from services.runtime.keys.files import read as key_file
+from services.runtime.keys.root import Root
+from services.runtime.keys.setting import root_setting
 from services.runtime.parties import PartyNames
-from services.runtime.sealing import Vault
 from services.runtime.server import run
 
 
@@ -61,9 +64,9 @@ class Settings(ServiceSettings, AttachmentSettings, NotificationSettings):
     """What the messages service reads."""
 
     authorisations: Address = setting("SOLMU_AUTHORISATIONS", config.address, doc="host:port of authorisations")
-    root_key: bytes = setting("SOLMU_ROOT_KEY", config.key, doc="file of 32 bytes under which data keys are wrapped")
-    party_key: bytes = setting(
-        "SOLMU_PARTY_KEY", config.key, doc="file of 32 bytes that turns identity codes into names"
+    root_key: Root = root_setting()
+    party_key: KeyFile = setting(
+        "SOLMU_PARTY_KEY", key_file, doc="file of the key that turns identity codes into names"
     )
     clamd: Address | Path | None = setting(
         "SOLMU_CLAMD", place, default=None, doc="host:port of clamd, or unix: and its socket; attachments wait for it"
@@ -99,8 +102,9 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
         own=follow,
     )
     database, outbox = base.database, base.outbox
-    parties = PartyNames(key=settings.party_key, test_mode=settings.test_mode)
-    vault = Vault(settings.root_key)
+    vault = await foundation.vault(base, settings.root_key)
+    party_key = await settings.party_key.opened(settings.root_key)
+    parties = PartyNames(key=party_key, test_mode=settings.test_mode)
     authorisations = Peer(
         name="authorisations", address=settings.authorisations, files=settings.tls, telemetry=base.telemetry
     )

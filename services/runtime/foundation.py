@@ -27,8 +27,11 @@ from services.runtime.config import Address, ServiceSettings
 from services.runtime.consumer import Consumer
 from services.runtime.database import AWAY, Database
 from services.runtime.identity import Authenticator, TokenVerifier
+from services.runtime.keys import service_keys
+from services.runtime.keys.root import Root
 from services.runtime.outbox import Outbox, Own
 from services.runtime.revocations import Revocations
+from services.runtime.sealing import Vault
 from services.runtime.server import Server, Tasks
 from services.runtime.telemetry import Telemetry, start
 
@@ -109,6 +112,13 @@ async def lay(
     )
     server = Server(chain=chain, files=settings.tls, listen=settings.listen, ready=database.ready)
     return Foundation(telemetry, database, client, outbox, revocations, server, tasks)
+
+
+async def vault(foundation: Foundation, root: Root) -> Vault:
+    """The vault of the service, which follows its keys. Raises RootError."""
+    opened = await service_keys.open_vault(foundation.database, root)
+    foundation.tasks.start(service_keys.follow(opened, foundation.database, root))
+    return opened
 
 
 def keys_from(address: Address, settings: ServiceSettings) -> Callable[[Telemetry], Callable[[], Awaitable[str]]]:

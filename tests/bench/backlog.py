@@ -16,7 +16,7 @@ from services.exchange.log_keeper import LogKeeper
 from services.exchange.stamping import Stamper
 from services.runtime.database import Database
 from services.runtime.outbox import Outbox
-from services.runtime.sealing import Vault
+from services.runtime.sealing import FIRST, Vault
 from services.runtime.telemetry import Telemetry
 from tests import engines
 from tests.integration.exchange import trusting
@@ -40,7 +40,9 @@ async def measure(folder: Path) -> None:
 
 
 async def _measure(database: Database, mesh: trusting.Mesh) -> None:
-    keeping = Keeping(vault=Vault(bytes(32)), rules_of=lambda _: Rules(), certificate=mesh.certificate)
+    keeping = Keeping(
+        vault=Vault({FIRST: bytes(32)}, current=FIRST), rules_of=lambda _: Rules(), certificate=mesh.certificate
+    )
     journal = Journal(database, keep=keeping.keep)
     signer = mesh.signer()
     entries = iter([mesh.entry(signer) for _ in range(STATEMENTS)])

@@ -1,6 +1,8 @@
 """The command line: `solmu`.
 
     solmu up | down | status | logs | demo      the node on this machine
+    solmu keys ...                              what wraps the node's keys, and moving them to another root
+    solmu config check                          the settings of every process, all faults at once
     solmu clients ...                           information systems and their certificates
     solmu messages ...                          send, list, show
     solmu events follow                         what happens to a unit's messages

@@ -1,4 +1,4 @@
-"""`up`, `down`, `status`, `demo` and `logs`: the node on this machine.
+"""`up`, `down`, `status`, `demo`, `keys`, `config` and `logs`: the node on this machine.
 
 The node is run by `deploy`, of which this package knows nothing but that it
 can be started: `python -m deploy.local`, with the same environment.
@@ -40,6 +40,9 @@ def add(commands: Any) -> None:
     """Adds the commands."""
     for name, (_, help_text) in _PROGRAMS.items():
         commands.add_parser(name, help=help_text).set_defaults(local=_program)
+    keys = commands.add_parser("keys", help="show what wraps the node's keys, and move them to another root")
+    keys.add_argument("arguments", nargs="*", default=["show"], metavar="show | make | wrap | drop | renew | wrap-file")
+    keys.set_defaults(local=lambda given, _: start(["deploy.local.keys", *given.arguments]))
     logs = commands.add_parser("logs", help="show what the node's processes said")
     logs.add_argument("processes", nargs="*", metavar="PROCESS", help="such as messages, envoy (default: all)")
     logs.add_argument("-n", "--lines", type=int, default=LINES, help=f"lines of each (default: {LINES})")

@@ -24,7 +24,7 @@ from services.exchange import names
 from services.exchange.assembly import Exchange
 from services.runtime.config import Address
 from services.runtime.database import Database
-from services.runtime.sealing import Vault
+from services.runtime.sealing import FIRST, Vault
 from services.runtime.server import Tasks
 from services.runtime.telemetry import Telemetry
 from tests import engines
@@ -166,7 +166,7 @@ async def node(identifier: str, folder: Path, *, given: Engines | None = None) -
         exchange = Exchange(
             database=database,
             outbox=None,
-            vault=Vault(secrets.token_bytes(32)),
+            vault=Vault({FIRST: secrets.token_bytes(32)}, current=FIRST),
             telemetry=Telemetry(),
             peer_listen=Address("127.0.0.1", 0),
             test_mode=True,

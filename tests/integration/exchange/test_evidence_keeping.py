@@ -17,7 +17,7 @@ from services.exchange.stamping import Stamper, StampPolicy
 from services.runtime.database import Row
 from services.runtime.errors import Fault, Unavailable
 from services.runtime.outbox import Outbox
-from services.runtime.sealing import Vault
+from services.runtime.sealing import FIRST, Vault
 from services.runtime.telemetry import Telemetry
 from tests.integration.exchange.trusting import SUBSYSTEM, Mesh, request
 
@@ -28,7 +28,7 @@ POLICIES = {
     "none/1": Rules(stamping=Stamping.NONE),
     "brief/1": Rules(evidence_duration=timedelta(0), content=View.CONTENT_STATE_KEPT, content_duration=timedelta(0)),
 }
-VAULT = Vault(b"r" * 32)
+VAULT = Vault({FIRST: b"r" * 32}, current=FIRST)
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from services.exchange.log_keeper import LogKeeper
 from services.exchange.servicers.evidence import Evidence
 from services.exchange.servicers.evidence_log import EvidenceLog
 from services.runtime.errors import FailedPrecondition, Fault, InvalidArgument, NotFound
-from services.runtime.sealing import Vault
+from services.runtime.sealing import FIRST, Vault
 from tests.integration.exchange.test_evidence_keeping import stamp_all, stamper_over
 from tests.integration.exchange.trusting import MEMBER, SUBSYSTEM, Mesh, request
 from tests.unit.exchange import samples
@@ -33,7 +33,9 @@ OTHER = f"{MEMBER}/other"
 @pytest.fixture
 def keeping(mesh: Mesh) -> Keeping:
     rules = Rules(content=Statement.CONTENT_STATE_ENCRYPTED)
-    return Keeping(vault=Vault(b"r" * 32), rules_of=lambda _: rules, certificate=mesh.certificate)
+    return Keeping(
+        vault=Vault({FIRST: b"r" * 32}, current=FIRST), rules_of=lambda _: rules, certificate=mesh.certificate
+    )
 
 
 @pytest.fixture

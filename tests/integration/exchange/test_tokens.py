@@ -1,12 +1,8 @@
 """Keys in a real token, SoftHSM2: they sign as software keys do, in batches where it is slow, and stay where they are."""
 
 import asyncio
-import os
-import shutil
-import subprocess
 import uuid
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 from cryptography import x509
@@ -24,33 +20,18 @@ from services.exchange.proofs import signature_of
 from services.exchange.servicers.keys import OrganisationKeys
 from services.exchange.statuses import Statuses
 from services.runtime.errors import Unavailable
-from services.runtime.sealing import Vault
+from services.runtime.sealing import FIRST, Vault
 from tests.integration.exchange.trusting import MEMBER, Mesh, request
+from tests.softhsm import LABEL, SoftToken
 
 pytest.importorskip("pkcs11", reason="python-pkcs11 is not installed (pip install 'solmu[pkcs11]')")
 from services.exchange.tokens import Token
 
-MODULES = [Path("/usr/lib/softhsm/libsofthsm2.so"), Path("/usr/lib64/pkcs11/libsofthsm2.so")]
-
 
 @pytest.fixture(scope="session")
-def token(tmp_path_factory: pytest.TempPathFactory) -> Token:
-    """A token in a folder of its own."""
-    module = next((path for path in MODULES if path.exists()), None)
-    tool = shutil.which("softhsm2-util")
-    if module is None or tool is None:
-        pytest.skip("SoftHSM2 is not installed (apt-get install softhsm2)")
-    folder = tmp_path_factory.mktemp("softhsm")
-    (folder / "tokens").mkdir()
-    (folder / "softhsm2.conf").write_text(f"directories.tokendir = {folder / 'tokens'}\nlog.level = ERROR\n")
-    os.environ["SOFTHSM2_CONF"] = str(folder / "softhsm2.conf")  # read when the library is loaded, once per process
-    subprocess.run(
-        [tool, "--init-token", "--free", "--label", "solmu", "--pin", "123456", "--so-pin", "12345678"],
-        check=True,
-        capture_output=True,
-    )
-    (folder / "pin").write_text("123456\n")
-    return Token(module, "solmu", folder / "pin")
+def token(soft_token: SoftToken) -> Token:
+    """The token, as the exchange holds it."""
+    return Token(soft_token.module, LABEL, soft_token.pin)
 
 
 def certified(key, algorithm: Algorithm) -> PinnedKey:
@@ -110,7 +91,7 @@ def test_a_token_that_is_not_there_is_said_so(token):
 
 
 def servicer(database, mesh: Mesh, token: Token) -> tuple[KeyRing, OrganisationKeys]:
-    ring = KeyRing(database=database, vault=Vault(bytes(32)), tokens={PKCS11: token})
+    ring = KeyRing(database=database, vault=Vault({FIRST: bytes(32)}, current=FIRST), tokens={PKCS11: token})
     meshes = Meshes(database=database, outbox=None)
     statuses = Statuses(
         database=database,

@@ -38,7 +38,7 @@ from services.runtime.database import Database
 from services.runtime.identity import Caller, Right
 from services.runtime.outbox import Outbox
 from services.runtime.parties import PartyNames
-from services.runtime.sealing import Vault
+from services.runtime.sealing import FIRST, Vault
 from services.runtime.telemetry import Telemetry
 from tests.engines import NODE, Engines
 
@@ -142,7 +142,7 @@ async def service(
     engines: Engines, messages_database: Database, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Service]:
     """The service, its outbox relayed and its feed fed."""
-    telemetry, vault = Telemetry(), Vault(secrets.token_bytes(32))
+    telemetry, vault = Telemetry(), Vault({FIRST: secrets.token_bytes(32)}, current=FIRST)
     parties = PartyNames(key=secrets.token_bytes(32), test_mode=True)
     nats = await jetstream.connect(f"tls://{engines.nats}", service="messages", files=engines.identity("messages"))
     await jetstream.declare(nats, "messages", replicas=1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import asyncpg
@@ -13,8 +12,7 @@ from services.runtime import tls
 from services.runtime.database import AWAY, Database, MigrationError
 from services.runtime.telemetry import Telemetry
 from tests.engines import Engines
-
-Trial = Callable[[], Awaitable[Database]]
+from tests.integration.runtime.conftest import Trial
 
 
 async def connect(engines: Engines, service: str = "exchange", *, certificate: str | None = None) -> Database:
@@ -29,25 +27,6 @@ def migrations(folder: Path, **files: str) -> Path:
     for name, statements in files.items():
         (target / f"{name}.sql").write_text(statements)
     return target
-
-
-@pytest.fixture
-async def trial(engines: Engines) -> AsyncIterator[Trial]:
-    """Connects to a schema of its own, which nobody has migrated."""
-    opened = [await connect(engines)]
-    await opened[0].execute("create schema trial")
-
-    async def in_trial() -> Database:
-        address = f"{engines.database('exchange')}?search_path=trial"
-        opened.append(
-            await Database.connect(address, files=engines.identity("exchange"), size=4, telemetry=Telemetry())
-        )
-        return opened[-1]
-
-    yield in_trial
-    await opened[0].execute("drop schema trial cascade")
-    for database in opened:
-        await database.close()
 
 
 async def test_a_service_reaches_its_own_database_only(engines: Engines):
