@@ -14,8 +14,9 @@ this order:
    mandate must be wanted (`access.on_behalf`);
 6. mandate: whether one who acts for another may do so now (`Judge`), for a
    stream again every few seconds;
-7. validation of the shape that the contract declares (protovalidate), with the
-   version that `if-match` asks for in its place (`etags.py`).
+7. validation of the shape that the contract declares (`validation.py`), with the
+   version that `if-match` asks for in its place (`etags.py`); of a stream, of
+   each message as it comes.
 
 A method that the servicer does not have answers METHOD_NOT_IMPLEMENTED after
 all of these; one without the option `access` cannot be built.
@@ -34,7 +35,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import grpc
-import protovalidate
 from google.protobuf import message_factory
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
@@ -42,8 +42,8 @@ from grpc_status import rpc_status
 from opentelemetry.trace import SpanKind
 from solmu.options.v1 import access_pb2
 
-from services.runtime import database, identity, mesh, telemetry, tls
-from services.runtime.errors import Fault, Internal, InvalidArgument, PermissionDenied, Unavailable, Unimplemented
+from services.runtime import database, identity, mesh, telemetry, tls, validation
+from services.runtime.errors import Fault, Internal, PermissionDenied, Unavailable, Unimplemented
 from services.runtime.etags import Tags
 from services.runtime.status import to_status
 
@@ -110,7 +110,6 @@ class Chain:
         self._node = node
         self._authenticator = authenticator
         self._telemetry = telemetry
-        self._validator = protovalidate.Validator()
 
     def handlers(
         self, service: ServiceDescriptor, servicer: object, *, judge: Judge | None = None
@@ -134,7 +133,7 @@ class Chain:
     ) -> grpc.RpcMethodHandler[Any, Any]:
         request = message_factory.GetMessageClass(method.input_type)
         response = message_factory.GetMessageClass(method.output_type)
-        self._validator.collect_violations(request())  # compiles its rules now, not in the first call
+        validation.prepare(request)
         behaviour = behaviour or _missing(policy.method, streams=method.server_streaming)
         kinds = {
             (False, False): grpc.unary_unary_rpc_method_handler,
@@ -161,7 +160,7 @@ class Chain:
             async with self._around(policy, context, metadata):
                 if not streamed:
                     tags.take(request, metadata)
-                response = await behaviour(self._checked(request, streamed=streamed))
+                response = await behaviour(_checked(request, streamed=streamed))
                 if header := tags.header(response):
                     await context.send_initial_metadata(header)
                 return response
@@ -175,34 +174,13 @@ class Chain:
             with gauge.track_inprogress():
                 async with self._around(policy, context, _metadata(context)) as caller:
                     judged = time.monotonic()
-                    async for response in behaviour(self._checked(request, streamed=streamed)):
+                    async for response in behaviour(_checked(request, streamed=streamed)):
                         if caller.actor and time.monotonic() - judged > JUDGED_AGAIN:
                             await _judged(policy, caller)
                             judged = time.monotonic()
                         yield response
 
         return stream
-
-    def _checked(self, request: Any, *, streamed: bool) -> Any:
-        if not streamed:
-            self.validate(request)
-            return request
-        return self._each_checked(request)
-
-    async def _each_checked(self, requests: AsyncIterator[Message]) -> AsyncIterator[Message]:
-        async for request in requests:
-            self.validate(request)
-            yield request
-
-    def validate(self, message: Message) -> None:
-        """Raises InvalidArgument, FIELD_INVALID, with every field that breaks the contract's rule."""
-        violations = self._validator.collect_violations(message)
-        if violations:
-            raise InvalidArgument(
-                "FIELD_INVALID",
-                "the request breaks the contract's rules",
-                violations=[_violation(violation.proto) for violation in violations],
-            )
 
     @asynccontextmanager
     async def _around(
@@ -260,6 +238,19 @@ async def _judged(policy: Policy, caller: identity.Caller) -> identity.Caller:
     return replace(caller, right=await policy.judge(caller))
 
 
+def _checked(request: Any, *, streamed: bool) -> Any:
+    if streamed:
+        return _each_checked(request)
+    validation.check(request)
+    return request
+
+
+async def _each_checked(requests: AsyncIterator[Message]) -> AsyncIterator[Message]:
+    async for request in requests:
+        validation.check(request)
+        yield request
+
+
 def _metadata(context: Context) -> dict[str, str]:
     return {str(name): str(value) for name, value in context.invocation_metadata() or ()}
 
@@ -281,14 +272,3 @@ def _missing(method: str, *, streams: bool) -> Callable[..., Any]:
         yield  # makes it a generator
 
     return stream if streams else answer
-
-
-def _violation(violation: Any) -> tuple[str, str]:
-    """A violation's field path and text, as google.rpc.BadRequest has them."""
-    path = ""
-    for element in violation.field.elements if violation.field else ():
-        path += f"{'.' if path else ''}{element.field_name}"
-        subscript = element.subscript
-        if subscript is not None:
-            path += f"[{subscript.value}]"
-    return path, violation.message or violation.rule_id

@@ -29,7 +29,7 @@ from services.messages.servicers import accesses, contents, courses, names, view
 from services.messages.servicers.courses import Move
 from services.messages.servicers.papers import Papers
 from services.messages.servicers.sending import NewMessage, Sending
-from services.runtime import identity, pages, status
+from services.runtime import identity, pages, status, validation
 from services.runtime.database import Connection, Database, Row
 from services.runtime.errors import AlreadyExists, Fault, not_found
 from services.runtime.gathering import Gathering, in_order
@@ -82,6 +82,7 @@ class Messages:
     async def _sent(self, request: messages_pb2.SendMessagesRequest) -> messages_pb2.SendMessagesResponse:
         response = messages_pb2.SendMessagesResponse(idempotency_key=request.message.idempotency_key)
         try:
+            validation.check(request.message)
             message = await self.SendMessage(request.message)
             message.ClearField("bodies")
             response.message.CopyFrom(message)

@@ -137,10 +137,18 @@ async def test_each_message_of_a_stream_has_a_result_of_its_own(service: Service
     async def requests():
         for number, identifier in enumerate((one, person(), other)):
             yield messages_pb2.SendMessagesRequest(message=request(unit, identifier, key=f"k{number}"))
+        yield messages_pb2.SendMessagesRequest(message=request(unit, other, key="no spaces"))
+        yield messages_pb2.SendMessagesRequest(message=request(unit, other, key="k4"))
 
     results = [result async for result in service.messages.SendMessages(requests())]
-    assert [result.WhichOneof("result") for result in results] == ["message", "refusal", "message"]
-    assert [result.idempotency_key for result in results] == ["k0", "k1", "k2"]
+    assert [result.WhichOneof("result") for result in results] == [
+        "message",
+        "refusal",
+        "message",
+        "refusal",
+        "message",
+    ]
+    assert [result.idempotency_key for result in results] == ["k0", "k1", "k2", "no spaces", "k4"]
 
 
 async def test_a_unit_lists_its_messages_latest_first_in_pages(service: Service):

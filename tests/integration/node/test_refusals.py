@@ -303,6 +303,24 @@ async def test_a_field_that_breaks_its_rule(node: Node, good: Caller):
     assert {error["field"] for error in problem["errors"]} == {"idempotency_key", "message.title"}
 
 
+async def test_a_field_that_breaks_its_rule_in_a_stream_is_refused_for_its_own_message(good: Caller):
+    unknown, malformed = message(), message()
+    unknown.message.recipient.identifier.value = "131052-308U"
+    malformed.idempotency_key, malformed.message.title = "no spaces", "x" * 257
+
+    async def requests() -> AsyncIterator[messages_pb2.SendMessagesRequest]:
+        for one in (malformed, None, unknown):
+            yield messages_pb2.SendMessagesRequest(message=one)
+
+    async with good.channel() as channel:
+        call = messages_pb2_grpc.MessageServiceStub(channel).SendMessages(requests(), metadata=good.metadata())
+        results = [result async for result in call]
+    refused = [status.from_status(result.refusal) for result in results]
+    assert [result.index for result in results] == [0, 1, 2]
+    assert [fault.reason for fault in refused] == ["FIELD_INVALID", "FIELD_INVALID", "IDENTIFIER_INVALID"]
+    assert {field for field, _ in refused[0].violations} == {"idempotency_key", "message.title"}
+
+
 async def test_an_attachment_whose_digest_differs(node: Node, good: Caller, database: Database):
     content, other = b"%PDF-1.7 decision", b"%PDF-1.7 Decision"
     async with Client(profile(node, "permits")) as client:

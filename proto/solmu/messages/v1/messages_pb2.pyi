@@ -1252,7 +1252,9 @@ class SendMessagesRequest(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def message(self) -> Global___SendMessageRequest:
-        """What SendMessage takes."""
+        """What SendMessage takes. Its rules are checked for its own result, so that
+        one message that breaks them does not end the stream.
+        """
 
     def __init__(
         self,

@@ -84,7 +84,8 @@ class MessageServiceServicer:
 
     def SendMessages(self, request_iterator, context):
         """Sends many messages over one stream, each with its own result, in the
-        order sent. A refusal of one stops no other.
+        order sent. A refusal of one stops no other, nor does one that breaks the
+        contract's rules.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -42,7 +42,8 @@ class MessageServiceStub:
     """
     SendMessages: _grpc.StreamStreamMultiCallable[_messages_pb2.SendMessagesRequest, _messages_pb2.SendMessagesResponse]
     """Sends many messages over one stream, each with its own result, in the
-    order sent. A refusal of one stops no other.
+    order sent. A refusal of one stops no other, nor does one that breaks the
+    contract's rules.
     """
     GetMessage: _grpc.UnaryUnaryMultiCallable[_messages_pb2.GetMessageRequest, _messages_pb2.Message]
     """Returns a message to the unit that sent or received it."""
@@ -75,7 +76,8 @@ class MessageServiceAsyncStub(MessageServiceStub):
     """
     SendMessages: _aio.StreamStreamMultiCallable[_messages_pb2.SendMessagesRequest, _messages_pb2.SendMessagesResponse]  # type: ignore[assignment]
     """Sends many messages over one stream, each with its own result, in the
-    order sent. A refusal of one stops no other.
+    order sent. A refusal of one stops no other, nor does one that breaks the
+    contract's rules.
     """
     GetMessage: _aio.UnaryUnaryMultiCallable[_messages_pb2.GetMessageRequest, _messages_pb2.Message]  # type: ignore[assignment]
     """Returns a message to the unit that sent or received it."""
@@ -117,7 +119,8 @@ class MessageServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_messages_pb2.SendMessagesResponse], _abc.AsyncIterator[_messages_pb2.SendMessagesResponse]]:
         """Sends many messages over one stream, each with its own result, in the
-        order sent. A refusal of one stops no other.
+        order sent. A refusal of one stops no other, nor does one that breaks the
+        contract's rules.
         """
 
     @_abc_1.abstractmethod
