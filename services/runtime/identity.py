@@ -10,6 +10,7 @@ Verified tokens are remembered by their hash until they expire.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import time
@@ -146,6 +147,7 @@ class TokenVerifier:
         self._clock = clock
         self._keys: jws.Keys = {}
         self._fetched = float("-inf")
+        self._fetching: asyncio.Task[None] | None = None
         self._verified: dict[bytes, dict[str, Any]] = {}
 
     async def verify(self, token: str, certificate: str) -> dict[str, Any]:
@@ -186,10 +188,24 @@ class TokenVerifier:
         kind, key_id = header.get("typ"), header.get("kid")
         if not isinstance(kind, str) or kind.lower() not in ("at+jwt", "application/at+jwt"):
             raise Unauthenticated("TOKEN_INVALID", "the token is not an access token (RFC 9068)")
-        if isinstance(key_id, str) and key_id not in self._keys and self._clock() - self._fetched >= REFRESH_INTERVAL:
-            self._fetched = self._clock()
-            self._keys = keys_of(await self._fetch())
+        if isinstance(key_id, str) and key_id not in self._keys:
+            await self._renewed()
         return self._keys
+
+    async def _renewed(self) -> None:
+        """Waits until the keys are new enough; all who wait share one fetch, and its failure."""
+        if self._fetching is None:
+            if self._clock() - self._fetched < REFRESH_INTERVAL:
+                return
+            self._fetching = asyncio.create_task(self._renew())
+        await asyncio.shield(self._fetching)
+
+    async def _renew(self) -> None:
+        try:
+            self._keys = keys_of(await self._fetch())
+            self._fetched = self._clock()
+        finally:
+            self._fetching = None
 
     def _check(self, token: str, keys: jws.Keys) -> dict[str, Any]:
         now = self._clock()

@@ -24,7 +24,7 @@ from services.messages.notifications import contact_store
 from services.messages.servicers import accesses, names
 from services.runtime import identity, pages
 from services.runtime.database import Database, Row
-from services.runtime.errors import Aborted, FailedPrecondition, InvalidArgument, not_found
+from services.runtime.errors import Aborted, FailedPrecondition, InvalidArgument, Unavailable, not_found
 from services.runtime.ids import new_id
 from services.runtime.parties import PartyNames
 from services.runtime.sealing import Vault
@@ -68,7 +68,10 @@ class Mailboxes:
         return await self._shown(row)
 
     async def ListMailboxes(self, request: mailboxes_pb2.ListMailboxesRequest) -> mailboxes_pb2.ListMailboxesResponse:
-        """The caller's own mailbox, if it has one, then those that it may open by mandates."""
+        """The caller's own mailbox, if it has one, then those that it may open by mandates.
+
+        Where those cannot be known, the own one makes a page by itself.
+        """
         size, caller = pages.size(request.page_size), identity.caller()
         response = mailboxes_pb2.ListMailboxesResponse()
         going_on = pages.key(request.page_token, question=caller.party)
@@ -81,8 +84,13 @@ class Mailboxes:
             return response
         following, room = going_on.removeprefix(GOING_ON), size - len(response.mailboxes)
         if room:
-            represented, following = await self._acting.principals(caller, page_token=following, size=room)
-            response.mailboxes.extend(await self._represented(represented))
+            try:
+                represented, following = await self._acting.principals(caller, page_token=following, size=room)
+                response.mailboxes.extend(await self._represented(represented))
+            except Unavailable:
+                if not response.mailboxes:
+                    raise
+                room = 0
         if following or not room:
             response.next_page_token = pages.token(GOING_ON + following, question=caller.party)
         return response

@@ -215,6 +215,33 @@ async def away(engines: Engines) -> AsyncIterator[Acting]:
         await peer.close()
 
 
+async def test_ones_own_mail_is_there_while_mandates_cannot_be_asked_about(
+    service: Service, engines: Engines, monkeypatch: pytest.MonkeyPatch
+):
+    me, other = await Mail(service).begin(), await Mail(service).begin()
+    sent = await me.send("Mine")
+    service.act_as(me.mother)
+    async with away(engines) as acting:
+        monkeypatch.setattr(service.mailboxes, "_acting", acting)
+        own = await service.mailboxes.ListMailboxes(mailboxes_pb2.ListMailboxesRequest())
+        assert [one.name for one in own.mailboxes] == [me.mailbox]
+        assert await me.titles() == ["Mine"]
+        assert (await me.open(sent)).bodies
+        others = mailboxes_pb2.ListMailboxesRequest(page_token=own.next_page_token)
+        with pytest.raises(Unavailable) as refused:
+            await service.mailboxes.ListMailboxes(others)
+        assert (refused.value.reason, refused.value.retry_after) == ("UNAVAILABLE", 1.0)
+        service.act_as("persons/" + "z" * 26)
+        with pytest.raises(Unavailable):
+            await service.mailboxes.ListMailboxes(mailboxes_pb2.ListMailboxesRequest())
+    monkeypatch.undo()
+    service.rights.represented[me.mother] = [Represented(other.mother, RIGHT)]
+    service.act_as(me.mother)
+    later = await service.mailboxes.ListMailboxes(others)
+    assert [one.name for one in later.mailboxes] == [other.mailbox]
+    assert not later.next_page_token
+
+
 def token(**detail: str) -> Caller:
     mandate = {"type": "mandate", "theme": "themes/mail", "mandates": ["mandates/1"]} | detail
     return Caller(service="edge", party="persons/m", actor="persons/d", authorization_details=(mandate,))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 
 import pytest
 
-from services.runtime.errors import Unauthenticated
+from services.runtime.errors import Unauthenticated, Unavailable
 from services.runtime.identity import Authenticator, TokenVerifier, fingerprint, keys_of, still_valid
 from tests import jws_cases
 from tests.tokens import ISSUER, Signer, keyed, unsigned
@@ -154,6 +155,23 @@ async def test_a_new_key_is_fetched_when_a_token_names_it_but_not_for_every_gues
     await verifier.verify(new.token(MINE), MINE)
     await verifier.verify(old.token(MINE), MINE)
     assert fetched == 2
+
+
+async def test_while_the_keys_cannot_be_had_no_token_is_called_wrong(signer: Signer, clock: Clock):
+    answers: list[str] = []
+
+    async def fetch() -> str:
+        await asyncio.sleep(0)
+        if not answers:
+            raise Unavailable("UNAVAILABLE", "away")
+        return answers.pop()
+
+    verifier = TokenVerifier(issuer=ISSUER, fetch=fetch, clock=clock)
+    tokens = [signer.token(MINE, jti=f"urn:{number}") for number in range(3)]
+    refused = await asyncio.gather(*(verifier.verify(token, MINE) for token in tokens), return_exceptions=True)
+    assert [type(one) for one in refused] == [Unavailable] * 3
+    answers.append(signer.jwks())
+    assert len(await asyncio.gather(*(verifier.verify(token, MINE) for token in tokens))) == 3
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,9 @@ class MailboxServiceServicer:
     def ListMailboxes(self, request, context):
         """Lists the mailboxes that the caller may read: its own first, then those of
         parties for whom it holds a mandate. Those are opened with a token on the
-        party's behalf (RFC 8693), with which this lists the party's alone.
+        party's behalf (RFC 8693), with which this lists the party's alone. While
+        it cannot be known for whom the caller acts, the first page has its own
+        alone, and the next one is refused with UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

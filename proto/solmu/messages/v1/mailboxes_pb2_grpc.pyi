@@ -44,7 +44,9 @@ class MailboxServiceStub:
     ListMailboxes: _grpc.UnaryUnaryMultiCallable[_mailboxes_pb2.ListMailboxesRequest, _mailboxes_pb2.ListMailboxesResponse]
     """Lists the mailboxes that the caller may read: its own first, then those of
     parties for whom it holds a mandate. Those are opened with a token on the
-    party's behalf (RFC 8693), with which this lists the party's alone.
+    party's behalf (RFC 8693), with which this lists the party's alone. While
+    it cannot be known for whom the caller acts, the first page has its own
+    alone, and the next one is refused with UNAVAILABLE.
     """
     CloseMailbox: _grpc.UnaryUnaryMultiCallable[_mailboxes_pb2.CloseMailboxRequest, _mailboxes_pb2.Mailbox]
     """Closes a mailbox. What is in it stays readable; nothing new arrives."""
@@ -83,7 +85,9 @@ class MailboxServiceAsyncStub(MailboxServiceStub):
     ListMailboxes: _aio.UnaryUnaryMultiCallable[_mailboxes_pb2.ListMailboxesRequest, _mailboxes_pb2.ListMailboxesResponse]  # type: ignore[assignment]
     """Lists the mailboxes that the caller may read: its own first, then those of
     parties for whom it holds a mandate. Those are opened with a token on the
-    party's behalf (RFC 8693), with which this lists the party's alone.
+    party's behalf (RFC 8693), with which this lists the party's alone. While
+    it cannot be known for whom the caller acts, the first page has its own
+    alone, and the next one is refused with UNAVAILABLE.
     """
     CloseMailbox: _aio.UnaryUnaryMultiCallable[_mailboxes_pb2.CloseMailboxRequest, _mailboxes_pb2.Mailbox]  # type: ignore[assignment]
     """Closes a mailbox. What is in it stays readable; nothing new arrives."""
@@ -143,7 +147,9 @@ class MailboxServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_mailboxes_pb2.ListMailboxesResponse, _abc.Awaitable[_mailboxes_pb2.ListMailboxesResponse]]:
         """Lists the mailboxes that the caller may read: its own first, then those of
         parties for whom it holds a mandate. Those are opened with a token on the
-        party's behalf (RFC 8693), with which this lists the party's alone.
+        party's behalf (RFC 8693), with which this lists the party's alone. While
+        it cannot be known for whom the caller acts, the first page has its own
+        alone, and the next one is refused with UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod
