@@ -7,7 +7,8 @@ has become. A message moves once, and a node that was down catches up.
 
 A clock that jumps would send letters that nobody can call back. Nothing moves
 while this machine's clock and the database's disagree, nor for a while after
-either has jumped: time for whoever watches over clocks to set it right.
+either has jumped: time for whoever watches over clocks to set it right, and is
+told by the alert ClockHeld.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from services.messages.servicers import courses
 from services.messages.servicers.courses import Move
 from services.runtime.database import PASSING, Connection, Database
 from services.runtime.outbox import Outbox
+from services.runtime.telemetry import CLOCK_HELD
 
 logger = logging.getLogger(__name__)
 
@@ -96,17 +98,21 @@ async def run(*, database: Database, outbox: Outbox) -> None:
 
 
 async def _lead(connection: Connection, watch: Watch, *, database: Database, outbox: Outbox) -> None:
-    while True:
-        reading = await read(connection)
-        if watch.trusts(reading):
-            while await once(database=database, outbox=outbox, now=reading.here) == BATCH:
+    try:
+        while True:
+            reading = await read(connection)
+            trusted = watch.trusts(reading)
+            CLOCK_HELD.set(not trusted)
+            while trusted and await once(database=database, outbox=outbox, now=reading.here) == BATCH:
                 pass
-        await asyncio.sleep(INTERVAL)
+            await asyncio.sleep(INTERVAL)
+    finally:
+        CLOCK_HELD.set(0)
 
 
-async def read(connection: Connection) -> Reading:
+async def read(database: Database | Connection) -> Reading:
     """Reads the clocks."""
-    there: datetime = await connection.fetchval("select clock_timestamp()")
+    there: datetime = await database.fetchval("select clock_timestamp()")
     return Reading(datetime.now(UTC), there, timedelta(seconds=time.clock_gettime(_RUNNING)))
 
 

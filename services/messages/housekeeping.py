@@ -1,12 +1,15 @@
-"""What has to be forgotten in time: messages past their retention, unused attachments, old events of the feeds."""
+"""What has to be forgotten in time: messages past their retention, unused attachments, old events of the feeds.
+
+None of it comes back, so nothing is forgotten by a clock that cannot be trusted (`clock.Watch`).
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
-from services.messages import attachment_store, blob_store, feed_store, retention, webhook_store
+from services.messages import attachment_store, blob_store, clock, feed_store, retention, webhook_store
 from services.messages.feed import KEPT_DAYS
 from services.runtime.database import PASSING, Database
 from services.runtime.outbox import Outbox
@@ -22,9 +25,12 @@ BATCH = 500
 
 async def run(*, database: Database, outbox: Outbox) -> None:
     """Rounds, for as long as the process runs. Several processes may do this at once."""
+    watch = clock.Watch()
     while True:
         try:
-            await once(database=database, outbox=outbox, now=datetime.now(UTC))
+            reading = await clock.read(database)
+            if watch.trusts(reading):
+                await once(database=database, outbox=outbox, now=reading.here)
         except PASSING as error:
             logger.warning("housekeeping waits", extra={"error": type(error).__qualname__})
         await asyncio.sleep(INTERVAL)

@@ -48,6 +48,9 @@ EVENTS_HANDLED = prometheus_client.Counter("solmu_events_handled", "Events dealt
 NOTIFICATIONS = prometheus_client.Counter(
     "solmu_notifications", "Tries to tell a resident of a message, by channel and outcome", ["channel", "outcome"]
 )
+CLOCK_HELD = prometheus_client.Gauge(
+    "solmu_clock_held", "1 while nothing that waits for its time moves, since clocks disagree or one has jumped"
+)
 CERTIFICATE_EXPIRY = prometheus_client.Gauge(
     "solmu_certificate_expiry_seconds", "When the certificate of this process ends, as a Unix time; 0 if unreadable"
 )
