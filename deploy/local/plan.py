@@ -246,6 +246,7 @@ def service_environment(plan: Plan, name: str) -> dict[str, str]:
     if name in ("messages", "authorisations"):
         environment["SOLMU_PARTY_KEY"] = str(state.party_key)
     if name == "messages":
+        environment["SOLMU_EXCHANGE"] = _local(plan, "exchange")
         environment["SOLMU_ATTACHMENTS"] = os.environ.get("SOLMU_ATTACHMENTS") or str(state.attachments)
     if name == "exchange":
         environment["SOLMU_PEER_LISTEN"] = _local(plan, PEER_PORT)

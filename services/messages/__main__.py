@@ -22,6 +22,8 @@ from solmu.messages.v1 import (
 )
 
 from services.messages import clock, disposal, housekeeping
+from services.messages.abroad import parcels, planning
+from services.messages.abroad.assembly import Abroad
 from services.messages.acting import Acting, theme
 from services.messages.blob_settings import AttachmentSettings
 from services.messages.blobs import Blobs
@@ -48,6 +50,7 @@ from services.messages.spool import Spool
 from services.runtime import config, foundation
 from services.runtime.client import Peer
 from services.runtime.config import Address, ServiceSettings, setting
+from services.runtime.consumer import Consumer
 from services.runtime.database import Connection
 from services.runtime.facts.checks import Checks
 from services.runtime.jetstream import Received
@@ -71,6 +74,15 @@ class Settings(ServiceSettings, AttachmentSettings, NotificationSettings):
     clamd: Address | Path | None = setting(
         "SOLMU_CLAMD", place, default=None, doc="host:port of clamd, or unix: and its socket; attachments wait for it"
     )
+    exchange: Address | None = setting(
+        "SOLMU_EXCHANGE", config.address, default=None, doc="host:port of exchange, for mailboxes on other nodes"
+    )
+    mailbox_nodes: tuple[str, ...] = setting(
+        "SOLMU_MAILBOX_NODES",
+        parcels.nodes,
+        default=(),
+        doc="subsystems of nodes that are asked for mailboxes that are not here: FI/COM/2/solmu,FI/COM/3/solmu",
+    )
     mail_theme: str = setting(
         "SOLMU_MAIL_THEME",
         theme,
@@ -84,8 +96,9 @@ class Settings(ServiceSettings, AttachmentSettings, NotificationSettings):
 
 
 async def follow(transaction: Connection, events: Sequence[Received]) -> None:
-    """What follows from this service's own events: the senders' feeds, and notifications to residents."""
+    """What follows from this service's own events: the senders' feeds, word to other nodes, notifications."""
     await enter(transaction, events)
+    await planning.follow(transaction, events)
     await notifications.plan(transaction, events)
 
 
@@ -149,23 +162,47 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
         private_webhooks=settings.private_webhooks,
     )
     inbox = Inbox(database=database, outbox=outbox, vault=vault)
+    mailboxes = Mailboxes(database=database, parties=parties, vault=vault, acting=acting)
+    attachments = Attachments(
+        database=database, blobs=blobs, inbox=inbox, outbox=outbox, vault=vault, scanning=scanning
+    )
+    messages = Messages(
+        database=database,
+        blobs=blobs,
+        outbox=outbox,
+        parties=parties,
+        vault=vault,
+        nodes=settings.mailbox_nodes if settings.exchange is not None else (),
+    )
+    if settings.exchange is not None:
+        abroad = Abroad(
+            database=database,
+            outbox=outbox,
+            vault=vault,
+            blobs=blobs,
+            exchange=Peer(name="exchange", address=settings.exchange, files=settings.tls, telemetry=base.telemetry),
+            mailboxes=mailboxes,
+            attachments=attachments,
+            messages=messages,
+        )
+        outbox.relayed.append(abroad.wake)
+        base.consume(
+            Consumer(
+                service="messages",
+                publisher="exchange",
+                database=database,
+                nats=base.nats,
+                handle=abroad.handle,
+                telemetry=base.telemetry,
+                committed=abroad.wake,
+            )
+        )
+        base.tasks.start(abroad.run())
     contract = (
         (units_pb2, "UnitService", Units(database=database, parties=parties)),
-        (
-            mailboxes_pb2,
-            "MailboxService",
-            Mailboxes(database=database, parties=parties, vault=vault, acting=acting),
-        ),
-        (
-            attachments_pb2,
-            "AttachmentService",
-            Attachments(database=database, blobs=blobs, inbox=inbox, outbox=outbox, vault=vault, scanning=scanning),
-        ),
-        (
-            messages_pb2,
-            "MessageService",
-            Messages(database=database, blobs=blobs, outbox=outbox, parties=parties, vault=vault),
-        ),
+        (mailboxes_pb2, "MailboxService", mailboxes),
+        (attachments_pb2, "AttachmentService", attachments),
+        (messages_pb2, "MessageService", messages),
         (inbox_pb2, "InboxService", inbox),
         (contacts_pb2, "ContactService", Contacts(database=database, vault=vault, channels=ports)),
         (feed_pb2, "FeedService", feeds),

@@ -31,7 +31,7 @@ class Course:
     profile: Profile
     state: State
     electronic: Delivery | None
-    """None where only a postal address is known."""
+    """To a mailbox, here or on another node; None where only a postal address is known."""
     paper: Policy = paper.NEVER
     letter: Delivery | None = None
     effect: Effect = legal.PENDING
@@ -53,6 +53,11 @@ class Course:
     def seen(self) -> bool:
         """Whether the recipient has done what the due time asks: confirmed a verifiable message, opened another."""
         return self.electronic is not None and self.electronic.open_time is not None
+
+    @property
+    def abroad(self) -> bool:
+        """Whether the mailbox is on another node."""
+        return self.electronic is not None and self.electronic.channel is deliveries.Channel.EXCHANGE
 
     @property
     def unreachable(self) -> bool:
@@ -147,6 +152,33 @@ def opened(course: Course, *, actor: bytes, now: datetime) -> Course:
 def confirmed(course: Course, *, actor: bytes, now: datetime) -> Course:
     """The course once the recipient has confirmed receipt. Raises what `deliveries.confirmed` does."""
     return _seen(course, deliveries.confirmed, actor=actor, now=now)
+
+
+def heard(course: Course, report: deliveries.Report, *, now: datetime) -> Course:
+    """The course once the node that has the mailbox says what became of the message there.
+
+    What is heard late counts from when it happened: a message that was opened
+    before its withdrawal arrived has the effect that it had by then.
+    """
+    if course.electronic is None or course.release_time is None:
+        return course
+    seen = report.open_time is not None or report.receipt_time is not None
+    before, course = course, _unclaimed(course, now=now)
+    letter = course.letter and (deliveries.stopped(course.letter, now=now) if seen else course.letter)
+    assert course.electronic is not None
+    electronic = deliveries.heard(
+        course.electronic, report, replaced=letter is not None and letter.goes and seen, now=now
+    )
+    if electronic == course.electronic:
+        return before
+    course = replace(course, electronic=electronic, letter=letter)
+    if course.withdraw_time is not None and course.effect.state is legal.State.NONE:
+        return _judged(replace(course, effect=legal.PENDING), now=_last_seen(electronic) or course.withdraw_time)
+    return moved_on(course, reachable=False, now=now)
+
+
+def _last_seen(delivery: Delivery) -> datetime | None:
+    return max((time for time in (delivery.open_time, delivery.receipt_time) if time is not None), default=None)
 
 
 def withdrawn(course: Course, *, now: datetime) -> Course:

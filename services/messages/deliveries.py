@@ -5,6 +5,7 @@
     paper       QUEUED -> SUBMITTED -> PRINTED -> POSTED -> RECEIPT_CONFIRMED | RETURNED | UNRESOLVED
                 exits FAILED, SUPERSEDED (by a view) and WITHDRAWN, both from QUEUED only, and not while a print house
                 has claimed it
+    exchange    as electronic, by what the node says that has the mailbox (`heard`)
 
 A delivery keeps the time of each thing that happened to it; the first time
 counts, however often it happens. When the node heard of it does not matter.
@@ -79,12 +80,17 @@ def electronic(delivery_id: UUID, *, now: datetime) -> Delivery:
     return Delivery(delivery_id=delivery_id, channel=Channel.ELECTRONIC, state=State.QUEUED, update_time=now)
 
 
+def abroad(delivery_id: UUID, *, now: datetime) -> Delivery:
+    """A delivery to a mailbox on another node, before its message is released."""
+    return Delivery(delivery_id=delivery_id, channel=Channel.EXCHANGE, state=State.QUEUED, update_time=now)
+
+
 # Electronic
 
 
 def released(delivery: Delivery, *, reachable: bool, now: datetime) -> Delivery:
-    """The delivery once its message has been released: in the mailbox, or unable to get there."""
-    if delivery.state is not State.QUEUED:
+    """The delivery once its message has been released: in the mailbox, unable to get there, or on its way abroad."""
+    if delivery.state is not State.QUEUED or delivery.channel is Channel.EXCHANGE:
         return delivery
     if not reachable:
         return replace(delivery, state=State.UNREACHABLE, update_time=now)
@@ -165,6 +171,56 @@ def withdrawn(delivery: Delivery, *, now: datetime) -> Delivery:
     return delivery
 
 
+# Exchange
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What another node says of a message to a mailbox there: all that it knows, so that order does not matter."""
+
+    unreachable: bool = False
+    available_time: datetime | None = None
+    open_time: datetime | None = None
+    receipt_time: datetime | None = None
+    actor: bytes | None = None
+    """Who opened it or confirmed receipt, as the store keeps it."""
+
+
+def heard(delivery: Delivery, report: Report, *, replaced: bool, now: datetime) -> Delivery:
+    """The delivery to a mailbox on another node after a report from there; the first time of each thing counts.
+
+    `replaced`, where a letter is the delivery and stays it. What was withdrawn
+    here stays withdrawn, unless it had been opened there before that arrived.
+    """
+    known = replace(
+        delivery,
+        available_time=_first(delivery.available_time, report.available_time),
+        open_time=_first(delivery.open_time, report.open_time),
+        receipt_time=_first(delivery.receipt_time, report.receipt_time),
+        actor=delivery.actor or report.actor,
+    )
+    state = _heard_state(known, report, replaced=replaced)
+    return delivery if known == delivery and state is delivery.state else replace(known, state=state, update_time=now)
+
+
+def _heard_state(known: Delivery, report: Report, *, replaced: bool) -> State:
+    if replaced:
+        return known.state
+    if known.receipt_time is not None:
+        return State.RECEIPT_CONFIRMED
+    if known.open_time is not None:
+        return State.OPENED
+    if known.state is State.QUEUED:
+        if report.unreachable:
+            return State.UNREACHABLE
+        return State.QUEUED if known.available_time is None else State.AVAILABLE
+    return known.state
+
+
+def _first(known: datetime | None, said: datetime | None) -> datetime | None:
+    return min((time for time in (known, said) if time is not None), default=None)
+
+
 # Paper
 
 _PROGRESS = (
@@ -219,11 +275,9 @@ def reported(
         delivery = replace(delivery, cost=cost, cost_currency=cost_currency)
     known = replace(
         delivery,
-        post_time=_earliest(delivery.post_time, time) if state is State.POSTED else delivery.post_time,
-        receipt_time=_earliest(delivery.receipt_time, time)
-        if state is State.RECEIPT_CONFIRMED
-        else delivery.receipt_time,
-        return_time=_earliest(delivery.return_time, time) if state is State.RETURNED else delivery.return_time,
+        post_time=_first(delivery.post_time, time) if state is State.POSTED else delivery.post_time,
+        receipt_time=_first(delivery.receipt_time, time) if state is State.RECEIPT_CONFIRMED else delivery.receipt_time,
+        return_time=_first(delivery.return_time, time) if state is State.RETURNED else delivery.return_time,
     )
     if delivery.state is State.FAILED or _further(state, delivery.state):
         return replace(known, state=state, update_time=time)
@@ -234,7 +288,3 @@ def _further(state: State, than: State) -> bool:
     if state is State.FAILED:
         return than in (State.QUEUED, State.SUBMITTED, State.PRINTED)
     return _PROGRESS.index(state) > _PROGRESS.index(than)
-
-
-def _earliest(known: datetime | None, time: datetime) -> datetime:
-    return time if known is None else min(known, time)

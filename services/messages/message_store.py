@@ -197,7 +197,7 @@ def _columns(rows: Sequence[Sequence[object]], count: int) -> list[list[object]]
     return [[row[column] for row in rows] for column in range(count)]
 
 
-HELD_COLUMNS = f"{MESSAGE_COLUMNS}, b.data_key, b.state as mailbox_state, b.opt_out_end_time"
+HELD_COLUMNS = f"{MESSAGE_COLUMNS}, b.data_key, b.party as mailbox_party, b.state as mailbox_state, b.opt_out_end_time"
 """Columns of a message with its mailbox."""
 
 HELD = f"select {HELD_COLUMNS} from message m join mailbox b using (mailbox_id)"
@@ -206,6 +206,11 @@ HELD = f"select {HELD_COLUMNS} from message m join mailbox b using (mailbox_id)"
 async def hold(transaction: Connection, message_id: UUID) -> Row | None:
     """A message with its mailbox, locked against another's change. Its deliveries change under this lock only."""
     return await transaction.fetchrow(f"{HELD} where m.message_id = $1 for update of m", message_id)
+
+
+async def message(database: Database | Connection, message_id: UUID) -> Row | None:
+    """A message with its mailbox, as it is at the moment."""
+    return await database.fetchrow(f"{HELD} where m.message_id = $1", message_id)
 
 
 async def hold_due(transaction: Connection, *, now: datetime, limit: int) -> list[Row]:

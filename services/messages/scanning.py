@@ -134,7 +134,7 @@ async def _settle(transaction: Connection, outbox: Outbox, rows: Sequence[Row], 
     for row, before in zip(rows, await courses.of(transaction, rows), strict=True):
         reachable = courses.reachable(row, now=now)
         states = [State(one) for one in row["attachment_states"]]
-        outcome = holding.settled(states, deliverable=reachable or before.paper.any)
+        outcome = holding.settled(states, deliverable=reachable or before.paper.any or before.abroad)
         if outcome is None:
             continue
         if outcome.rejection:

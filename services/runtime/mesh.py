@@ -42,7 +42,8 @@ SERVICES: Mapping[str, Service] = {
     for service in (
         # Clients revoked in authorisations are refused by every service that takes tokens.
         Service("authorisations", consumes=()),
-        Service("messages", consumes=("authorisations",)),
+        # What other nodes bring, and what became of what was sent there, messages hears from exchange.
+        Service("messages", consumes=("authorisations", "exchange")),
         Service("exchange", consumes=("authorisations",)),
     )
 }

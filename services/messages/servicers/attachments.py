@@ -25,8 +25,11 @@ from services.runtime.sealing import Vault
 
 Attachment = attachments_pb2.Attachment
 
-UNUSED_HOURS = 24
+UNUSED = timedelta(hours=24)
 """How long an attachment waits for a message that uses it."""
+
+UNUSED_OF_NODE = timedelta(days=31)
+"""The same where another node brings both: as long as an envelope may be under way."""
 
 UPLOAD = timedelta(seconds=15)
 """How long an upload whose process died keeps others out; one that goes on renews it when a third of it is over."""
@@ -77,7 +80,7 @@ class Attachments:
                 "sha256": asked.sha256,
                 "data_key": data_key,
                 "create_time": now,
-                "expire_time": now + timedelta(hours=UNUSED_HOURS),
+                "expire_time": now + (UNUSED_OF_NODE if identity.caller().node else UNUSED),
             },
         )
         if row is None and request_id is not None:

@@ -64,7 +64,7 @@ def course_of(row: Row, delivery_rows: Sequence[Row]) -> Course:
         kind=legal.Kind(row["kind"]),
         profile=PROFILES[row["legal_profile"]],
         state=lifecycle.State(row["state"]),
-        electronic=ways.get(Channel.ELECTRONIC),
+        electronic=ways.get(Channel.ELECTRONIC) or ways.get(Channel.EXCHANGE),
         paper=_policy(row),
         letter=ways.get(Channel.PAPER),
         effect=legal.Effect(legal.State(row["legal_state"]), row["legal_time"], legal.Basis(row["legal_basis"])),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from uuid import UUID
 
 from solmu.messages.v1 import messages_pb2
+from solmu.types.v1 import types_pb2
 
 from services.messages import (
     attachment_store,
@@ -44,13 +45,24 @@ Message = messages_pb2.Message
 class Messages:
     """Sends messages and shows them to the unit that sent them."""
 
-    def __init__(self, *, database: Database, blobs: Blobs, outbox: Outbox, parties: PartyNames, vault: Vault) -> None:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        blobs: Blobs,
+        outbox: Outbox,
+        parties: PartyNames,
+        vault: Vault,
+        nodes: Sequence[str] = (),
+    ) -> None:
+        """`nodes` are those that are asked for mailboxes that are not here, by their subsystems."""
         self._database = database
         self._outbox = outbox
         self._parties = parties
         self._vault = vault
         self._papers = Papers(database=database, blobs=blobs, vault=vault)
-        self._sending = Sending(database=database, outbox=outbox, vault=vault)
+        self._nodes = nodes
+        self._sending = Sending(database=database, outbox=outbox, vault=vault, nodes=nodes)
         self._routing = Gathering(partial(message_store.routes, database))
 
     async def SendMessage(self, request: messages_pb2.SendMessageRequest) -> Message:
@@ -165,9 +177,10 @@ class Messages:
         asked = await contents.written_out(self._database, request.message, unit_id=unit_id)
         asked, policy = await self._papers.checked(asked, kind=kind, profile=profile)
         mailbox = _mailbox(route)
-        if mailbox is None and policy.any and address.party:
+        sought = self._sought(asked, mailbox)
+        if mailbox is None and (policy.any or sought) and address.party:
             mailbox = await self._papers.place(address.party)
-        if mailbox is None or not policy.any:
+        if mailbox is None or not (policy.any or sought):
             mailbox = mailboxes.receiving(mailbox, now=now)
         reachable = mailbox.reachable(now=now)
         if asked.reply_policy.reply_to:
@@ -182,7 +195,7 @@ class Messages:
             kind=kind,
             profile=profile,
             state=lifecycle.State.ACCEPTED,
-            electronic=_electronic(asked, now=now),
+            electronic=_electronic(asked, sought=sought is not None, now=now),
             paper=policy,
             publish_time=_time(asked, "publish_time"),
             due_time=_time(asked, "due_time"),
@@ -200,7 +213,14 @@ class Messages:
             thread=thread,
             in_reply_to=in_reply_to,
             now=now,
+            sought=sought,
         )
+
+    def _sought(self, asked: Message, mailbox: mailboxes.Mailbox | None) -> types_pb2.NationalIdentifier | None:
+        """Whom to look for on other nodes: one who has left here, or never was; not on behalf of another node."""
+        if not self._nodes or identity.caller().node or not asked.recipient.HasField("identifier"):
+            return None
+        return asked.recipient.identifier if mailbox is None or mailbox.state is mailboxes.State.CLOSED else None
 
     async def _answered(self, name: str, unit_id: str, mailbox_id: UUID) -> Row:
         """The message that a reply of the unit answers: of the same unit, to or from the same mailbox."""
@@ -274,8 +294,10 @@ async def _hold(transaction: Connection, name: str) -> tuple[Row, Course]:
     return row, before
 
 
-def _electronic(asked: Message, *, now: datetime) -> Delivery | None:
-    """The delivery to a mailbox; none to one who is known by postal address only."""
+def _electronic(asked: Message, *, sought: bool, now: datetime) -> Delivery | None:
+    """The delivery to a mailbox, here or elsewhere; none to one who is known by postal address only."""
+    if sought:
+        return deliveries.abroad(new_id(), now=now)
     return None if asked.recipient.HasField("postal_address") else deliveries.electronic(new_id(), now=now)
 
 

@@ -9,8 +9,10 @@ from typing import Any
 from uuid import UUID
 
 from solmu.messages.v1 import events_pb2, messages_pb2
+from solmu.types.v1 import types_pb2
 
 from services.messages import attachment_store, course, holding, message_store
+from services.messages.abroad import store as abroad_store
 from services.messages.course import Course, wake_time
 from services.messages.mailboxes import Mailbox
 from services.messages.message_store import NewRows
@@ -20,7 +22,7 @@ from services.runtime.database import Connection, Database, Row
 from services.runtime.errors import FailedPrecondition, InvalidArgument
 from services.runtime.gathering import Gathering
 from services.runtime.outbox import Event, Outbox
-from services.runtime.sealing import Vault
+from services.runtime.sealing import Sealer, Vault
 
 Message = messages_pb2.Message
 Use = tuple[UUID, int, bool, str]
@@ -46,6 +48,8 @@ class NewMessage:
     thread: UUID
     in_reply_to: UUID | None
     now: datetime
+    sought: types_pb2.NationalIdentifier | None = None
+    """Whose mailbox is to be looked for on other nodes."""
 
 
 @dataclass(frozen=True)
@@ -60,22 +64,24 @@ class Kept:
 class Sending:
     """Keeps new messages."""
 
-    def __init__(self, *, database: Database, outbox: Outbox, vault: Vault) -> None:
+    def __init__(self, *, database: Database, outbox: Outbox, vault: Vault, nodes: Sequence[str] = ()) -> None:
+        """`nodes` are the subsystems that are asked where a mailbox is sought: `subsystems/{subsystem}`."""
         self._database = database
         self._outbox = outbox
         self._vault = vault
+        self._nodes = nodes
         self._keeping = Gathering(self._keep_all)
 
     async def keep(self, new: NewMessage) -> Kept | None:
         """Keeps a message with its delivery, attachments and events. None: its idempotency key is used by now.
 
-        Where there are no attachments it shares one statement with what others
-        keep at the same time. Raises
+        Where there are no attachments and no mailbox is sought, it shares one
+        statement with what others keep at the same time. Raises
         FailedPrecondition: ATTACHMENT_NOT_READY, ATTACHMENT_INFECTED,
         ATTACHMENT_SCAN_FAILED.
         """
         attachments: list[Row] = []
-        if not (uses := _uses(new.asked)):
+        if not (uses := _uses(new.asked)) and new.sought is None:
             rows = self._rows(new)
             kept = await self._keeping.ask(rows)
         else:
@@ -88,6 +94,8 @@ class Sending:
                 if kept:
                     await attachment_store.attach(transaction, message_id=new.message_id, attachments=uses)
                     attachments = await attachment_store.attachments_of(transaction, [new.message_id])
+                    if new.sought is not None:
+                        await self._seek(transaction, new, new.sought)
         if not kept:
             return None
         self._outbox.wake()
@@ -97,12 +105,18 @@ class Sending:
         kept = await message_store.send(self._database, new)
         return [rows.message["message_id"] in kept for rows in new]
 
+    async def _seek(self, transaction: Connection, new: NewMessage, sought: types_pb2.NationalIdentifier) -> None:
+        sealed = self._sealer(new).seal(sought.SerializeToString(), context=f"messages/{new.message_id}/recipient")
+        await abroad_store.insert_outgoing(transaction, new.message_id, asked=self._nodes, recipient=sealed)
+
+    def _sealer(self, new: NewMessage) -> Sealer:
+        return self._vault.sealer(new.mailbox.data_key, owner=f"mailboxes/{new.mailbox.mailbox_id}")
+
     def _rows(self, new: NewMessage) -> NewRows:
         return NewRows(self._row(new), new.course.deliveries, _events(new), trace=self._outbox.trace())
 
     def _row(self, new: NewMessage) -> dict[str, Any]:
         caller, asked, kept = identity.caller(), new.asked, new.course
-        sealer = self._vault.sealer(new.mailbox.data_key, owner=f"mailboxes/{new.mailbox.mailbox_id}")
         return {
             "message_id": new.message_id,
             "unit_id": new.unit_id,
@@ -112,7 +126,7 @@ class Sending:
             "state": kept.state,
             "idempotency_key": new.idempotency_key,
             "content_digest": new.digest,
-            "content": sealer.seal(views.content(asked), context=f"messages/{new.message_id}"),
+            "content": self._sealer(new).seal(views.content(asked), context=f"messages/{new.message_id}"),
             "correlation_id": asked.correlation_id,
             "case_id": asked.case_reference.case_id,
             "thread": new.thread,

@@ -38,18 +38,18 @@ def configuration(state: State) -> dict[str, Any]:
 
 
 def test_a_reader_gets_three_subjects_of_its_durable_and_no_more(configuration: dict[str, Any]) -> None:
-    stream = "EVT_AUTHORISATIONS.messages"
+    stream = "EVT_AUTHORISATIONS.exchange"
     exports = [entry for entry in configuration["accounts"]["AUTHORISATIONS"]["exports"] if stream in entry["service"]]
     assert exports == [
         {
             "service": f"$JS.API.CONSUMER.MSG.NEXT.{stream}",
             "response_type": "stream",
-            "accounts": ["MESSAGES"],
+            "accounts": ["EXCHANGE"],
         },
-        {"service": f"$JS.API.CONSUMER.INFO.{stream}", "accounts": ["MESSAGES"]},
-        {"service": f"$JS.ACK.{stream}.>", "accounts": ["MESSAGES"]},
+        {"service": f"$JS.API.CONSUMER.INFO.{stream}", "accounts": ["EXCHANGE"]},
+        {"service": f"$JS.ACK.{stream}.>", "accounts": ["EXCHANGE"]},
     ]
-    assert configuration["accounts"]["MESSAGES"]["imports"] == [
+    assert configuration["accounts"]["EXCHANGE"]["imports"] == [
         {
             "service": {"account": "AUTHORISATIONS", "subject": f"$JS.API.CONSUMER.MSG.NEXT.{stream}"},
             "to": f"JS.authorisations.API.CONSUMER.MSG.NEXT.{stream}",

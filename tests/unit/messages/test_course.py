@@ -348,3 +348,74 @@ def test_a_due_time_passes_once():
     assert not later(course, SENT + DAY - HOUR).due_passed
     assert later(course, SENT + DAY).due_passed
     assert rules.wake_time(course) == SENT + DAY
+
+
+# Mailboxes on other nodes
+
+
+def gone_abroad(profile=FINLAND, kind=Kind.ORDINARY, **times) -> Course:
+    course = replace(handed_in(profile, kind, **times), electronic=deliveries.abroad(UUID(int=1), now=SENT))
+    return rules.accepted(course, reachable=False, now=SENT)
+
+
+def test_a_message_abroad_waits_for_word_and_is_not_unreachable_before():
+    course = later(gone_abroad(), SENT + 3 * DAY)
+    assert (way(course).state, course.effect.state) == (deliveries.State.QUEUED, State.PENDING)
+    course = rules.heard(course, deliveries.Report(unreachable=True), now=SENT + 4 * DAY)
+    assert (way(course).state, course.effect.state) == (deliveries.State.UNREACHABLE, State.LAPSED)
+
+
+def test_what_is_heard_late_counts_from_when_it_happened():
+    report = deliveries.Report(available_time=SENT + HOUR, open_time=SENT + 2 * HOUR, actor=WHO)
+    late = rules.heard(gone_abroad(DENMARK), report, now=SENT + 30 * DAY)
+    assert way(late).state is deliveries.State.OPENED
+    assert late.effect == Effect(State.EFFECTIVE, SENT + HOUR, Basis.AVAILABLE)
+
+
+@given(st.permutations(range(3)), st.sampled_from(list(PROFILES.values())))
+def test_reports_in_any_order_and_twice_come_to_the_same(order, profile):
+    reports = [
+        deliveries.Report(available_time=SENT + HOUR),
+        deliveries.Report(available_time=SENT + HOUR, open_time=SENT + 2 * HOUR, actor=WHO),
+        deliveries.Report(
+            available_time=SENT + HOUR, open_time=SENT + 2 * HOUR, receipt_time=SENT + 2 * HOUR, actor=WHO
+        ),
+    ]
+    straight = mixed = gone_abroad(profile, Kind.VERIFIABLE)
+    for report in reports:
+        straight = rules.heard(straight, report, now=SENT + DAY)
+    for number in (*order, *order):
+        mixed = rules.heard(mixed, reports[number], now=SENT + DAY)
+    assert mixed == straight
+    assert way(mixed).state is deliveries.State.RECEIPT_CONFIRMED
+    assert rules.heard(mixed, reports[0], now=SENT + 2 * DAY) is mixed
+
+
+def test_a_withdrawn_message_that_had_been_opened_there_has_the_effect_that_it_had_by_then():
+    withdrawn = rules.withdrawn(gone_abroad(NORWAY, Kind.VERIFIABLE), now=SENT + 5 * HOUR)
+    assert (way(withdrawn).state, withdrawn.effect.state) == (deliveries.State.WITHDRAWN, State.NONE)
+    report = deliveries.Report(available_time=SENT + HOUR, open_time=SENT + 2 * HOUR, receipt_time=SENT + 2 * HOUR)
+    heard = rules.heard(withdrawn, report, now=SENT + DAY)
+    assert way(heard).state is deliveries.State.RECEIPT_CONFIRMED
+    assert (heard.effect.state, heard.effect.time) == (State.EFFECTIVE, SENT + 2 * HOUR)
+    unopened = rules.heard(
+        rules.withdrawn(gone_abroad(), now=SENT + 5 * HOUR),
+        deliveries.Report(available_time=SENT + HOUR),
+        now=SENT + 10 * DAY,
+    )
+    assert (way(unopened).state, unopened.effect.state) == (deliveries.State.WITHDRAWN, State.NONE)
+
+
+def test_a_letter_that_waits_stops_when_the_message_was_opened_abroad():
+    on_paper = replace(gone_abroad(), paper=Policy(trigger=Trigger.SENDER_DECIDES))
+    course = rules.sent_on_paper(on_paper, now=SENT + HOUR)
+    assert course.letter is not None
+    report = deliveries.Report(available_time=SENT + HOUR, open_time=SENT + 2 * HOUR, actor=WHO)
+    heard = rules.heard(course, report, now=SENT + 3 * HOUR)
+    assert heard.letter is not None
+    assert heard.letter.state is deliveries.State.SUPERSEDED
+    claimed = rules.claimed(course, until=SENT + DAY, now=SENT + 2 * HOUR)
+    kept = rules.heard(claimed, report, now=SENT + 3 * HOUR)
+    assert kept.letter is not None
+    assert kept.letter.state is deliveries.State.QUEUED
+    assert way(kept).open_time == SENT + 2 * HOUR

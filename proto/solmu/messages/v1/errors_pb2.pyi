@@ -26,7 +26,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """Never sent."""
     ERROR_REASON_MAILBOX_NOT_ACTIVE: _ErrorReason.ValueType  # 1
     """The recipient has no mailbox that is open, and the message has no paper
-    part. Nothing is kept. FAILED_PRECONDITION, 400.
+    part. Nothing is kept. FAILED_PRECONDITION, 400. Where the node asks others
+    for mailboxes, the message is accepted instead, and "delivery.unreachable"
+    follows in the feed once none of them has it.
     """
     ERROR_REASON_IDEMPOTENCY_KEY_REUSED: _ErrorReason.ValueType  # 2
     """The idempotency key was used before, for the same recipient, with other
@@ -167,7 +169,9 @@ ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
 """Never sent."""
 ERROR_REASON_MAILBOX_NOT_ACTIVE: ErrorReason.ValueType  # 1
 """The recipient has no mailbox that is open, and the message has no paper
-part. Nothing is kept. FAILED_PRECONDITION, 400.
+part. Nothing is kept. FAILED_PRECONDITION, 400. Where the node asks others
+for mailboxes, the message is accepted instead, and "delivery.unreachable"
+follows in the feed once none of them has it.
 """
 ERROR_REASON_IDEMPOTENCY_KEY_REUSED: ErrorReason.ValueType  # 2
 """The idempotency key was used before, for the same recipient, with other

@@ -970,7 +970,10 @@ class Delivery(_message.Message):
         CHANNEL_PAPER: Delivery._Channel.ValueType  # 2
         """By letter."""
         CHANNEL_EXCHANGE: Delivery._Channel.ValueType  # 3
-        """To a mailbox on another node."""
+        """To a mailbox on another node: queued until that node has said that the
+        message is available there; what becomes of it there is told as of any
+        other.
+        """
 
     class Channel(_Channel, metaclass=_ChannelEnumTypeWrapper):
         """The way."""
@@ -982,7 +985,10 @@ class Delivery(_message.Message):
     CHANNEL_PAPER: Delivery.Channel.ValueType  # 2
     """By letter."""
     CHANNEL_EXCHANGE: Delivery.Channel.ValueType  # 3
-    """To a mailbox on another node."""
+    """To a mailbox on another node: queued until that node has said that the
+    message is available there; what becomes of it there is told as of any
+    other.
+    """
 
     class _State:
         ValueType = _typing.NewType("ValueType", _builtins.int)

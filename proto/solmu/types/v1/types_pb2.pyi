@@ -192,10 +192,13 @@ class Actor(_message.Message):
     THROUGH_MANDATE_FIELD_NUMBER: _builtins.int
     party: _builtins.str
     """The party for whom it was done: `persons/{person}` or
-    `organisations/{organisation}`.
+    `organisations/{organisation}`; `members/{member}` of a mesh where it was
+    done from another node.
     """
     acting_party: _builtins.str
-    """The person who acted, where this is not the party; empty otherwise."""
+    """The person who acted, where this is not the party; empty otherwise.
+    `persons/-`: somebody who is known by name on another node only.
+    """
     mandate: _builtins.str
     """The mandate under which the person acted: `mandates/{mandate}`. Empty where
     a register gives the right, such as custody of a child.
