@@ -17,7 +17,7 @@ from uuid import UUID
 
 from solmu.authorisations.v1.audit_pb2 import AuditRecord
 
-from services.authorisations import audit_store
+from services.authorisations import audit_store, check_records
 from services.authorisations.audit_store import Entry
 from services.runtime import database
 from services.runtime.database import Connection, Database
@@ -75,9 +75,8 @@ class AuditLog:
 
     async def record(self, records: Sequence[AuditRecord], *, writer: Connection | None = None) -> None:
         """Records entries. Each names its kind, actor, method and parties; the rest is given here."""
-        now, trace = self._clock(), self._trace()
+        now, trace_id = self._clock(), self._trace_id()
         time = wire.timestamp(now)
-        trace_id = trace.split("-")[1] if trace else ""
         entries = []
         for record in records:
             record.name = record.name or self.name()
@@ -98,6 +97,17 @@ class AuditLog:
             await audit_store.append(writer, entries)
         elif entries:
             await self._gathering.write(entries)
+
+    async def record_checks(self, checks: Sequence[check_records.Judged], shared: AuditRecord) -> None:
+        """Records checks. `shared` names what is the same of all, actor and method; the rest is given here."""
+        shared.record_time.CopyFrom(wire.timestamp(self._clock()))
+        shared.trace_id = self._trace_id()
+        if checks:
+            await self._gathering.write(list(check_records.entries(checks, shared)))
+
+    def _trace_id(self) -> str:
+        trace = self._trace()
+        return trace.split("-")[1] if trace else ""
 
 
 class _Gathering:

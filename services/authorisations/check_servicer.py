@@ -11,16 +11,17 @@ from solmu.authorisations.v1 import checks_pb2, rights_pb2
 from solmu.authorisations.v1.audit_pb2 import AuditRecord
 from solmu.authorisations.v1.parties_pb2 import Party
 
-from services.authorisations import asking, audit_log, callers, check_store, messages
+from services.authorisations import asking, audit_log, callers, check_records, check_store, messages
+from services.authorisations.check_records import Judged as Recorded
 from services.authorisations.check_store import Candidate
 from services.authorisations.revisions import Revisions
 from services.authorisations.theme_store import ThemeStore
 from services.runtime import pages
 from services.runtime.database import Database
 from services.runtime.errors import Fault
-from services.runtime.facts import checking, wire
+from services.runtime.facts import wire
 from services.runtime.facts.cache import FactCache
-from services.runtime.facts.checking import Outcome, Question, Verdict
+from services.runtime.facts.checking import Question, Verdict
 from services.runtime.facts.table import Judged
 from services.runtime.parties import PartyNames
 
@@ -71,8 +72,9 @@ class CheckServicer:
         """Checks one act."""
         question = self._question(request, self._clock(), await self._limits.themes())
         answers = await self._judge([question], tokens=[request.consistency_token])
-        response = self._response(_raised(answers.verdicts[0]), answers)
-        await self._record("Check", [(question, response, answers.verdicts[0])])
+        verdict = _raised(answers.verdicts[0])
+        response = self._response(verdict, answers)
+        await self._record("Check", [_recorded(question, response, verdict)])
         return response
 
     async def BatchCheck(self, request: checks_pb2.BatchCheckRequest) -> checks_pb2.BatchCheckResponse:
@@ -97,7 +99,7 @@ class CheckServicer:
                     response.results.append(_fault(verdict))
                     continue
                 result = self._response(verdict, answers)
-                answered.append((one, result, verdict))
+                answered.append(_recorded(one, result, verdict))
                 response.results.add().response.CopyFrom(result)
             recording.append(asyncio.create_task(self._record("BatchCheck", answered)))
             await asyncio.sleep(0)
@@ -110,26 +112,14 @@ class CheckServicer:
         answers = await self._judge([question], tokens=[request.check.consistency_token], explain=True)
         verdict = _raised(answers.verdicts[0])
         response = self._response(verdict, answers)
-        await self._record("ExplainCheck", [(question, response, verdict)], purpose=request.purpose)
-        return checks_pb2.ExplainCheckResponse(response=response, steps=[_step(step) for step in verdict.steps])
+        await self._record("ExplainCheck", [_recorded(question, response, verdict)], purpose=request.purpose)
+        return checks_pb2.ExplainCheckResponse(response=response, steps=map(check_records.step, verdict.steps))
 
     async def RecordChecks(self, request: checks_pb2.RecordChecksRequest) -> checks_pb2.RecordChecksResponse:
         """Records checks that another service of the node judged by itself."""
-        actor = messages.actor(callers.actor())
-        await self._audit.record(
-            [
-                AuditRecord(
-                    name=f"auditRecords/{messages.uid(one.response.audit_record)}",
-                    kind=AuditRecord.KIND_CHECK,
-                    actor=actor,
-                    method=f"{checks_pb2.DESCRIPTOR.package}.CheckService/RecordChecks",
-                    parties=_concerned(one.check, one.response),
-                    check_request=one.check,
-                    check_response=one.response,
-                )
-                for one in request.checks
-            ]
-        )
+        for one in request.checks:
+            one.response.audit_record = f"auditRecords/{messages.uid(one.response.audit_record)}"
+        await self._record("RecordChecks", [Recorded(one.check, one.response) for one in request.checks])
         return checks_pb2.RecordChecksResponse()
 
     async def ListPrincipals(self, request: rights_pb2.ListPrincipalsRequest) -> rights_pb2.ListPrincipalsResponse:
@@ -246,30 +236,13 @@ class CheckServicer:
     def _response(self, verdict: Verdict, answers: _Answers) -> checks_pb2.CheckResponse:
         return wire.response(verdict, consistency_token=answers.token, audit_record=self._audit.name())
 
-    async def _record(
-        self,
-        method: str,
-        answered: Sequence[tuple[Question, checks_pb2.CheckResponse, Judged]],
-        *,
-        purpose: str = "",
-    ) -> None:
-        actor = messages.actor(callers.actor())
-        await self._audit.record(
-            [
-                AuditRecord(
-                    name=response.audit_record,
-                    kind=AuditRecord.KIND_CHECK,
-                    actor=actor,
-                    method=f"{checks_pb2.DESCRIPTOR.package}.CheckService/{method}",
-                    parties=_concerned(check, response),
-                    check_request=check,
-                    check_response=response,
-                    check_steps=[_step(step) for step in _raised(verdict).steps],
-                    purpose=purpose,
-                )
-                for check, response, verdict in ((wire.request(one), told, found) for one, told, found in answered)
-            ]
+    async def _record(self, method: str, checks: Sequence[Recorded], *, purpose: str = "") -> None:
+        shared = AuditRecord(
+            actor=messages.actor(callers.actor()),
+            method=f"{checks_pb2.DESCRIPTOR.package}.CheckService/{method}",
+            purpose=purpose,
         )
+        await self._audit.record_checks(checks, shared)
 
     async def _record_listing(self, listing: _Listing, rights: Sequence[rights_pb2.Right]) -> None:
         parties = [listing.party, listing.other, *(listing.other_side(right) for right in rights)]
@@ -337,33 +310,8 @@ def _right(question: Question, verdict: Verdict) -> rights_pb2.Right:
     )
 
 
-def _concerned(request: checks_pb2.CheckRequest, response: checks_pb2.CheckResponse) -> list[Party]:
-    """The parties that an answer is about: also the organisation whose mandates it went through."""
-    between = [response.through] if response.HasField("through") else []
-    return [request.delegate, request.principal, *between]
-
-
-def _step(step: checking.Step) -> checks_pb2.CheckStep:
-    return _SILENT[step.rule] if not step.items and step.outcome is Outcome.SILENT else _told(step)
-
-
-def _told(step: checking.Step) -> checks_pb2.CheckStep:
-    return checks_pb2.CheckStep(
-        rule=step.rule,  # type: ignore[arg-type]
-        outcome=step.outcome,  # type: ignore[arg-type]
-        items=[
-            checks_pb2.CheckStep.Item(
-                name=item.name,
-                shortfall=item.shortfall,  # type: ignore[arg-type]
-                start_time=messages.timestamp(item.window.start),
-                end_time=messages.timestamp(item.window.end),
-            )
-            for item in step.items
-        ],
-    )
-
-
-_SILENT = {rule: _told(checking.Step(rule, Outcome.SILENT)) for rule in checking.Rule}
+def _recorded(question: Question, response: checks_pb2.CheckResponse, verdict: Verdict) -> Recorded:
+    return Recorded(wire.request(question), response, verdict.steps)
 
 
 def _raised(verdict: Judged) -> Verdict:

@@ -210,7 +210,7 @@ def judge(question: Question, rules: Rules, facts: Facts) -> Verdict:
         ways, items = find(question, rules, facts)
         if ways:
             steps.append(Step(silent.rule, Outcome.ALLOWS, items))
-            return _allowed(question, rules, basis, max(ways, key=_lasting), steps)
+            return _allowed(question, rules, basis, ways[0] if len(ways) == 1 else max(ways, key=_lasting), steps)
         steps.append(Step(silent.rule, Outcome.SILENT, items) if items else silent)
         jointly = jointly or any(item.shortfall is Shortfall.JOINTLY for item in items)
     return _denied(rules, Reason.JOINTLY_ONLY if jointly else Reason.NO_RIGHT, steps)

@@ -13,6 +13,7 @@ import sqlite3
 from collections.abc import Iterable
 from datetime import datetime
 from hashlib import blake2b
+from typing import Any
 
 from solmu.authorisations.v1.facts_pb2 import Fact, FactChange
 from solmu.authorisations.v1.parties_pb2 import TERMS_ALONE
@@ -93,6 +94,7 @@ class FactTable:
     def __init__(self) -> None:
         self._sql = sqlite3.connect(":memory:", isolation_level=None)
         self._sql.executescript(_SCHEMA)
+        self._cursor = self._sql.cursor()  # kept, as a new one for each look-up costs more than the look-up
         self._rules: dict[str, Rules] = {}
         self._registers: dict[str, tuple[frozenset[str], int]] = {}
         self._holdings = self._blocks = False
@@ -132,8 +134,10 @@ class FactTable:
 
     def facts(self, question: Question, rules: Rules, *, explain: bool = False) -> Facts:
         """The facts that could matter to a question."""
-        look = _Look(self._sql, question, always=explain)
+        look = _Look(self._cursor, question, always=explain)
         chains = look.chains(depth=DEEPEST if explain else rules.greatest_depth)
+        if not (self._blocks or self._holdings):
+            return Facts(chains=chains)
         parties = {question.delegate, question.principal, *(node for chain in chains for node in chain.nodes)}
         return Facts(
             blocks=look.blocks(parties) if self._blocks else [],
@@ -181,8 +185,8 @@ class FactTable:
 class _Look:
     """Finds what concerns one question: what holds at its instant, or with `always` at any."""
 
-    def __init__(self, sql: sqlite3.Connection, question: Question, *, always: bool) -> None:
-        self._sql = sql
+    def __init__(self, cursor: sqlite3.Cursor, question: Question, *, always: bool) -> None:
+        self._cursor = cursor
         self._question = question
         self._when = (always, wire.micros_of(question.at))
 
@@ -202,11 +206,7 @@ class _Look:
         delegate, theme = self._question.delegate, self._question.theme_id
         holder = way.nodes[-1] if way.nodes else delegate
         act = _route(holder, theme, self._question.principal)
-        rows = (
-            self._sql.execute(_LAST, (act,))
-            if longer is None
-            else self._sql.execute(_OUTGOING, (act, _route(holder, theme)))
-        )
+        rows = self._found(_LAST, (act,)) if longer is None else self._found(_OUTGOING, (act, _route(holder, theme)))
         always, at = self._when
         for id_, kind, node, specifier, start, end in rows:
             if not always and not (start <= at and (end is None or at < end)):
@@ -222,7 +222,7 @@ class _Look:
         values = (*self._when, self._question.delegate, self._question.principal)
         return [
             Holding(name, role, bool(alone), _window(start, end), _ages(ages))
-            for name, role, alone, ages, start, end in self._sql.execute(_HOLDINGS, values)
+            for name, role, alone, ages, start, end in self._found(_HOLDINGS, values)
         ]
 
     def blocks(self, parties: Iterable[str]) -> list[Block]:
@@ -230,8 +230,11 @@ class _Look:
         return [
             Block(name, party, counterpart, kind, Effect(effect), _window(start, end))
             for one in sorted(parties)
-            for name, party, counterpart, kind, effect, start, end in self._sql.execute(_BLOCKS, (*self._when, one))
+            for name, party, counterpart, kind, effect, start, end in self._found(_BLOCKS, (*self._when, one))
         ]
+
+    def _found(self, statement: str, values: tuple[object, ...]) -> list[Any]:
+        return self._cursor.execute(statement, values).fetchall()
 
 
 _Rows = dict[str, list[tuple[object, ...]]]

@@ -33,8 +33,9 @@ def instant(of: int) -> datetime:
     return _BEGINNING + timedelta(microseconds=of)
 
 
+@lru_cache(maxsize=16_384)
 def timestamp(time: datetime) -> Timestamp:
-    """A time as the contract has it."""
+    """A time as the contract has it, to be put into a message and not to be changed."""
     seconds, rest = divmod(micros_of(time), 1_000_000)
     return Timestamp(seconds=seconds, nanos=rest * 1000)
 
