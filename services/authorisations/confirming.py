@@ -121,6 +121,18 @@ def upheld(alternatives: Rule, confirmed: Collection[tuple[str, str]], carers: C
     return satisfied(alternatives, left) is not None
 
 
+def upheld_until(alternatives: Rule, confirmed: Collection[tuple[str, str]], carers: Sequence[Carer]) -> Carer | None:
+    """The one with the end of whose care, as known now, what was confirmed is enough no longer; None for no such end.
+
+    `confirmed` is as in `upheld`.
+    """
+    for carer, end in sorted(((one, one.until) for one in carers if one.until is not None), key=lambda one: one[1]):
+        left = {one.party for one in carers if one.until is None or one.until > end}
+        if not upheld(alternatives, confirmed, left):
+            return carer
+    return None
+
+
 def satisfied(alternatives: Rule, confirmed: Collection[str]) -> Alternative | None:
     """The first alternative whose parts those who confirmed fill, each of them counted once."""
     return next((one for one in alternatives if _fills(one.parts, confirmed)), None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -13,7 +13,7 @@ from solmu.authorisations.v1.audit_pb2 import AuditRecord
 
 from services.authorisations import confirming, days, mandate_store, mandates, messages, themes
 from services.authorisations.confirming import Alternative, Part, Rule
-from services.authorisations.mandates import Actor, Cause, Event, Mandate, Step
+from services.authorisations.mandates import Actor, Cause, Ending, Event, Mandate, Step
 from services.authorisations.register_facts import RegisterFacts
 from services.authorisations.revisions import Write
 from services.authorisations.theme_store import ThemeStore
@@ -139,19 +139,36 @@ class Issuing:
         return actor.person in confirming.parties(await self._rule(reader, mandate.principal, now))
 
     async def uphold(self, write: Write, ward: str, ended: Mapping[str, str], *, now: datetime) -> int:
-        """Ends what was given in a ward's name by those who look after it no longer; returns how many mandates.
+        """Holds what was given in a ward's name to those who look after it; returns how many mandates end at once.
 
-        `ended` are they, each with the record that ended.
+        `ended` are they who do so no longer, each with the record that ended.
+        What others may give until a day to come ends on that day.
         """
-        carers = {carer.party for carer in (await self._registers.standing(write.transaction, ward, at=now)).carers}
+        standing = await self._registers.standing(write.transaction, ward, at=now)
+        carers = {carer.party for carer in standing.carers}
         lost = [(party, record) for party, record in ended.items() if party not in carers]
         count = 0
-        for mandate in await mandate_store.open_of(write.transaction, [ward]) if lost else []:
-            confirmed = [(one.party, one.basis) for one in mandate.confirmations]
+        for mandate in await mandate_store.open_of(write.transaction, [ward]):
+            confirmed = _confirmed(mandate)
             records = [record for party, record in lost if party in {one for one, _ in confirmed}]
-            if mandate.principal == ward and records and not confirming.upheld(mandate.rule, confirmed, carers):
+            if mandate.principal != ward:
+                continue
+            if records and not confirming.upheld(mandate.rule, confirmed, carers):
                 count += await self.end(write, mandate, Cause.ISSUING_RIGHT_ENDED, record=records[0], now=now)
+            else:
+                await self._foresee(write, mandate, _end_with(standing, mandate), now=now)
         return count
+
+    async def foreseen(self, reader: Connection, step: Step, *, now: datetime) -> Step:
+        """A step with the end that the registers have for what it gives in another's name, where they have one."""
+        mandate, happened = step
+        if not happened or not any(basis.startswith("registers/") for _, basis in _confirmed(mandate)):
+            return step
+        standing = await self._registers.standing(reader, mandate.principal, at=now)
+        ending = _end_with(standing, mandate)
+        if ending is None or ending.time >= mandate.end:
+            return step
+        return replace(mandate, ending=ending), happened
 
     async def end(self, write: Write, mandate: Mandate, cause: Cause, *, record: str, now: datetime) -> int:
         """Ends a mandate by law, with what was given under it; returns how many mandates."""
@@ -203,8 +220,7 @@ class Issuing:
                 found.append(Right(theme=theme, kind=kind, latest_last_day=latest, rule=rule))
             for issue in issuing:
                 if issue.theme_id == theme.theme_id and Kind.ACT in theme.rules.longest_terms:
-                    assert issue.period.last_day is not None
-                    latest = min(themes.latest_day(theme.rules, Kind.ACT, today), issue.period.last_day)
+                    latest = min(themes.latest_day(theme.rules, Kind.ACT, today), self._last_day(issue.last_end))
                     by_issuer = _issuers_rule(actor, issue)
                     found.append(
                         Right(theme=theme, kind=Kind.ACT, latest_last_day=latest, rule=by_issuer, issued_under=issue)
@@ -213,15 +229,31 @@ class Issuing:
 
     async def cascade(self, write: Write, ended: Mandate, *, now: datetime) -> int:
         """Ends what was given under a mandate to issue that has ended, where the theme says so; returns how many."""
-        if ended.kind is not Kind.ISSUE or ended.ending is None:
-            return 0
-        theme = await self._themes.find(write.transaction, ended.theme_id)
-        if theme is None or not theme.rules.issued_end_with_issuer:
+        if ended.ending is None or ended.ending.time > now:
             return 0
         count = 0
-        for mandate in await mandate_store.issued_under(write.transaction, ended.mandate_id):
+        for mandate in await self._given_under(write, ended):
             count += await invalidate(write, mandate, Cause.ISSUING_RIGHT_ENDED, record="", now=now)
         return count
+
+    async def _foresee(self, write: Write, mandate: Mandate, ending: Ending | None, *, now: datetime) -> None:
+        """Notes the end that registers have for a mandate, and for what was given under it where the theme says so."""
+        fresh = mandates.foreseen(mandate, ending, now=now)
+        if fresh is mandate:
+            return
+        await mandate_store.update(write.transaction, fresh)
+        await keep(write, fresh, ())
+        for given in await self._given_under(write, fresh):
+            await self._foresee(write, given, ending, now=now)
+
+    async def _given_under(self, write: Write, mandate: Mandate) -> list[Mandate]:
+        """What was given under a mandate to issue and ends with it."""
+        if mandate.kind is not Kind.ISSUE:
+            return []
+        theme = await self._themes.find(write.transaction, mandate.theme_id)
+        if theme is None or not theme.rules.issued_end_with_issuer:
+            return []
+        return await mandate_store.issued_under(write.transaction, mandate.mandate_id)
 
     async def _judge(
         self,
@@ -238,7 +270,7 @@ class Issuing:
             mandates.renewable(renews, period=period, now=now)
         rule, issued_under = await self._right(reader, one, actor, period=period, now=now)
         await self._eligible(reader, one, least_age=theme.rules.least_age, now=now)
-        return mandates.requested(
+        step = mandates.requested(
             mandate_id=self._new_id(),
             kind=one.kind,
             principal=one.principal,
@@ -254,6 +286,7 @@ class Issuing:
             issued_under=issued_under.mandate_id if issued_under else None,
             renews=renews.mandate_id if renews else None,
         )
+        return await self.foreseen(reader, step, now=now)
 
     async def _suitable(self, reader: Connection, one: Draft, *, now: datetime) -> tuple[Theme, days.Period]:
         """The theme and the period of a draft, which fits both."""
@@ -299,7 +332,7 @@ class Issuing:
             held = await mandate_store.issuing(reader, delegate=actor.person, principal=one.principal, at=now)
             for issue in held:  # the one that ends last comes first
                 if _covers(issue, one.theme_id, one.specifier):
-                    _within(period, issue)
+                    self._within(period, issue)
                     return _issuers_rule(actor, issue), issue
         raise PermissionDenied("ISSUING_RIGHT_MISSING", "the caller may not give this mandate for this principal")
 
@@ -308,6 +341,12 @@ class Issuing:
         if until is not None and period.end > until:
             latest = self._last_day(until).isoformat()
             raise InvalidArgument("TERM_TOO_LONG", f"the right to give it ends on {latest}", latest_last_day=latest)
+
+    def _within(self, period: days.Period, issue: Mandate) -> None:
+        assert period.end is not None
+        if period.end > issue.last_end:
+            latest = self._last_day(issue.last_end).isoformat()
+            raise InvalidArgument("TERM_TOO_LONG", f"the right to issue it ends on {latest}", latest_last_day=latest)
 
     def _last_day(self, end: datetime) -> date:
         return (end.astimezone(self._zone) - timedelta(microseconds=1)).date()
@@ -325,12 +364,16 @@ async def invalidate(write: Write, mandate: Mandate, cause: Cause, *, record: st
     return bool(happened)
 
 
-def _within(period: days.Period, issue: Mandate) -> None:
-    assert period.end is not None
-    assert issue.period.last_day is not None
-    if period.end > issue.end:
-        latest = issue.period.last_day.isoformat()
-        raise InvalidArgument("TERM_TOO_LONG", f"the right to issue it ends on {latest}", latest_last_day=latest)
+def _confirmed(mandate: Mandate) -> list[tuple[str, str]]:
+    return [(one.party, one.basis) for one in mandate.confirmations]
+
+
+def _end_with(standing: confirming.Standing, mandate: Mandate) -> Ending | None:
+    """The end that the registers have for what those gave who look after the principal."""
+    last = confirming.upheld_until(mandate.rule, _confirmed(mandate), standing.carers)
+    if last is None or last.until is None:
+        return None
+    return Ending(cause=Cause.ISSUING_RIGHT_ENDED, time=last.until, record=last.basis)
 
 
 def _issuers_rule(actor: Actor, issue: Mandate) -> Rule:

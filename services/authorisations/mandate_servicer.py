@@ -169,7 +169,7 @@ class MandateServicer:
 
         async def step(mandate: Mandate, actor: Actor, transaction: Connection) -> Step:
             now = self._clock()
-            return mandates.confirmed(
+            confirmed = mandates.confirmed(
                 mandate,
                 actor=actor,
                 etag=request.etag,
@@ -177,6 +177,7 @@ class MandateServicer:
                 needed_level=await self._issuing.needed_level(transaction, mandate),
                 still_may=await self._issuing.may_confirm(transaction, mandate, actor, now=now),
             )
+            return await self._issuing.foreseen(transaction, confirmed, now=now)
 
         return await self._change("ConfirmMandate", request.name, step)
 

@@ -136,6 +136,14 @@ async def open_of(reader: Database | Connection, parties: Collection[str]) -> li
     return [_mandate(row) for row in rows]
 
 
+async def principals(reader: Connection, parties: Collection[str]) -> set[str]:
+    """Those of the parties in whose names mandates wait or may hold."""
+    rows = await reader.fetch(
+        "select distinct principal from mandate where stored in (1, 2, 4) and principal = any($1)", list(parties)
+    )
+    return {row["principal"] for row in rows}
+
+
 async def issuing(reader: Database | Connection, *, delegate: str, principal: str, at: datetime) -> list[Mandate]:
     """Mandates to issue that a party holds from a principal, itself or through an organisation, at an instant."""
     rows = await reader.fetch(
@@ -184,6 +192,7 @@ async def page(
         f"select {_COLUMNS} from mandate where ({(' and ' if everyone else ' or ').join(sides)})"
         " and ($1 = '' or theme_id = $1) and ($2::uuid is null or mandate_id < $2)"
         " and (cardinality($3::smallint[]) = 0 or case"
+        "  when stored in (1, 2, 4) and (ending ->> 'time')::timestamptz <= $4 then 11"
         "  when stored in (1, 2) and confirm_until <= $4 then 8"
         "  when stored = 4 and end_time <= $4 then 5"
         "  when stored = 4 and start_time > $4 then 3"

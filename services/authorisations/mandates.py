@@ -102,7 +102,7 @@ class Confirmation:
 
 @dataclass(frozen=True, kw_only=True)
 class Ending:
-    """How a mandate ended before its last day."""
+    """How a mandate ended before its last day, or will: registers may say beforehand until when somebody may give."""
 
     cause: Cause
     time: datetime
@@ -165,11 +165,17 @@ class Mandate:
         if self.confirm_time is None:
             return None
         start = max(self.period.start, self.confirm_time)
-        end = min(self.end, self.ending.time) if self.ending else self.end
-        return (start, end) if start < end else None
+        return (start, self.last_end) if start < self.last_end else None
+
+    @property
+    def last_end(self) -> datetime:
+        """The first instant at which it holds no longer, as far as is known."""
+        return min(self.end, self.ending.time) if self.ending else self.end
 
     def state(self, now: datetime) -> State:
         """Where it stands at an instant."""
+        if self.stored in WAITING | {State.ACTIVE} and self.ending is not None and now >= self.ending.time:
+            return State.INVALIDATED
         if self.stored in WAITING:
             return State.LAPSED if now >= self.confirm_until else self.stored
         if self.stored is not State.ACTIVE:
@@ -328,6 +334,18 @@ def invalidated(mandate: Mandate, *, cause: Cause, record: str, actor: Actor | N
     return _ended(mandate, Ending(cause=cause, time=now, ended_by=actor, record=record), now)
 
 
+def foreseen(mandate: Mandate, ending: Ending | None, *, now: datetime) -> Mandate:
+    """The mandate or request with the ending that the law has for it in time to come; the same where nothing changes.
+
+    None lifts what was foreseen. What ends by itself before is left as it is.
+    """
+    if ending is not None and ending.time >= mandate.end:
+        ending = None
+    if mandate.state(now) not in WAITING | HOLDING or ending == mandate.ending:
+        return mandate
+    return replace(mandate, ending=ending, update_time=now, revision=mandate.revision + 1)
+
+
 def ended_by_officers(mandate: Mandate, *, cause: Cause, proposal: str, actor: Actor, now: datetime) -> Step:
     """The mandate or request, ended by a decision of two officers. Raises FailedPrecondition, MANDATE_STATE."""
     _expect(mandate, WAITING | HOLDING, now)
@@ -389,8 +407,8 @@ def overlaps(mandate: Mandate, others: Sequence[Mandate], *, now: datetime) -> M
             other
             for other in others
             if other.state(now) in WAITING | HOLDING
-            and other.period.start < mandate.end
-            and mandate.period.start < other.end
+            and other.period.start < mandate.last_end
+            and mandate.period.start < other.last_end
         ),
         None,
     )
@@ -399,6 +417,9 @@ def overlaps(mandate: Mandate, others: Sequence[Mandate], *, now: datetime) -> M
 def history(mandate: Mandate, events: Sequence[Event], *, now: datetime) -> list[Event]:
     """What happened, with what the clock alone did."""
     state = mandate.state(now)
+    if state is State.INVALIDATED and mandate.stored is not state and mandate.ending is not None:
+        ended = Event(happening=Happening.INVALIDATED, time=mandate.ending.time, state=state, ending=mandate.ending)
+        return sorted([*events, ended], key=lambda event: event.time)
     if state is State.LAPSED:
         return [*events, Event(happening=Happening.LAPSED, time=mandate.confirm_until, state=state)]
     if state is State.EXPIRED:

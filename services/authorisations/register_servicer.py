@@ -320,13 +320,15 @@ class RegisterServicer:
         return count
 
     async def _end_with_care(self, write: Write, touched: Sequence[Row], now: datetime) -> int:
-        """Ends the mandates that custodians and guardians gave whose care has ended."""
+        """Ends the mandates that custodians and guardians gave whose care has ended, and notes when the others will."""
         ended: dict[str, dict[str, str]] = {}
         for row in touched:
-            if row["role"] in CARE_ROLES and row["held_until"] is not None and row["held_until"] <= now:
-                name = messages.record_name(row["register_id"], row["record"])
-                ended.setdefault(row["object"], {})[row["subject"]] = name
-        return sum([await self._issuing.uphold(write, ward, by, now=now) for ward, by in sorted(ended.items())])
+            if row["role"] in CARE_ROLES:
+                over = ended.setdefault(row["object"], {})
+                if row["held_until"] is not None and row["held_until"] <= now:
+                    over[row["subject"]] = messages.record_name(row["register_id"], row["record"])
+        wards = sorted(await mandate_store.principals(write.transaction, ended))
+        return sum([await self._issuing.uphold(write, ward, ended[ward], now=now) for ward in wards])
 
 
 def _id(name: str) -> str:

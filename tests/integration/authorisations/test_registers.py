@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import uuid
 from collections.abc import AsyncIterator, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -35,8 +35,8 @@ from solmu.authorisations.v1.themes_pb2 import Theme
 
 from services.authorisations.messages import instant, timestamp
 from services.runtime.errors import Fault
-from tests.integration.authorisations.people import asking, company, give, make_theme, person
-from tests.integration.authorisations.service import Service, calls_as
+from tests.integration.authorisations.people import ISSUE, asking, company, give, make_theme, person
+from tests.integration.authorisations.service import HELSINKI, Service, calls_as
 from tests.integration.authorisations.test_checks import ALLOWED, DENIED, check
 from tests.integration.authorisations.test_mandates import reason
 from tests.integration.authorisations.test_watch import Follower
@@ -108,10 +108,12 @@ def party(name: str) -> Party:
 
 
 def custody(
-    parent: str, child: str, *, born: str = "2015-05-05", terms: Any = TERMS_ALONE, key: str = ""
+    parent: str, child: str, *, born: str = "2015-05-05", terms: Any = TERMS_ALONE, key: str = "", until: str = ""
 ) -> RegisterRecord:
     content = Custody(custodian=party(parent), child=party(child), child_birth_day=born, terms=terms)
-    return RegisterRecord(record_id=key or f"custody {parent} {child}", custody=content)
+    return RegisterRecord(
+        record_id=key or f"custody {parent} {child}", custody=content, validity=ValidityPeriod(last_day=until)
+    )
 
 
 def role(holder: str, organisation: str, code: str = "board-member", terms: Any = TERMS_JOINTLY) -> RegisterRecord:
@@ -415,6 +417,83 @@ async def test_what_a_custodian_gave_ends_with_the_custody(service: Service):
     ended = await service.mandates.GetMandate(mandate_service_pb2.GetMandateRequest(name=given.name))
     assert (ended.ending.cause, ended.state) == (Ending.CAUSE_ISSUING_RIGHT_ENDED, Mandate.STATE_INVALIDATED)
     assert ended.ending.record.startswith(keeper.name)
+
+
+async def test_what_a_custodian_gave_ends_on_the_day_to_which_the_custody_is_shortened(service: Service):
+    theme = await make_theme(service, least_age=1)
+    mother, father, child, helper = person(), person(), person(), person()
+    keeper = await Keeper.of(service, ["custody"])
+    await keeper.says(custody(mother, child), custody(father, child))
+    calls_as(mother)
+    given = await service.mandates.CreateMandate(asking(theme.name, principal=child, delegate=helper))
+    assert not given.HasField("ending")
+    shortened = await keeper.says(custody(mother, child, until="2026-12-31"), custody(father, child))
+    assert shortened.mandates_ended_count == 0
+    last, over = (datetime(2026, 12, 31, 23, 59, tzinfo=HELSINKI), datetime(2027, 1, 1, tzinfo=HELSINKI))
+    assert (await check(service, theme.name, helper, child, at=last)).decision == ALLOWED
+    assert (await check(service, theme.name, helper, child, at=over)).decision == DENIED
+    read, listing = mandate_service_pb2.GetMandateRequest(name=given.name), mandate_service_pb2.ListMandatesRequest()
+    listing.states.append(Mandate.STATE_INVALIDATED)
+    calls_as(helper)
+    foreseen = await service.mandates.GetMandate(read)
+    assert (foreseen.state, foreseen.ending.cause) == (Mandate.STATE_ACTIVE, Ending.CAUSE_ISSUING_RIGHT_ENDED)
+    assert foreseen.ending.end_time.ToDatetime(UTC) == over
+    assert not (await service.mandates.ListMandates(listing)).mandates
+    service.clock.time = over
+    ended = await service.mandates.GetMandate(read)
+    assert ended.state == Mandate.STATE_INVALIDATED
+    assert [one.name for one in (await service.mandates.ListMandates(listing)).mandates] == [given.name]
+    history = mandate_service_pb2.ListMandateEventsRequest(parent=given.name)
+    told = (await service.mandates.ListMandateEvents(history)).events[-1]
+    assert (told.type, told.ending.record) == (MandateEvent.TYPE_INVALIDATED, ended.ending.record)
+
+
+async def test_a_custody_that_is_lengthened_again_lets_its_mandates_go_on(service: Service):
+    theme = await make_theme(service, least_age=1)
+    mother, child, helper = person(), person(), person()
+    keeper = await Keeper.of(service, ["custody"])
+    await keeper.says(custody(mother, child))
+    calls_as(mother)
+    given = await service.mandates.CreateMandate(asking(theme.name, principal=child, delegate=helper))
+    over = datetime(2027, 1, 1, tzinfo=HELSINKI)
+    await keeper.says(custody(mother, child, until="2026-12-31"))
+    assert (await check(service, theme.name, helper, child, at=over)).decision == DENIED
+    await keeper.says(custody(mother, child))
+    assert (await check(service, theme.name, helper, child, at=over)).decision == ALLOWED
+    calls_as(helper)
+    read = mandate_service_pb2.GetMandateRequest(name=given.name)
+    assert not (await service.mandates.GetMandate(read)).HasField("ending")
+
+
+async def test_what_one_of_two_custodians_gives_ends_with_its_own_care(service: Service):
+    theme = await make_theme(service, least_age=1)
+    mother, father, child, helper = person(), person(), person(), person()
+    keeper = await Keeper.of(service, ["custody"])
+    await keeper.says(custody(mother, child, until="2026-12-31"), custody(father, child))
+    calls_as(mother)
+    given = await service.mandates.CreateMandate(asking(theme.name, principal=child, delegate=helper))
+    assert given.ending.end_time.ToDatetime(UTC) == datetime(2027, 1, 1, tzinfo=HELSINKI)
+    calls_as(father)
+    lasting = await service.mandates.CreateMandate(asking(theme.name, principal=child, delegate=person()))
+    assert not lasting.HasField("ending")
+
+
+async def test_what_was_given_under_a_right_to_issue_ends_where_the_registers_end_that(service: Service):
+    theme = await make_theme(service, least_age=1, issued_end_with_issuer=True)
+    mother, father, child, agency, clerk = person(), person(), person(), company(), person()
+    keeper = await Keeper.of(service, ["custody"])
+    await keeper.says(custody(mother, child), custody(father, child))
+    calls_as(mother)
+    await service.mandates.CreateMandate(asking(theme.name, principal=child, delegate=agency, kind=ISSUE))
+    calls_as(agency)
+    await service.mandates.CreateMandate(asking(theme.name, principal=child, delegate=clerk))
+    over = datetime(2027, 1, 1, tzinfo=HELSINKI)
+    assert (await check(service, theme.name, clerk, child, at=over)).decision == ALLOWED
+    await keeper.says(custody(mother, child, until="2026-12-31"), custody(father, child))
+    assert (await check(service, theme.name, clerk, child, at=over)).decision == DENIED
+    calls_as(agency)
+    beyond = asking(theme.name, principal=child, delegate=person())
+    assert await reason(service.mandates.CreateMandate(beyond)) == "TERM_TOO_LONG"
 
 
 async def test_what_joint_guardians_gave_needs_all_of_them_on(service: Service):

@@ -1,5 +1,7 @@
 """Who confirms, and when it is enough."""
 
+from datetime import UTC, datetime, timedelta
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +16,7 @@ from services.authorisations.confirming import (
     parties,
     rule,
     satisfied,
+    upheld_until,
 )
 
 NAMES = [f"persons/{letter * 26}" for letter in "abcdef"]
@@ -63,6 +66,28 @@ def test_joint_custodians_confirm_together_and_a_sole_one_alone():
     assert not satisfied(joint, {CHILD})
     sole = rule(Standing(principal=CHILD, minor=True, carers=(Carer(party=PARENT, alone=True, basis="r"),)))
     assert satisfied(sole, {PARENT})
+
+
+def test_what_was_confirmed_is_enough_until_the_care_ends_that_it_needs():
+    soon = datetime(2027, 1, 1, tzinfo=UTC)
+    late = soon + timedelta(days=90)
+
+    def ends(*carers: Carer, confirmed: tuple[str, ...]) -> datetime | None:
+        standing = Standing(principal=CHILD, minor=True, carers=carers)
+        by = [(party, "registers/population/records/1") for party in confirmed]
+        found = upheld_until(rule(standing), by, carers)
+        return found.until if found else None
+
+    def carer(party: str, until: datetime | None, *, alone: bool = True) -> Carer:
+        return Carer(party=party, alone=alone, basis="registers/population/records/1", until=until)
+
+    assert ends(carer(PARENT, soon), carer(SECOND, None), confirmed=(PARENT,)) == soon
+    assert ends(carer(PARENT, soon), carer(SECOND, None), confirmed=(SECOND,)) is None
+    assert ends(carer(PARENT, soon), carer(SECOND, late), confirmed=(PARENT, SECOND)) == late
+    together = carer(PARENT, soon, alone=False), carer(SECOND, late, alone=False)
+    assert ends(*together, confirmed=(PARENT, SECOND)) == soon
+    # Two registers speak of one custodian: the one that says it for longer counts.
+    assert ends(carer(PARENT, soon), carer(PARENT, late), confirmed=(PARENT,)) == late
 
 
 def test_a_competent_ward_and_its_guardian_may_each_confirm():

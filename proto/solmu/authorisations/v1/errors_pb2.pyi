@@ -144,10 +144,6 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The caller is not known surely enough for this theme. Metadata:
     `assurance_level`, what is needed. PERMISSION_DENIED, 403.
     """
-    ERROR_REASON_CHAIN_TOO_DEEP: _ErrorReason.ValueType  # 53
-    """The right goes through more mandates than the theme allows, or in a circle.
-    FAILED_PRECONDITION, 400.
-    """
     ERROR_REASON_THEME_URI_TAKEN: _ErrorReason.ValueType  # 60
     """Another theme has this URI. Metadata: `uri`. ALREADY_EXISTS, 409."""
     ERROR_REASON_THEME_IMMUTABLE: _ErrorReason.ValueType  # 61
@@ -200,10 +196,6 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_WATCH_TOO_SLOW: _ErrorReason.ValueType  # 104
     """The consumer takes the changes more slowly than they come, and was cut off:
     go on after the last revision. RESOURCE_EXHAUSTED, 429.
-    """
-    ERROR_REASON_INSTANT_NOT_KEPT: _ErrorReason.ValueType  # 105
-    """The instant lies before the first record that the node keeps. Metadata:
-    `earliest`. INVALID_ARGUMENT, 400.
     """
     ERROR_REASON_FOUR_EYES_NEEDED: _ErrorReason.ValueType  # 120
     """The officer who decides is the one who proposed. PERMISSION_DENIED, 403."""
@@ -368,10 +360,6 @@ ERROR_REASON_ASSURANCE_TOO_LOW: ErrorReason.ValueType  # 52
 """The caller is not known surely enough for this theme. Metadata:
 `assurance_level`, what is needed. PERMISSION_DENIED, 403.
 """
-ERROR_REASON_CHAIN_TOO_DEEP: ErrorReason.ValueType  # 53
-"""The right goes through more mandates than the theme allows, or in a circle.
-FAILED_PRECONDITION, 400.
-"""
 ERROR_REASON_THEME_URI_TAKEN: ErrorReason.ValueType  # 60
 """Another theme has this URI. Metadata: `uri`. ALREADY_EXISTS, 409."""
 ERROR_REASON_THEME_IMMUTABLE: ErrorReason.ValueType  # 61
@@ -424,10 +412,6 @@ snapshot. FAILED_PRECONDITION, 400.
 ERROR_REASON_WATCH_TOO_SLOW: ErrorReason.ValueType  # 104
 """The consumer takes the changes more slowly than they come, and was cut off:
 go on after the last revision. RESOURCE_EXHAUSTED, 429.
-"""
-ERROR_REASON_INSTANT_NOT_KEPT: ErrorReason.ValueType  # 105
-"""The instant lies before the first record that the node keeps. Metadata:
-`earliest`. INVALID_ARGUMENT, 400.
 """
 ERROR_REASON_FOUR_EYES_NEEDED: ErrorReason.ValueType  # 120
 """The officer who decides is the one who proposed. PERMISSION_DENIED, 403."""

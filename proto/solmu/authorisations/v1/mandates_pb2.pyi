@@ -234,7 +234,9 @@ class Mandate(_message.Message):
 
     @_builtins.property
     def ending(self) -> Global___Ending:
-        """How it ended before its last day. Output only."""
+        """How it ended before its last day; or how and when it will by what the
+        registers say, such as the end of a custody. Output only.
+        """
 
     def __init__(
         self,
