@@ -9,7 +9,14 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from google.protobuf.message import Message
-from solmu.authorisations.v1 import checks_pb2_grpc, log_in_pb2_grpc, tokens_pb2, tokens_pb2_grpc
+from solmu.authorisations.v1 import (
+    certificates_pb2,
+    certificates_pb2_grpc,
+    checks_pb2_grpc,
+    log_in_pb2_grpc,
+    tokens_pb2,
+    tokens_pb2_grpc,
+)
 
 from gateway import contracts
 from gateway.adapters import documentation, server
@@ -19,6 +26,7 @@ from gateway.adapters.oauth import OAuth
 from gateway.adapters.suomifi import SuomiFi
 from gateway.adapters.xroad import XRoad
 from gateway.edge import Edge
+from gateway.revoked import Reports
 from gateway.routes import scopes
 from gateway.settings import GatewaySettings
 from services.runtime import config, mesh, telemetry
@@ -59,6 +67,10 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
     call_tokens = functools.partial(call, tokens_pb2_grpc.TokenServiceStub)
     call_log_in = functools.partial(call, log_in_pb2_grpc.LogInServiceStub)
 
+    async def report_revoked(serial_numbers: Sequence[str]) -> None:
+        report = certificates_pb2.ReportRevokedCertificatesRequest(serial_numbers=serial_numbers)
+        await call(certificates_pb2_grpc.CertificateServiceStub, "ReportRevokedCertificates", report)
+
     edge = Edge(settings=settings, descriptors=contracts.load(mesh.SERVICES), fetch_keys=fetch_keys)
     if not await _done_before(stop, edge.start()):
         return
@@ -80,6 +92,7 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
     async with Tasks(stop) as tasks:
         tasks.start(edge.follow_files())
         tasks.start(edge.follow_keys())
+        tasks.start(Reports(listed=lambda: edge.revoked_certificates, report=report_revoked).run())
         await server.serve(application, listen=settings.listen, files=settings.tls, stop=stop)
 
 

@@ -15,6 +15,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
@@ -65,6 +66,11 @@ class Source:
     """Checks the texts of the files; returns Envoy's file and until when it is good. Raises MaterialError."""
 
 
+@lru_cache(maxsize=1)
+def _serials(crl: str) -> tuple[str, ...]:
+    return tuple(map(filters.hexadecimal, material.revoked_serials(crl)))
+
+
 def sources(settings: GatewaySettings) -> tuple[Source, ...]:
     """The secrets of the edge."""
 
@@ -110,21 +116,23 @@ class Follower:
     """Follows one source: writes its secret whenever the files have changed for the better."""
 
     def __init__(self, *, source: Source, folder: Folder, clock: Clock) -> None:
-        self._source = source
+        self.source = source
         self._folder = folder
         self._clock = clock
         self._stamp: object = None
         self._complaint = ""
         self._good_until: datetime | None = None
+        self.texts: list[str] = []
+        """What the files held when they were taken last."""
 
     def load(self) -> None:
         """Writes the secret. Raises MaterialError or OSError, and then leaves what there was."""
         stamp = self._look()
-        texts = [path.read_text(encoding="utf-8", errors="replace") for path in self._source.paths]
-        content, self._good_until = self._source.make(texts, self._clock())
-        if self._folder.write(self._source.file, content):
-            logger.info("file changed", extra={"source": self._source.name, "good_until": self._good_until})
-        self._stamp, self._complaint = stamp, ""
+        texts = [path.read_text(encoding="utf-8", errors="replace") for path in self.source.paths]
+        content, self._good_until = self.source.make(texts, self._clock())
+        if self._folder.write(self.source.file, content):
+            logger.info("file changed", extra={"source": self.source.name, "good_until": self._good_until})
+        self._stamp, self._complaint, self.texts = stamp, "", texts
 
     def follow(self) -> None:
         """Looks again. What is wrong is said once, and tried again until it is right."""
@@ -132,18 +140,18 @@ class Follower:
             if self._look() != self._stamp:
                 self.load()
         except (MaterialError, OSError) as error:
-            self._complain(f"new {self._source.name} not taken: {error}")
+            self._complain(f"new {self.source.name} not taken: {error}")
         else:
             if self._good_until is not None and self._good_until - self._clock() < EXPIRY_WARNING:
-                self._complain(f"{self._source.name} must be renewed: it ends at {self._good_until:%Y-%m-%d %H:%M} UTC")
+                self._complain(f"{self.source.name} must be renewed: it ends at {self._good_until:%Y-%m-%d %H:%M} UTC")
 
     def _look(self) -> object:
-        stats = [path.stat() for path in self._source.paths]
+        stats = [path.stat() for path in self.source.paths]
         return [(stat.st_mtime_ns, stat.st_ino, stat.st_size) for stat in stats]
 
     def _complain(self, text: str) -> None:
         if text != self._complaint:
-            logger.error(text, extra={"files": [str(path) for path in self._source.paths]})
+            logger.error(text, extra={"files": [str(path) for path in self.source.paths]})
         self._complaint = text
 
 
@@ -168,6 +176,12 @@ class Edge:
         self.plan: Plan = plan(settings, routes=routes(descriptors), descriptors=self._descriptor_file)
         self.jwks = ""
         """The key set in force."""
+
+    @property
+    def revoked_certificates(self) -> tuple[str, ...]:
+        """Serial numbers of the client certificates that the edge refuses, in hexadecimal."""
+        [follower] = (each for each in self._followers if each.source.file == xds.REVOCATION)
+        return _serials(follower.texts[1])
 
     @property
     def _descriptor_file(self) -> str:

@@ -145,13 +145,13 @@ def revocation(serials: Sequence[int]) -> Json:
         state = "type.googleapis.com/envoy.extensions.matching.common_inputs.network.v3.FilterStateInput"
         matcher["matcher_tree"] = {
             "input": {"name": "serial", "typed_config": {"@type": state, "key": SERIAL}},
-            "exact_match_map": {"map": {_hexadecimal(serial): {"action": deny} for serial in sorted(serials)}},
+            "exact_match_map": {"map": {hexadecimal(serial): {"action": deny} for serial in sorted(serials)}},
         }
     return _extension_file(REVOCATION, xds.typed(_RBAC, matcher=matcher))
 
 
-def _hexadecimal(serial: int) -> str:
-    """As Envoy spells it: whole bytes."""
+def hexadecimal(serial: int) -> str:
+    """A serial number as Envoy spells it: whole bytes."""
     digits = f"{serial:x}"
     return digits.zfill(len(digits) + len(digits) % 2)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from gateway.envoy import filters, xds
 from gateway.envoy.plan import ADAPTERS, Json, Plan
 from gateway.routes import Binding, Door, Endpoint, Route
+from services.runtime import identity
 
 UNKNOWN = "unknown"
 """Name of the route for what has none."""
@@ -23,6 +24,9 @@ _NOT_GRPC = {**xds.GRPC_REQUEST, "invert_match": True, "treat_missing_header_as_
 
 _HTTPS_ONLY = {"key": "strict-transport-security", "value": "max-age=31536000"}
 """RFC 6797."""
+
+_SERIAL = {"key": identity.SERIAL_HEADER, "value": "%DOWNSTREAM_PEER_SERIAL%"}
+"""By which a service knows the streams of a certificate that is revoked while they last."""
 
 _NO_ACCESS_CHECK = {
     Door.SYSTEMS: {filters.BINDING: filters.switched(on=False), filters.SCOPES: filters.switched(on=False)},
@@ -49,6 +53,8 @@ def render(plan: Plan, door: Door) -> Json:
         request_headers_to_remove=["x-envoy-external-address", filters.CALLERS_REQUEST_ID],
         virtual_hosts=[{"name": door.value, "domains": ["*"], "routes": table}],
     )
+    if door is Door.SYSTEMS:
+        configuration["request_headers_to_add"] = [{"header": _SERIAL, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}]
     if door is Door.BROWSERS and not plan.issuer.startswith("https://localhost:"):
         # Of a machine's own name it would bind every other program on that machine, too.
         configuration["response_headers_to_add"] = [{"header": _HTTPS_ONLY}]

@@ -15,6 +15,7 @@ from services.authorisations.asking import Limits
 from services.authorisations.audit_log import AuditLog, Chainer
 from services.authorisations.audit_servicer import AuditServicer
 from services.authorisations.authentication import Authenticator
+from services.authorisations.certificate_servicer import CertificateServicer
 from services.authorisations.check_servicer import CheckServicer
 from services.authorisations.client_servicer import ClientServicer
 from services.authorisations.clients import Rules
@@ -153,6 +154,9 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
     foundation.tasks.start(revisions.sweep())
     for service, servicer in surface(
         clients=clients,
+        certificates=CertificateServicer(
+            database=foundation.database, outbox=foundation.outbox, revocations=foundation.revocations, clock=now
+        ),
         tokens=tokens,
         keys=KeyServicer(keys=keys),
         mandates=mandates,

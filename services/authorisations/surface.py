@@ -8,6 +8,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from solmu.authorisations.v1 import (
     administration_pb2,
     audit_pb2,
+    certificates_pb2,
     checks_pb2,
     clients_pb2,
     log_in_pb2,
@@ -20,6 +21,7 @@ from solmu.authorisations.v1 import (
 
 from services.authorisations.administration_servicer import AdministrationServicer
 from services.authorisations.audit_servicer import AuditServicer
+from services.authorisations.certificate_servicer import CertificateServicer
 from services.authorisations.check_servicer import CheckServicer
 from services.authorisations.client_servicer import ClientServicer
 from services.authorisations.log_in_servicer import LogInServicer
@@ -33,6 +35,7 @@ from services.authorisations.watch_servicer import WatchServicer
 def surface(
     *,
     clients: ClientServicer,
+    certificates: CertificateServicer,
     tokens: TokenServicer,
     keys: KeyServicer,
     mandates: MandateServicer,
@@ -46,6 +49,7 @@ def surface(
 ) -> Iterator[tuple[ServiceDescriptor, object]]:
     """Every service of the contract, with what answers it."""
     yield clients_pb2.DESCRIPTOR.services_by_name["ClientService"], clients
+    yield certificates_pb2.DESCRIPTOR.services_by_name["CertificateService"], certificates
     yield tokens_pb2.DESCRIPTOR.services_by_name["TokenService"], tokens
     yield tokens_pb2.DESCRIPTOR.services_by_name["KeyService"], keys
     yield mandate_service_pb2.DESCRIPTOR.services_by_name["MandateService"], mandates

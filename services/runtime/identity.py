@@ -38,6 +38,13 @@ REFRESH_INTERVAL = 5.0
 """Seconds between two look-ups of the key set on unknown keys, so that forged key ids cannot flood the issuer."""
 
 
+CERTIFICATES = "certificates/"
+"""Begins the names of client certificates; neither a client's id nor a token's has a slash in it."""
+
+SERIAL_HEADER = "x-edge-certificate-serial"
+"""In which the edge says the serial number of the client's certificate; it strips what comes from outside."""
+
+
 @dataclass(frozen=True)
 class Right:
     """What allows somebody to act in another's name, as it was found to be at one moment."""
@@ -80,6 +87,9 @@ class Caller:
     """What the token allows."""
     token_id: str = ""
     """The token's `jti`."""
+    certificate: str = ""
+    """The client's certificate: `certificates/` and its serial number in hexadecimal. Empty where an adapter calls for
+    the client; adapters serve no streams."""
     expires: float = 0.0
     """When the token expires, in seconds since 1970; 0 for services."""
     node: str = ""
@@ -263,11 +273,7 @@ class Authenticator:
         if scheme.lower() != "bearer" or not token:
             raise Unauthenticated("TOKEN_MISSING", "the call carries no access token")
         claims = await self._verifier.verify(token, fingerprint(metadata.get("x-forwarded-client-cert", "")))
-        if self._revoked(claims["client_id"]):
-            raise Unauthenticated("CLIENT_REVOKED", "the client has been revoked")
-        if self._revoked(claims["jti"]):
-            raise Unauthenticated("TOKEN_REVOKED", "the access token has been taken back")
-        return Caller(
+        current = Caller(
             service="edge",
             client_id=claims["client_id"],
             party=claims["sub"],
@@ -276,8 +282,12 @@ class Authenticator:
             authorization_details=tuple(claims.get("authorization_details", ())),
             scopes=frozenset(claims["scope"].split()),
             token_id=claims["jti"],
+            certificate=f"{CERTIFICATES}{serial}" if (serial := metadata.get(SERIAL_HEADER)) else "",
             expires=claims["exp"],
         )
+        if (fault := _revoked(current, self._revoked)) is not None:
+            raise fault
+        return current
 
 
 def still_valid(
@@ -286,8 +296,14 @@ def still_valid(
     """Why a stream of this caller must end now, or None. For streams that outlive the check at their start."""
     if current.expires and current.expires + CLOCK_SKEW <= clock():
         return Unauthenticated("TOKEN_EXPIRED", "the access token has expired")
+    return _revoked(current, revoked)
+
+
+def _revoked(current: Caller, revoked: Callable[[str], bool]) -> Fault | None:
     if current.client_id and revoked(current.client_id):
         return Unauthenticated("CLIENT_REVOKED", "the client has been revoked")
+    if current.certificate and revoked(current.certificate):
+        return Unauthenticated("CLIENT_REVOKED", "the client certificate of this connection has been revoked")
     if current.token_id and revoked(current.token_id):
         return Unauthenticated("TOKEN_REVOKED", "the access token has been taken back")
     return None

@@ -19,6 +19,7 @@ from services.authorisations.asking import Limits
 from services.authorisations.audit_log import AuditLog, Chainer
 from services.authorisations.audit_servicer import AuditServicer
 from services.authorisations.authentication import Authenticator
+from services.authorisations.certificate_servicer import CertificateServicer
 from services.authorisations.check_servicer import CheckServicer
 from services.authorisations.client_servicer import ClientServicer
 from services.authorisations.exchanger import Check, Exchanger
@@ -61,6 +62,7 @@ class Service:
 
     database: Database
     clients: ClientServicer
+    certificates: CertificateServicer
     tokens: TokenServicer
     keys: KeyRing
     revocations: Revocations
@@ -223,6 +225,7 @@ def assemble(
     return Service(
         database,
         clients,
+        CertificateServicer(database=database, outbox=outbox, revocations=revocations, clock=clock),
         tokens,
         keys,
         revocations,

@@ -111,6 +111,7 @@ async def doors(authorisations_database: Database, tmp_path: Path) -> AsyncItera
     acting = Acting(facts=service.facts, latest=lambda: service.revisions.latest, clock=lambda: datetime.now(UTC))
     for contract, servicer in surface(
         clients=service.clients,
+        certificates=service.certificates,
         tokens=service.tokens,
         keys=KeyServicer(keys=service.keys),
         mandates=service.mandates,

@@ -1,4 +1,4 @@
-"""A client that is revoked is refused everywhere within seconds, on open connections too."""
+"""A client or a certificate that is revoked is refused everywhere within seconds, on open connections too."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from pathlib import Path
 
 import grpc
 import pytest
+from cryptography import x509
 from solmu.authorisations.v1 import clients_pb2
+from solmu.messages.v1 import messages_pb2
 from solmu.messages.v1.feed_pb2 import StreamEventsRequest
 from solmu.messages.v1.units_pb2 import GetUnitRequest
 
@@ -62,6 +64,32 @@ async def test_a_revoked_client_is_refused_on_the_connection_that_it_has(node: N
         with pytest.raises(Fault) as refused:
             await office.token()
         assert refused.value.reason == "OAUTH_INVALID_CLIENT"
+
+
+async def test_a_revoked_certificate_ends_the_streams_that_are_open_with_it(node: Node, tmp_path: Path):
+    new = await registered(node, tmp_path)
+    async with Client(new) as office:
+        stream = office.feed.StreamEvents(StreamEventsRequest(parent=UNIT), metadata=await office.metadata())
+        await _send(node)
+        assert (await anext(aiter(stream))).cursor, "the stream is open"
+        authority = pki.Authority.load(node.state.public)
+        authority.revoke(x509.load_pem_x509_certificate((tmp_path / pki.CERTIFICATE).read_bytes()))
+        async with asyncio.timeout(PATIENCE):
+            ended = await _until_it_ends(stream)
+    assert (ended.code, ended.reason) == ("UNAUTHENTICATED", "CLIENT_REVOKED")
+
+
+async def _send(node: Node) -> None:
+    """Makes something happen in the unit."""
+    async with Client(profile(node, "resident")) as resident:
+        mailbox = (await resident.rest("POST", "/v1/mailboxes:open", {}))["name"]
+    message = messages_pb2.Message(
+        recipient=messages_pb2.Recipient(mailbox=mailbox),
+        title="A notice",
+        bodies=[messages_pb2.Body(language="en", text="Of something.")],
+    )
+    async with Client(profile(node, "permits")) as permits:
+        await permits.call(permits.messages.SendMessage, messages_pb2.SendMessageRequest(parent=UNIT, message=message))
 
 
 async def _refusal(office: Client) -> Fault | None:

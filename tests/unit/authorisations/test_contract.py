@@ -18,6 +18,7 @@ from services.runtime import contracts, mesh
 NOTHING: Any = object()
 PARTS = (
     "clients",
+    "certificates",
     "tokens",
     "keys",
     "mandates",

@@ -226,6 +226,25 @@ async def test_a_token_that_was_taken_back_is_refused_and_ends_streams(verifier:
     assert ended.reason == "TOKEN_REVOKED"
 
 
+async def test_a_revoked_certificate_is_refused_and_ends_streams(verifier: TokenVerifier, signer: Signer):
+    revoked: set[str] = set()
+    authenticator = Authenticator(verifier=verifier, revoked=revoked.__contains__)
+    metadata = {
+        "authorization": f"Bearer {signer.token(MINE)}",
+        "x-forwarded-client-cert": f"Hash={MINE}",
+        "x-edge-certificate-serial": "0a1b",
+    }
+    caller = await authenticator.client(metadata)
+    revoked.add("certificates/0a1c")
+    assert still_valid(caller, revoked=revoked.__contains__) is None
+    revoked.add("certificates/0a1b")
+    with pytest.raises(Unauthenticated) as refused:
+        await authenticator.client(metadata)
+    ended = still_valid(caller, revoked=revoked.__contains__)
+    assert ended is not None
+    assert refused.value.reason == ended.reason == "CLIENT_REVOKED"
+
+
 @pytest.mark.parametrize("header", ["", "Basic abc", "Bearer", "Bearer "])
 async def test_a_call_without_a_token_is_refused(verifier: TokenVerifier, header: str):
     authenticator = Authenticator(verifier=verifier, revoked=lambda _: False)

@@ -27,7 +27,7 @@ from solmu.authorisations.v1 import facts_pb2 as solmu_dot_authorisations_dot_v1
 from solmu.authorisations.v1 import mandates_pb2 as solmu_dot_authorisations_dot_v1_dot_mandates__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$solmu/authorisations/v1/events.proto\x12\x17solmu.authorisations.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#solmu/authorisations/v1/facts.proto\x1a&solmu/authorisations/v1/mandates.proto\"P\n\rClientRevoked\x12\x0e\n\x06\x63lient\x18\x01 \x01(\t\x12/\n\x0brevoke_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"Q\n\x0cTokenRevoked\x12\x10\n\x08token_id\x18\x01 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xbc\x02\n\x0eMandateChanged\x12\x0f\n\x07mandate\x18\x01 \x01(\t\x12\x38\n\x04type\x18\x02 \x01(\x0e\x32*.solmu.authorisations.v1.MandateEvent.Type\x12\x35\n\x05state\x18\x03 \x01(\x0e\x32&.solmu.authorisations.v1.Mandate.State\x12\x33\n\x04kind\x18\x04 \x01(\x0e\x32%.solmu.authorisations.v1.Mandate.Kind\x12\x11\n\tprincipal\x18\x05 \x01(\t\x12\x10\n\x08\x64\x65legate\x18\x06 \x01(\t\x12\r\n\x05theme\x18\x07 \x01(\t\x12.\n\nevent_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61waited\x18\t \x03(\t\"\x83\x01\n\x0c\x46\x61\x63tsChanged\x12\x19\n\x11\x63onsistency_token\x18\x01 \x01(\t\x12\"\n\x1aprevious_consistency_token\x18\x02 \x01(\t\x12\x34\n\x07\x63hanges\x18\x03 \x03(\x0b\x32#.solmu.authorisations.v1.FactChange\"K\n\x10RegisterImported\x12\x0c\n\x04name\x18\x01 \x01(\t\x12)\n\x05\x61s_of\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestampb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$solmu/authorisations/v1/events.proto\x12\x17solmu.authorisations.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#solmu/authorisations/v1/facts.proto\x1a&solmu/authorisations/v1/mandates.proto\"P\n\rClientRevoked\x12\x0e\n\x06\x63lient\x18\x01 \x01(\t\x12/\n\x0brevoke_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"Q\n\x0cTokenRevoked\x12\x10\n\x08token_id\x18\x01 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"^\n\x13\x43\x65rtificatesRevoked\x12\x16\n\x0eserial_numbers\x18\x01 \x03(\t\x12/\n\x0breport_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xbc\x02\n\x0eMandateChanged\x12\x0f\n\x07mandate\x18\x01 \x01(\t\x12\x38\n\x04type\x18\x02 \x01(\x0e\x32*.solmu.authorisations.v1.MandateEvent.Type\x12\x35\n\x05state\x18\x03 \x01(\x0e\x32&.solmu.authorisations.v1.Mandate.State\x12\x33\n\x04kind\x18\x04 \x01(\x0e\x32%.solmu.authorisations.v1.Mandate.Kind\x12\x11\n\tprincipal\x18\x05 \x01(\t\x12\x10\n\x08\x64\x65legate\x18\x06 \x01(\t\x12\r\n\x05theme\x18\x07 \x01(\t\x12.\n\nevent_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61waited\x18\t \x03(\t\"\x83\x01\n\x0c\x46\x61\x63tsChanged\x12\x19\n\x11\x63onsistency_token\x18\x01 \x01(\t\x12\"\n\x1aprevious_consistency_token\x18\x02 \x01(\t\x12\x34\n\x07\x63hanges\x18\x03 \x03(\x0b\x32#.solmu.authorisations.v1.FactChange\"K\n\x10RegisterImported\x12\x0c\n\x04name\x18\x01 \x01(\t\x12)\n\x05\x61s_of\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestampb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,10 +38,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CLIENTREVOKED']._serialized_end=255
   _globals['_TOKENREVOKED']._serialized_start=257
   _globals['_TOKENREVOKED']._serialized_end=338
-  _globals['_MANDATECHANGED']._serialized_start=341
-  _globals['_MANDATECHANGED']._serialized_end=657
-  _globals['_FACTSCHANGED']._serialized_start=660
-  _globals['_FACTSCHANGED']._serialized_end=791
-  _globals['_REGISTERIMPORTED']._serialized_start=793
-  _globals['_REGISTERIMPORTED']._serialized_end=868
+  _globals['_CERTIFICATESREVOKED']._serialized_start=340
+  _globals['_CERTIFICATESREVOKED']._serialized_end=434
+  _globals['_MANDATECHANGED']._serialized_start=437
+  _globals['_MANDATECHANGED']._serialized_end=753
+  _globals['_FACTSCHANGED']._serialized_start=756
+  _globals['_FACTSCHANGED']._serialized_end=887
+  _globals['_REGISTERIMPORTED']._serialized_start=889
+  _globals['_REGISTERIMPORTED']._serialized_end=964
 # @@protoc_insertion_point(module_scope)

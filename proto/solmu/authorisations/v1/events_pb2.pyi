@@ -82,6 +82,38 @@ class TokenRevoked(_message.Message):
 Global___TokenRevoked: _TypeAlias = TokenRevoked  # noqa: Y015
 
 @_typing.final
+class CertificatesRevoked(_message.Message):
+    """Client certificates were revoked. Open streams on connections with one of
+    them end.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERIAL_NUMBERS_FIELD_NUMBER: _builtins.int
+    REPORT_TIME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def serial_numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Their serial numbers, whole bytes in lower-case hexadecimal."""
+
+    @_builtins.property
+    def report_time(self) -> _timestamp_pb2.Timestamp:
+        """When the node heard of it."""
+
+    def __init__(
+        self,
+        *,
+        serial_numbers: _abc.Iterable[_builtins.str] | None = ...,
+        report_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["report_time", b"report_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["report_time", b"report_time", "serial_numbers", b"serial_numbers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CertificatesRevoked: _TypeAlias = CertificatesRevoked  # noqa: Y015
+
+@_typing.final
 class MandateChanged(_message.Message):
     """A mandate was asked for, confirmed, activated or ended.
     Lets the parties be told.
