@@ -111,7 +111,7 @@ def _strip_forged_headers() -> Json:
 
 
 def _tracing(plan: Plan) -> Json:
-    """The edge decides what is traced; a caller's trace goes on under its own id. No query, no network address."""
+    """The edge decides what is traced; a caller's trace goes on under its own id. No query, address or error text."""
     exporter = xds.extension(
         "envoy.tracers.opentelemetry",
         "envoy.config.trace.v3.OpenTelemetryConfig",
@@ -126,5 +126,6 @@ def _tracing(plan: Plan) -> Json:
         "custom_tags": [
             {"tag": "http.route", "value": "%ROUTE_NAME%"},
             {"tag": "peer.address", "literal": {"value": "-"}},
+            {"tag": "grpc.message", "literal": {"value": "-"}},  # quotes what was asked for
         ],
     }

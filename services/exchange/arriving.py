@@ -25,6 +25,7 @@ from services.exchange.sending import Sending
 from services.runtime.database import Connection, Database
 from services.runtime.errors import FailedPrecondition, Fault, InvalidArgument, PermissionDenied, ResourceExhausted
 from services.runtime.sealing import Vault
+from services.runtime.telemetry import TRANSACTIONS
 
 State = envelopes_pb2.DeliveryState
 
@@ -131,6 +132,8 @@ class Arriving:
                 elif replayed:
                     await delivery_store.replay_one(transaction, body.envelope_id, recipient)
         self._recorder.wake()
+        if fresh:
+            TRANSACTIONS.labels("envelope", "in").inc()
         return Taken(duplicate=bool(taking) and not fresh, refused=refused)
 
     async def take_receipt(self, peer: str, proof: statements_pb2.Proof) -> Taken:

@@ -80,7 +80,7 @@ class Exchange:
         self.ring = KeyRing(database=database, vault=vault, tokens=tokens)
         self.meshes = Meshes(database=database, outbox=outbox)
         self.configuration = Configuration(database=database)
-        self.peers = Peers(ring=self.ring, meshes=self.meshes)
+        self.peers = Peers(ring=self.ring, meshes=self.meshes, telemetry=telemetry)
         self.evidence = EvidenceParts(
             database=database,
             outbox=outbox,

@@ -24,6 +24,7 @@ from services.exchange import configuration_store, journal_store
 from services.exchange.evidence.statements import Statement, parse
 from services.runtime.database import Connection, Database
 from services.runtime.errors import Fault, InvalidArgument
+from services.runtime.telemetry import TRANSACTIONS
 
 BATCH = 256
 """Appends in one transaction; more wait for the next."""
@@ -163,6 +164,8 @@ class Journal:
                         append.done.set_exception(error)
                 continue
             for append in batch:
+                if append.exchange is not None:
+                    TRANSACTIONS.labels("call", _DIRECTIONS[append.exchange.side]).inc()
                 if append.done.done():  # its caller is gone; it is written all the same
                     continue
                 if any(entry.key in replayed for entry in append.entries):
@@ -182,6 +185,13 @@ class Journal:
             if self._keep is not None and written:
                 await self._keep(transaction, {written[entry.key]: entry for entry in entries if entry.key in written})
             return replayed, await configuration_store.revision(transaction)
+
+
+_DIRECTIONS = {
+    exchanges_pb2.SIDE_CONSUMER: "out",
+    exchanges_pb2.SIDE_PROVIDER: "in",
+    exchanges_pb2.SIDE_BOTH: "within",
+}
 
 
 def _uuid(text: str) -> UUID | None:

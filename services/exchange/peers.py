@@ -12,9 +12,10 @@ import asyncio
 import ipaddress
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any, cast
 
 import grpc
 from cryptography import x509
@@ -26,6 +27,7 @@ from services.exchange.keys import KeyRing, OrganisationKey
 from services.exchange.meshes import Meshes
 from services.runtime.errors import Fault, Unavailable
 from services.runtime.server import MAX_HEADER_BYTES, MAX_MESSAGE_BYTES
+from services.runtime.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
 
@@ -86,22 +88,20 @@ class _Connection:
 
     made_of: tuple[object, ...]
     channels: list[grpc.aio.Channel]
-    circuit: Circuit = field(default_factory=Circuit)
-    stubs: list[peer_pb2_grpc.PeerServiceAsyncStub] = field(init=False)
+    stubs: list[peer_pb2_grpc.PeerServiceAsyncStub]
+    circuit: Circuit
     entry: directory_pb2.Node | None = None
     """The node's entry in the directory when it was last compared with `made_of`."""
     own: OrganisationKey | None = None
     """This node's key, likewise."""
 
-    def __post_init__(self) -> None:
-        self.stubs = [_stub(channel) for channel in self.channels]
-
 
 class Peers:
     """The connections of a process."""
 
-    def __init__(self, *, ring: KeyRing, meshes: Meshes) -> None:
+    def __init__(self, *, ring: KeyRing, meshes: Meshes, telemetry: Telemetry) -> None:
         self._ring = ring
+        self._telemetry = telemetry
         self._meshes = meshes
         self._connections: dict[str, _Connection] = {}
         self._closing: set[asyncio.Task[None]] = set()
@@ -125,7 +125,7 @@ class Peers:
         roots = b"".join(keys.pem(certificate) for certificate in publisher.authorities)
         for address in publisher.addresses:
             channel = self._channel(address, roots, name="")
-            yield channel, _stub(channel)
+            yield channel, self._stub(channel)
 
     async def close(self) -> None:
         """Closes all connections."""
@@ -152,7 +152,8 @@ class Peers:
                 self._channel(address, roots, name=address.host if address.host in names else next(iter(names), ""))
                 for address in entry.addresses
             ]
-            connection = _Connection(made_of, channels, connection.circuit if connection else Circuit())
+            stubs = [self._stub(channel) for channel in channels]
+            connection = _Connection(made_of, channels, stubs, connection.circuit if connection else Circuit())
             self._connections[node] = connection
         connection.entry, connection.own = entry, own
         return connection
@@ -170,6 +171,10 @@ class Peers:
         options = [*OPTIONS, ("grpc.ssl_target_name_override", name)] if name else OPTIONS
         return grpc.aio.secure_channel(f"{_bracketed(address.host)}:{address.port}", credentials, options=options)
 
+    def _stub(self, channel: grpc.aio.Channel) -> peer_pb2_grpc.PeerServiceAsyncStub:
+        stub: peer_pb2_grpc.PeerServiceAsyncStub = peer_pb2_grpc.PeerServiceStub(channel)
+        return cast("peer_pb2_grpc.PeerServiceAsyncStub", _Traced(stub, self._telemetry))
+
     def _retire(self, channels: Sequence[grpc.aio.Channel]) -> None:
         for channel in channels:
             task = asyncio.create_task(channel.close(OLD_CHANNEL_GRACE))
@@ -185,8 +190,16 @@ def unreachable(error: grpc.RpcError | Fault) -> bool:
     return code in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
 
 
-def _stub(channel: grpc.aio.Channel) -> peer_pb2_grpc.PeerServiceAsyncStub:
-    return peer_pb2_grpc.PeerServiceStub(channel)
+class _Traced:
+    """A stub whose calls carry the trace that they belong to."""
+
+    def __init__(self, stub: object, telemetry: Telemetry) -> None:
+        self._stub = stub
+        self._telemetry = telemetry
+
+    def __getattr__(self, method: str) -> Callable[..., Any]:
+        call = getattr(self._stub, method)
+        return lambda *given, **named: call(*given, metadata=list(self._telemetry.outgoing().items()), **named)
 
 
 def _server_name(certificate: bytes) -> str:

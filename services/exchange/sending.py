@@ -30,6 +30,7 @@ from services.runtime.errors import (
 )
 from services.runtime.ids import new_id
 from services.runtime.sealing import Vault
+from services.runtime.telemetry import TRANSACTIONS
 
 State = envelopes_pb2.DeliveryState
 Envelope = envelopes_pb2.Envelope
@@ -101,6 +102,8 @@ class Sending:
                     await self._write(transaction, sender, asked, body, digest)
             except asyncpg.UniqueViolationError:  # the same was sent twice at once
                 pass
+            else:
+                TRANSACTIONS.labels("envelope", "out").inc()
             self._recorder.wake()
             first = await envelope_store.by_message_id(self._database, sender, asked.message_id)
             assert first is not None

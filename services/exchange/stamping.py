@@ -23,6 +23,7 @@ from services.exchange.evidence_rules import MAX_PENDING, Backlog, Rules, Stampi
 from services.runtime.database import PASSING, Database, Row
 from services.runtime.errors import Unavailable
 from services.runtime.outbox import Outbox, event
+from services.runtime.telemetry import TIME_STAMP_WAIT_SECONDS, TIME_STAMPS_WAITING
 
 logger = logging.getLogger(__name__)
 
@@ -148,6 +149,8 @@ class StampPolicy:
     async def look(self) -> None:
         """Reads the backlog."""
         row = await evidence_store.stamping(self._database)
+        TIME_STAMPS_WAITING.set(row["pending"])
+        TIME_STAMP_WAIT_SECONDS.set((datetime.now(UTC) - row["oldest"]).total_seconds() if row["oldest"] else 0)
         self.backlog = Backlog(row["pending"], row["oldest"], row["failing_since"])
 
     def admit(self, rules: Rules) -> None:

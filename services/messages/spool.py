@@ -30,6 +30,7 @@ from services.runtime.database import PASSING, Database, Row
 from services.runtime.ids import new_id
 from services.runtime.outbox import Outbox
 from services.runtime.sealing import Vault
+from services.runtime.telemetry import TRANSACTIONS
 
 logger = logging.getLogger(__name__)
 
@@ -177,6 +178,8 @@ class Spool:
         )
         if not kept:
             await self._blobs.delete(attachment_id)
+            return
+        TRANSACTIONS.labels("letter", "out").inc()
 
     async def _fail(self, message_id: UUID, *, now: datetime) -> None:
         async with self._database.transaction() as transaction:

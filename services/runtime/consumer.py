@@ -24,7 +24,7 @@ from opentelemetry.trace import SpanKind
 from services.runtime import database, jetstream, mesh
 from services.runtime.database import Connection, Database
 from services.runtime.jetstream import Received
-from services.runtime.telemetry import EVENTS_HANDLED, Telemetry, describe
+from services.runtime.telemetry import EVENTS_HANDLED, EVENTS_PENDING, Telemetry, describe
 
 logger = logging.getLogger(__name__)
 
@@ -162,6 +162,7 @@ class Consumer:
                 return
         for message in sound:
             await message.ack()
+        EVENTS_PENDING.labels(self._publisher).set(messages[-1].metadata.num_pending)
 
     async def _apply(self, events: Sequence[Received]) -> None:
         if not events:

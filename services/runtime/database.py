@@ -13,9 +13,10 @@ import asyncio
 import hashlib
 import logging
 import ssl
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from asyncpg.pool import PoolConnectionProxy
 from opentelemetry.trace import SpanKind
 
 from services.runtime import tls
-from services.runtime.telemetry import Telemetry
+from services.runtime.telemetry import DATABASE_CONNECTIONS, Telemetry
 
 logger = logging.getLogger(__name__)
 
@@ -94,6 +95,8 @@ class Database:
             reset=_keep,
             server_settings={"application_name": "solmu", "timezone": "UTC"},
         )
+        for state, count in _USES.items():
+            DATABASE_CONNECTIONS.labels(state).set_function(partial(count, pool))
         return cls(pool, telemetry, context)
 
     async def close(self) -> None:
@@ -234,6 +237,14 @@ def _refuse_if_too_far_ahead(applied: Mapping[str, str | None], known: AbstractS
             )
     if ahead:
         logger.warning("a later release has migrated this database", extra={"migrations": ", ".join(ahead)})
+
+
+_USES: Mapping[str, Callable[[asyncpg.Pool], float]] = {
+    "busy": lambda pool: pool.get_size() - pool.get_idle_size(),
+    "idle": lambda pool: pool.get_idle_size(),
+    "most": lambda pool: pool.get_max_size(),
+}
+"""What is told of a pool: calls wait where `busy` reaches `most`."""
 
 
 async def _keep(_: asyncpg.Connection) -> None:

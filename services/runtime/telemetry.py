@@ -51,6 +51,21 @@ NOTIFICATIONS = prometheus_client.Counter(
 CLOCK_HELD = prometheus_client.Gauge(
     "solmu_clock_held", "1 while nothing that waits for its time moves, since clocks disagree or one has jumped"
 )
+EVENTS_PENDING = prometheus_client.Gauge(
+    "solmu_events_pending", "Events of a publisher that this service has not been given yet", ["publisher"]
+)
+TRANSACTIONS = prometheus_client.Counter(
+    "solmu_transactions",
+    "What was accepted and committed: messages, letters, calls and envelopes, by whether it left or came",
+    ["channel", "direction"],
+)
+TIME_STAMPS_WAITING = prometheus_client.Gauge("solmu_time_stamps_waiting", "Statements without their time stamp yet")
+TIME_STAMP_WAIT_SECONDS = prometheus_client.Gauge(
+    "solmu_time_stamp_wait_seconds", "How long the oldest of those statements has waited"
+)
+DATABASE_CONNECTIONS = prometheus_client.Gauge(
+    "solmu_database_connections", "Connections of this process to its database, by use", ["state"]
+)
 CERTIFICATE_EXPIRY = prometheus_client.Gauge(
     "solmu_certificate_expiry_seconds", "When the certificate of this process ends, as a Unix time; 0 if unreadable"
 )

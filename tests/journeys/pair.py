@@ -11,6 +11,7 @@ import grpc
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from solmu.exchange.v1 import (
+    access_rights_pb2,
     access_rights_pb2_grpc,
     directory_service_pb2_grpc,
     hosting_pb2,
@@ -26,6 +27,7 @@ from deploy.local import demo_clients, plan
 from deploy.local.demo_clients import DemoClient
 from deploy.local.node import Node, NodeSettings, running
 from gateway.client import Client, Profile
+from services.exchange import names
 from services.exchange.assembly import Exchange
 from tests.integration.exchange import calls, mesh
 
@@ -50,7 +52,7 @@ CASES = DemoClient(
     client_id="case-system",
     display_name="Case system",
     owner=demo_clients.CITY,
-    scopes=("exchange.call", "exchange.read"),
+    scopes=("exchange.call", "exchange.read", "exchange.receive", "exchange.send"),
 )
 
 
@@ -123,3 +125,13 @@ async def consumer(node: Node, member: mesh.Member) -> Profile:
     certificate = hosting_pb2.Hosting.ConsumerCertificate(sha256=loaded.fingerprint(hashes.SHA256()).hex())
     await calls.host(member, CONSUMER, clients=[f"clients/{CASES.client_id}"], certificates=[certificate])
     return profile
+
+
+async def inbox(member: mesh.Member, own: str, sender: str) -> None:
+    """Lets a member's case system receive envelopes of another subsystem."""
+    await calls.host(member, own, clients=[f"clients/{CASES.client_id}"])
+    right = access_rights_pb2.AccessRight(subsystem=names.resource("subsystems", sender))
+    asked = access_rights_pb2.CreateAccessRightRequest(
+        parent=f"{names.resource('subsystems', own)}/inbox", access_right=right
+    )
+    await member.exchange.rights.CreateAccessRight(asked)

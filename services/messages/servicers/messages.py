@@ -38,6 +38,7 @@ from services.runtime.ids import new_id
 from services.runtime.outbox import Outbox
 from services.runtime.parties import PartyNames
 from services.runtime.sealing import Vault
+from services.runtime.telemetry import TRANSACTIONS
 
 Message = messages_pb2.Message
 
@@ -78,6 +79,7 @@ class Messages:
         kept = await self._sending.keep(new)
         if kept is None:
             return await self._repeated(unit_id, await self._routing.ask(address), digest)
+        TRANSACTIONS.labels("message", "out").inc()
         content = views.content(new.asked)
         return views.message(kept.row, kept.course, kept.attachments, content=content, vault=self._vault)
 

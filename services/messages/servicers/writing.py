@@ -19,6 +19,7 @@ from services.runtime.errors import AlreadyExists, FailedPrecondition, InvalidAr
 from services.runtime.ids import new_id
 from services.runtime.outbox import Outbox
 from services.runtime.sealing import Vault
+from services.runtime.telemetry import TRANSACTIONS
 
 Message = messages_pb2.Message
 
@@ -83,6 +84,7 @@ class Writing:
                 now=now,
             )
             if await self._sending.keep(new) is not None:
+                TRANSACTIONS.labels("message", "in").inc()
                 return await self._shown(owned, message_id)
             (route,) = await message_store.routes(self._database, [address])
         assert route.first_id is not None

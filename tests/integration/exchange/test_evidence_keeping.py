@@ -4,6 +4,7 @@ import hashlib
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from prometheus_client import REGISTRY
 from solmu.exchange.v1.evidence_pb2 import Statement as View
 
 from services.exchange import evidence_store, log_keeper, proofs
@@ -268,6 +269,8 @@ async def test_an_outage_is_shown_and_worked_off(database, journal, mesh, stampe
     await policy.look()
     assert policy.backlog.pending >= 4
     assert policy.backlog.failing_since is not None
+    assert (REGISTRY.get_sample_value("solmu_time_stamps_waiting") or 0) >= 4
+    assert (REGISTRY.get_sample_value("solmu_time_stamp_wait_seconds") or 0) > 0
     policy.admit(Rules())
     with pytest.raises(Unavailable, match="TIME_STAMP_UNAVAILABLE"):
         policy.admit(Rules(stop_when_away=True))
@@ -278,6 +281,7 @@ async def test_an_outage_is_shown_and_worked_off(database, journal, mesh, stampe
     await stamper.turn()
     await policy.look()
     assert policy.backlog == Backlog()
+    assert REGISTRY.get_sample_value("solmu_time_stamps_waiting") == 0
     assert (await view(database, entries[0].statement))["stamp_state"] == View.TIME_STAMP_STATE_BATCHED
 
 

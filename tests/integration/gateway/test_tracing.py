@@ -5,42 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
-import grpc
 import pytest
-from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 
 from tests.integration.gateway.rig import Rig
+from tests.otlp import Collector, collecting
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 
 
-class Collector(trace_service_pb2_grpc.TraceServiceServicer):
-    """Takes spans by OTLP."""
-
-    def __init__(self) -> None:
-        self.spans: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
-
-    async def Export(self, request: Any, _: Any) -> Any:
-        for resource in request.resource_spans:
-            service = next(
-                each.value.string_value for each in resource.resource.attributes if each.key == "service.name"
-            )
-            for scope in resource.scope_spans:
-                for span in scope.spans:
-                    await self.spans.put((service, span))
-        return trace_service_pb2.ExportTraceServiceResponse()
-
-
 @pytest.fixture
 async def collector() -> AsyncIterator[tuple[Collector, str]]:
-    server, taker = grpc.aio.server(), Collector()
-    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(taker, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    yield taker, f"127.0.0.1:{port}"
-    await server.stop(0)
+    async with collecting() as started:
+        yield started
 
 
 async def test_a_traced_call_is_traced_on(tmp_path: Path, collector: tuple[Collector, str]) -> None:

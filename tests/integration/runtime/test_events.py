@@ -15,6 +15,7 @@ import pytest
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from nats.aio.client import Client
+from prometheus_client import REGISTRY
 from solmu.authorisations.v1.events_pb2 import ClientRevoked, TokenRevoked
 
 from services.runtime import consumer as consumer_module
@@ -283,3 +284,33 @@ async def test_a_service_reaches_nothing_of_another_but_its_durable(engines: Eng
 async def test_nats_knows_nobody_without_a_certificate(engines: Engines):
     with pytest.raises((nats.errors.Error, OSError, TimeoutError)):
         await nats.connect(f"nats://{engines.nats}", allow_reconnect=False, connect_timeout=1)
+
+
+async def test_what_a_consumer_has_not_been_given_yet_is_told(
+    engines: Engines, authorisations_database: Database, messages_database: Database
+):
+    def pending() -> float:
+        return REGISTRY.get_sample_value("solmu_events_pending", {"publisher": "authorisations"}) or 0
+
+    waiting: list[float] = []
+
+    async def handle(_: Connection, events: Sequence[Received]) -> None:
+        waiting.append(pending())
+
+    count = 2 * consumer_module.BATCH
+    async with publishing(engines, authorisations_database) as box:
+        await tell(box, authorisations_database, *(revoked(f"behind-{number}") for number in range(count)))
+
+        async def published() -> bool:
+            return not await authorisations_database.fetchval(
+                "select exists (select from outbox where publish_time is null)"
+            )
+
+        await until(published)
+        async with nats_of(engines, "messages") as client, at_work(reader(messages_database, client, handle).run()):
+
+            async def read_all() -> bool:
+                return len(waiting) > 1 and pending() == 0
+
+            await until(read_all)
+    assert max(waiting) > 0, waiting
