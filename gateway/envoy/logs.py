@@ -8,7 +8,7 @@ its certificate.
 from __future__ import annotations
 
 from gateway.envoy import xds
-from gateway.envoy.filters import CLAIMS, JWT_METADATA
+from gateway.envoy.filters import CLIENT_ID, TOKEN_ID
 from gateway.envoy.plan import Json
 
 _CLIENT = {
@@ -20,8 +20,8 @@ _CLIENT = {
 
 _REQUEST = {
     **_CLIENT,
-    "client": f"%DYNAMIC_METADATA({JWT_METADATA}:{CLAIMS}:client_id)%",
-    "token": f"%DYNAMIC_METADATA({JWT_METADATA}:{CLAIMS}:jti)%",
+    "client": f"%REQ({CLIENT_ID})%",
+    "token": f"%REQ({TOKEN_ID})%",
     "method": "%REQ(X-ENVOY-ORIGINAL-METHOD?:METHOD)%",
     "route": "%ROUTE_NAME%",
     "protocol": "%PROTOCOL%",

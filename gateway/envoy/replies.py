@@ -14,7 +14,7 @@ from google.protobuf.any_pb2 import Any
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from gateway.envoy import xds
-from gateway.envoy.filters import CLAIMS, HEADER, JWT_METADATA, JWT_TYPE, REVOKED
+from gateway.envoy.filters import BOUND_TO, HEADER, JWT_METADATA, JWT_TYPE, REVOKED
 from gateway.envoy.plan import Json
 from gateway.envoy.routes import ROUTE_METADATA
 from gateway.problems import MEDIA_TYPE, NODE_DOMAIN, problem
@@ -60,7 +60,7 @@ _JWT = f"metadata.filter_metadata['{JWT_METADATA}']"
 _JWT_REFUSED = "response.code_details.startsWith('jwt_authn_access_denied')"
 _ACCESS_REFUSED = "response.code_details.startsWith('rbac_access_denied')"
 _IS_ACCESS_TOKEN = f"{_JWT}['{HEADER}']['typ'] == '{JWT_TYPE}'"
-_IS_BOUND = f"{_JWT}['{CLAIMS}']['cnf']['x5t_hex'] == connection.sha256_peer_certificate_digest"
+_IS_BOUND = f"request.headers['{BOUND_TO}'] == connection.sha256_peer_certificate_digest"
 
 _INVALID = 'Bearer error="invalid_token"'
 

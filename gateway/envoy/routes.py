@@ -25,6 +25,10 @@ _NOT_GRPC = {**xds.GRPC_REQUEST, "invert_match": True, "treat_missing_header_as_
 _HTTPS_ONLY = {"key": "strict-transport-security", "value": "max-age=31536000"}
 """RFC 6797."""
 
+_FOR_THE_EDGE_ALONE = ("x-envoy-external-address", filters.CALLERS_REQUEST_ID, filters.GRANTED, filters.BOUND_TO)
+"""Headers that end here. Client and token go on, as the log line is written after that; they are no secret of a token's
+service, and nothing to rely on."""
+
 _SERIAL = {"key": identity.SERIAL_HEADER, "value": "%DOWNSTREAM_PEER_SERIAL%"}
 """By which a service knows the streams of a certificate that is revoked while they last."""
 
@@ -50,7 +54,7 @@ def render(plan: Plan, door: Door) -> Json:
     configuration = xds.typed(
         "envoy.config.route.v3.RouteConfiguration",
         name=door.value,
-        request_headers_to_remove=["x-envoy-external-address", filters.CALLERS_REQUEST_ID],
+        request_headers_to_remove=[*_FOR_THE_EDGE_ALONE],
         virtual_hosts=[{"name": door.value, "domains": ["*"], "routes": table}],
     )
     if door is Door.SYSTEMS:

@@ -19,6 +19,8 @@ FORGED = (
     "x-ssl-client-cert",
     "x-client-certificate",
     "x-edge-client",
+    "x-edge-bound-to",
+    "x-edge-certificate-serial",
     "x-envoy-peer-metadata",
 )
 

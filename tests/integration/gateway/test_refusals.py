@@ -9,6 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from gateway.envoy import filters
 from tests.integration.gateway.rig import Refused, Rig
 from tests.tokens import Signer, keyed, unsigned
 from tests.unit.gateway import contract, pki
@@ -76,6 +77,18 @@ async def test_a_wrong_token_is_refused(rig: Rig, case: str) -> None:
     assert over_rest.json["detail"] == over_grpc.message
     assert over_rest.headers["www-authenticate"] == over_grpc.challenge
     assert rig.parcels.calls == calls
+
+
+async def test_what_a_caller_says_of_its_token_counts_for_nothing(rig: Rig) -> None:
+    alice = rig.clients["alice"].sha256
+    for name in (filters.GRANTED, filters.GRANTED.upper()):
+        refusal = await rig.rest(
+            "GET", "/v1/parcels/1", token=rig.token(scope="x.y"), headers={name: "parcels.read parcels.write"}
+        )
+        assert (refusal.status, refusal.json["reason"]) == (403, "SCOPE_MISSING")
+    for claims in ({"cnf": None}, x5t_hex(pki.Authority("third").client("alice").sha256)):
+        refusal = await rig.rest("GET", "/v1/parcels/1", token=rig.token(**claims), headers={filters.BOUND_TO: alice})
+        assert (refusal.status, refusal.json["reason"]) == (401, "TOKEN_BINDING_MISMATCH")
 
 
 async def test_the_challenge_follows_rfc_6750(rig: Rig) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -81,12 +82,16 @@ def test_every_route_demands_scopes_or_is_an_adapter_or_answers_itself() -> None
         else:
             [policy] = settings[filters.SCOPES]["rbac"]["rules"]["policies"].values()
             [principal] = policy["principals"]
-            wanted = [
-                demand["sourced_metadata"]["metadata_matcher"]["value"]["list_match"]["one_of"]["string_match"]["exact"]
-                for demand in principal["and_ids"]["ids"]
-            ]
+            wanted = route["metadata"]["filter_metadata"]["solmu.edge"]["scopes"].split()
             assert wanted
-            assert " ".join(wanted) == route["metadata"]["filter_metadata"]["solmu.edge"]["scopes"]
+            assert len(principal["and_ids"]["ids"]) == len(wanted)
+            for scope, demand in zip(wanted, principal["and_ids"]["ids"], strict=True):
+                assert demand["header"]["name"] == filters.GRANTED
+                pattern = demand["header"]["string_match"]["safe_regex"]["regex"]
+                for granted in (scope, f"a {scope}", f"{scope} b", f"a.b {scope} c"):
+                    assert re.fullmatch(pattern, granted)
+                for granted in ("", f"{scope}s", f"x{scope}", scope.replace(".", "x"), f"a,{scope}", scope[:-1]):
+                    assert not re.fullmatch(pattern, granted)
 
 
 def test_only_adapters_without_scopes_and_the_last_route_go_without_token_or_binding() -> None:
