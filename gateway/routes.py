@@ -68,6 +68,12 @@ class Binding:
             end = variable.end()
         return pattern + _literal(self.template[end:])
 
+    @property
+    def prefix(self) -> str:
+        """What every path of `pattern` begins with, letter by letter."""
+        literal, _, _ = self.pattern.partition("[^")
+        return literal.replace("\\", "")
+
 
 @dataclass(frozen=True)
 class Route:
@@ -117,6 +123,11 @@ class Endpoint:
     pattern: str = ""
     """Regular expression (RE2) over the whole path; empty: `path` is all there is."""
     timeout_seconds: int = DEFAULT_UNARY_SECONDS
+
+    @property
+    def prefix(self) -> str:
+        """What every path of the endpoint begins with, letter by letter."""
+        return self.path.partition("{")[0] if self.pattern else self.path
 
 
 def routes(descriptors: FileDescriptorSet) -> tuple[Route, ...]:

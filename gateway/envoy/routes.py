@@ -9,6 +9,8 @@ of browsers leads to adapters only.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from gateway.envoy import filters, xds
 from gateway.envoy.plan import ADAPTERS, Json, Plan
 from gateway.routes import Binding, Door, Endpoint, Route
@@ -46,16 +48,16 @@ _NO_TOKEN = {
 
 def render(plan: Plan, door: Door) -> Json:
     """File of all routes of a listener (RDS)."""
-    table = [_endpoint(endpoint, door) for endpoint in plan.endpoints if door in endpoint.doors]
+    calls = {}
+    paths = [(endpoint.prefix, _endpoint(endpoint, door)) for endpoint in plan.endpoints if door in endpoint.doors]
     if door is Door.SYSTEMS:
-        table += [_grpc(route) for route in plan.routes]
-        table += [_rest(route, binding) for route in plan.routes for binding in route.rest]
-    table.append(_unknown(door))
+        calls = {route.path: _grpc(route) for route in plan.routes}
+        paths += [(binding.prefix, _rest(route, binding)) for route in plan.routes for binding in route.rest]
     configuration = xds.typed(
         "envoy.config.route.v3.RouteConfiguration",
         name=door.value,
         request_headers_to_remove=[*_FOR_THE_EDGE_ALONE],
-        virtual_hosts=[{"name": door.value, "domains": ["*"], "routes": table}],
+        virtual_hosts=[{"name": door.value, "domains": ["*"], "matcher": _tree(calls, paths, door)}],
     )
     if door is Door.SYSTEMS:
         configuration["request_headers_to_add"] = [{"header": _SERIAL, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}]
@@ -63,6 +65,31 @@ def render(plan: Plan, door: Door) -> Json:
         # Of a machine's own name it would bind every other program on that machine, too.
         configuration["response_headers_to_add"] = [{"header": _HTTPS_ONLY}]
     return xds.resources(configuration)
+
+
+def _tree(calls: Mapping[str, Json], paths: Sequence[tuple[str, Json]], door: Door) -> Json:
+    """Finds a route without trying all: `calls` by their whole path, `paths` by what a path begins with.
+
+    The longest beginning decides, so each has the routes of the shorter ones, too.
+    """
+    unknown = _unknown(door)
+
+    def found(*routes: Json) -> Json:
+        listed = xds.typed("envoy.config.route.v3.RouteList", routes=[*routes, unknown])
+        return {"action": {"name": "routes", "typed_config": listed}}
+
+    beginnings = {
+        beginning: found(*(route for prefix, route in paths if beginning.startswith(prefix)))
+        for beginning in sorted({prefix for prefix, _ in paths})
+    }
+    tree = {"matcher_tree": {"input": _PATH, "prefix_match_map": {"map": beginnings}}, "on_no_match": found()}
+    if not calls:
+        return tree
+    whole = {path: found(route) for path, route in calls.items()}
+    return {"matcher_tree": {"input": _PATH, "exact_match_map": {"map": whole}}, "on_no_match": {"matcher": tree}}
+
+
+_PATH = xds.extension("path", "envoy.type.matcher.v3.HttpRequestHeaderMatchInput", header_name=":path")
 
 
 def _grpc(route: Route) -> Json:

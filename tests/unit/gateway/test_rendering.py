@@ -56,8 +56,23 @@ def http_filters(files: dict[str, Json], door: Door) -> list[Json]:
 
 
 def routes(files: dict[str, Json], door: Door) -> list[Json]:
+    """Every route of a listener once, that for the unknown last."""
+    found = {route["name"]: route for beginning in beginnings(files, door).values() for route in beginning}
+    return [*(route for name, route in found.items() if name != UNKNOWN), found[UNKNOWN]]
+
+
+def beginnings(files: dict[str, Json], door: Door) -> dict[str, list[Json]]:
+    """The routes that are tried, by what the path begins with: whole paths of gRPC calls, beginnings of others."""
     [table] = files[xds.route_file(door.value)]["resources"]
-    found: list[Json] = table["virtual_hosts"][0]["routes"]
+    found: dict[str, list[Json]] = {}
+    step = {"matcher": table["virtual_hosts"][0]["matcher"]}
+    while "matcher" in step:
+        tree = step["matcher"]["matcher_tree"]
+        for kind in ("exact_match_map", "prefix_match_map"):
+            for path, leaf in tree.get(kind, {"map": {}})["map"].items():
+                found[path] = leaf["action"]["typed_config"]["routes"]
+        step = step["matcher"]["on_no_match"]
+    found[""] = step["action"]["typed_config"]["routes"]
     return found
 
 

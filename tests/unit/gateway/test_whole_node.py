@@ -10,7 +10,7 @@ from gateway.envoy.routes import UNKNOWN
 from gateway.routes import Door
 from tests.unit.gateway import plans
 from tests.unit.gateway.test_envoy_accepts import of_the_node
-from tests.unit.gateway.test_rendering import http_filters, listener, manager, routes
+from tests.unit.gateway.test_rendering import beginnings, http_filters, listener, manager, routes
 
 PLAN = of_the_node()
 FILES = envoy.render(PLAN)
@@ -82,6 +82,27 @@ def test_no_route_leads_to_a_service_without_a_scope() -> None:
             assert policy["principals"][0]["and_ids"]["ids"]
             assert filters.BINDING not in settings
             assert filters.AUTHENTICATION not in settings
+
+
+def test_what_a_path_may_mean_is_tried_wherever_the_path_is_looked_up() -> None:
+    table = beginnings(FILES, Door.SYSTEMS)
+    for route in PLAN.routes:
+        assert [each["name"] for each in table[route.path]] == [f"{route.service}/{route.method}", UNKNOWN]
+    endpoints = [endpoint for endpoint in PLAN.endpoints if Door.SYSTEMS in endpoint.doors]
+    meant = [(f"adapter {endpoint.path}", endpoint.prefix) for endpoint in endpoints] + [
+        (f"{route.service}/{route.method} {binding.verb} {binding.template}", binding.prefix)
+        for route in PLAN.routes
+        for binding in route.rest
+    ]
+    calls = {route.path for route in PLAN.routes}
+    for beginning in table.keys() - calls:
+        tried = [name for name, prefix in meant if beginning.startswith(prefix)]
+        assert [each["name"] for each in table[beginning]] == [*tried, UNKNOWN]
+    assert {prefix for _, prefix in meant} == table.keys() - calls - {""}
+
+
+def test_a_look_up_tries_few_routes() -> None:
+    assert max(len(tried) for tried in beginnings(FILES, Door.SYSTEMS).values()) < len(PLAN.routes) / 2
 
 
 def test_browsers_reach_log_in_metadata_and_documentation_and_nothing_else() -> None:
