@@ -1,7 +1,8 @@
 """Every setting of every process, in one place: the reference page, and a check that tells all faults at once.
 
     python -m deploy.config reference           prints deploy/settings.md, from the settings classes
-    python -m deploy.config check messages      checks this environment for one process, its files included
+    python -m deploy.config check [messages ...]   checks this environment for processes, their files included; without
+                                                a name, for the embedded node
     python -m deploy.config compose < JSON      checks all processes of `docker compose config --format json`
 
 `check` is for inside a container: `docker compose run --rm messages python -m
@@ -17,21 +18,24 @@ import difflib
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
-
-from cryptography import x509
 
 from deploy.containers.jobs import OperatorSettings, PrepareSettings
 from deploy.local.node import NodeSettings
 from gateway.settings import GatewaySettings, new_folder
+from services.authorisations import provider_file
+from services.authorisations.keyring import KeyRing
 from services.authorisations.settings import Settings as AuthorisationsSettings
+from services.exchange import __main__ as exchange
 from services.exchange.__main__ import Settings as ExchangeSettings
 from services.messages import blob_bucket, blob_settings
 from services.messages.__main__ import Settings as MessagesSettings
-from services.runtime import config, mesh, tls
-from services.runtime.config import ProcessSettings
+from services.messages.blob_settings import AttachmentSettings
+from services.messages.notifications import settings as notification_settings
+from services.runtime import config, mesh, start_checks
+from services.runtime.config import ConfigError, ProcessSettings
 from services.runtime.keys import files as key_files
 from services.runtime.keys import setting
 
@@ -39,6 +43,9 @@ EX_CONFIG = 78
 EX_USAGE = 64
 
 PREFIX = "SOLMU_"
+
+NODE = "node"
+"""The embedded node, among the processes."""
 
 PROCESSES: Mapping[str, tuple[type[Any], ...]] = {
     "authorisations": (AuthorisationsSettings,),
@@ -48,7 +55,7 @@ PROCESSES: Mapping[str, tuple[type[Any], ...]] = {
     "prepare": (PrepareSettings,),
     "provision": (OperatorSettings,),
     "renewal": (PrepareSettings, OperatorSettings),
-    "node": (NodeSettings,),
+    NODE: (NodeSettings,),
 }
 """What each process reads, by its name in the compose file; `node` is the embedded node."""
 
@@ -66,6 +73,19 @@ ON_DISK = (
 Environment = Mapping[str, str]
 
 
+LOOKS: Mapping[str, tuple[Callable[[Any], object], ...]] = {
+    "authorisations": (
+        lambda settings: KeyRing(folder=settings.token_keys, clock=lambda: datetime.now(UTC)),
+        lambda settings: (
+            settings.identity_providers and provider_file.read(settings.identity_providers, embedded=settings.embedded)
+        ),
+    ),
+    "messages": (AttachmentSettings.store, notification_settings.ports),
+    "exchange": (exchange.tokens,),
+}
+"""What a process makes of its settings at its start, without its engines; each raises ConfigError with its faults."""
+
+
 def fields(process: str) -> dict[str, dataclasses.Field[Any]]:
     """The settings of a process, by variable."""
     return {field.metadata["name"]: field for settings in PROCESSES[process] for field in dataclasses.fields(settings)}
@@ -76,10 +96,17 @@ def names() -> set[str]:
     return {name for process in PROCESSES for name in fields(process)}
 
 
+def _handed_on(environment: Environment) -> dict[str, dataclasses.Field[Any]]:
+    """The settings in an environment that an embedded node hands on to its processes."""
+    every = {name: field for process in mesh.SERVICES for name, field in fields(process).items()}
+    return {name: every[name] for name in every.keys() & environment.keys()}
+
+
 def faults(process: str, environment: Environment, *, on_disk: bool = True) -> list[str]:
     """What is wrong with the environment of a process: missing, malformed and unknown variables, and bad files."""
     found: list[str] = []
-    for name, field in sorted(fields(process).items()):
+    own = fields(process)
+    for name, field in sorted((_handed_on(environment) | own if process == NODE else own).items()):
         value = environment.get(name, "")
         if not value:
             if field.default is dataclasses.MISSING:
@@ -94,33 +121,23 @@ def faults(process: str, environment: Environment, *, on_disk: bool = True) -> l
         if name.startswith(PREFIX) and name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             found.append(f"{name} is no setting" + (f"; {near[0]} is one" if near else ""))
-    if on_disk and not found and issubclass(PROCESSES[process][0], ProcessSettings):
-        found += certificate_faults(config.read(PROCESSES[process][0], environment), process, now=datetime.now(UTC))
-    return found
+    return found + _deeper(process, environment) if on_disk else found
 
 
-def certificate_faults(settings: ProcessSettings, process: str, *, now: datetime) -> list[str]:
-    """What is wrong with the certificate of a process. Revocation is not checked: inside a node there is none."""
-    files = settings.tls
+def _deeper(process: str, environment: Environment) -> list[str]:
+    """What is wrong with what the settings name, as far as they can be read: certificates, keys, other files."""
     try:
-        certificate = x509.load_pem_x509_certificate(files.certificate.read_bytes())
-        authorities = x509.load_pem_x509_certificates(files.authorities.read_bytes())
-    except ValueError:
-        return ["SOLMU_TLS_CERTIFICATE or SOLMU_TLS_AUTHORITIES holds no certificate in PEM"]
-    found = []
-    try:
-        tls.check(files)
-    except (OSError, ValueError):
-        found.append("SOLMU_TLS_KEY is not the key of SOLMU_TLS_CERTIFICATE")
-    if now > certificate.not_valid_after_utc:
-        found.append(f"SOLMU_TLS_CERTIFICATE expired on {certificate.not_valid_after_utc:%Y-%m-%d}: run `prepare`")
-    if now < certificate.not_valid_before_utc:
-        found.append("SOLMU_TLS_CERTIFICATE is not valid yet: is this machine's clock behind?")
-    if not any(_issued(certificate, authority) for authority in authorities):
-        found.append("SOLMU_TLS_CERTIFICATE was not issued by an authority in SOLMU_TLS_AUTHORITIES")
-    expected = mesh.service_uri(settings.node, process)
-    if expected not in _uris(certificate):
-        found.append(f"SOLMU_TLS_CERTIFICATE is not that of {expected}: check SOLMU_NODE")
+        settings = config.read(PROCESSES[process][0], environment)
+    except ConfigError:
+        return []
+    found: list[str] = []
+    if isinstance(settings, ProcessSettings):
+        found += start_checks.certificate_faults(settings, process, now=datetime.now(UTC))
+    for look in LOOKS.get(process, ()):
+        try:
+            look(settings)
+        except ConfigError as error:
+            found += error.faults
     return found
 
 
@@ -156,8 +173,8 @@ def main(arguments: Sequence[str]) -> int:
         case ["reference"]:
             sys.stdout.write(reference())
             return 0
-        case ["check", process] if process in PROCESSES:
-            found = {process: faults(process, os.environ)}
+        case ["check", *processes] if set(processes) <= PROCESSES.keys():
+            found = {process: faults(process, os.environ) for process in processes or [NODE]}
         case ["compose"]:
             found = compose_faults(json.load(sys.stdin))
         case _:
@@ -179,22 +196,6 @@ def _default(process: str, field: dataclasses.Field[Any]) -> str:
     if isinstance(field.default, bool):
         return "no" if not field.default else "yes"
     return str(field.default)
-
-
-def _issued(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
-    try:
-        certificate.verify_directly_issued_by(authority)
-    except Exception:  # noqa: BLE001 - any defect means that it was not
-        return False
-    return True
-
-
-def _uris(certificate: x509.Certificate) -> list[str]:
-    try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return []
-    return names.get_values_for_type(x509.UniformResourceIdentifier)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from gateway.edge import Edge
 from gateway.revoked import Reports
 from gateway.routes import scopes
 from gateway.settings import GatewaySettings
-from services.runtime import config, mesh, telemetry
+from services.runtime import config, mesh, start_checks, telemetry
 from services.runtime.client import Peer
 from services.runtime.server import Tasks, run
 
@@ -40,6 +40,7 @@ CALL_SECONDS = 10.0
 async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
     """Runs until `stop` is set."""
     settings = config.read(GatewaySettings)
+    start_checks.check_certificate(settings, mesh.GATEWAY)
     traces = telemetry.start(mesh.GATEWAY, settings, metrics=settings.metrics_listen)
     stack.callback(traces.stop)
     authorisations = Peer(name="authorisations", address=settings.authorisations, files=settings.tls, telemetry=traces)

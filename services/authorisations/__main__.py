@@ -37,7 +37,7 @@ from services.authorisations.theme_servicer import ThemeServicer
 from services.authorisations.theme_store import ThemeStore
 from services.authorisations.token_servicer import KeyServicer, TokenServicer
 from services.authorisations.watch_servicer import WatchServicer
-from services.runtime import config, contracts
+from services.runtime import config, contracts, start_checks
 from services.runtime.config import ConfigError
 from services.runtime.facts.cache import FactCache
 from services.runtime.facts.wire import rules_in
@@ -74,6 +74,7 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
         migrations=MIGRATIONS,
         fetch_keys=lambda _: keys.key_set,
     )
+    await start_checks.check_key(foundation.database, "SOLMU_PARTY_KEY", party_key)
     if settings.life:
         await revision_store.begin_life(foundation.database, settings.life)
     audit = AuditLog(database=foundation.database, clock=now, new_id=new_id, trace=foundation.outbox.trace)

@@ -74,7 +74,7 @@ class Settings(ServiceSettings):
     )
 
 
-def _tokens(settings: Settings) -> dict[str, KeyToken]:
+def tokens(settings: Settings) -> dict[str, KeyToken]:
     """The tokens that hold keys besides the database. Raises ConfigError."""
     if settings.pkcs11_module is None:
         return {}
@@ -108,7 +108,7 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
         telemetry=base.telemetry,
         peer_listen=settings.peer_listen,
         test_mode=settings.test_mode,
-        tokens=_tokens(settings),
+        tokens=tokens(settings),
         revoked=base.revocations.revoked,
     )
     stack.push_async_callback(exchange.close)

@@ -47,7 +47,7 @@ from services.messages.servicers.numbers import Numbers
 from services.messages.servicers.templates import Templates
 from services.messages.servicers.units import Units
 from services.messages.spool import Spool
-from services.runtime import config, foundation
+from services.runtime import config, foundation, start_checks
 from services.runtime.client import Peer
 from services.runtime.config import Address, ServiceSettings, setting
 from services.runtime.consumer import Consumer
@@ -117,6 +117,7 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
     database, outbox = base.database, base.outbox
     vault = await foundation.vault(base, settings.root_key)
     party_key = await settings.party_key.opened(settings.root_key)
+    await start_checks.check_key(database, "SOLMU_PARTY_KEY", party_key)
     parties = PartyNames(key=party_key, test_mode=settings.test_mode)
     authorisations = Peer(
         name="authorisations", address=settings.authorisations, files=settings.tls, telemetry=base.telemetry
@@ -125,6 +126,7 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
     base.tasks.start(checks.run())
     acting = Acting(checks=checks, authorisations=authorisations, theme=settings.mail_theme)
     blobs = Blobs(settings.store())
+    await disposal.check_there(database, blobs)
 
     feed = Feed(database=database, nats=base.nats)
     await feed.listen()

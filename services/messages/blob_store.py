@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from services.runtime.database import Connection, Database
+from services.runtime.database import Connection, Database, Row
 
 LIVES = "a.state not in (5, 7) and a.data_key is not null"
 """Of an attachment `a`."""
@@ -58,6 +58,14 @@ async def is_anybodys(database: Database, blob_id: UUID) -> bool:
         blob_id,
     )
     return found
+
+
+async def newest(database: Database) -> Row | None:
+    """Blob and size of the attachment that was made last, of those that have all of their content and live."""
+    return await database.fetchrow(
+        "select coalesce(blob_id, attachment_id) as blob_id, size_bytes from attachment a"
+        f" where sha256 is not null and a.state in (2, 3, 4) and {LIVES} order by attachment_id desc limit 1"
+    )
 
 
 async def forget(database: Database, blob_id: UUID) -> None:

@@ -13,10 +13,14 @@ from datetime import UTC, datetime
 
 from services.messages import blob_store
 from services.messages.blobs import Blobs
+from services.runtime.config import ConfigError
 from services.runtime.database import PASSING, Database
 from services.runtime.errors import Unavailable
 
 logger = logging.getLogger(__name__)
+
+TRIES = 3
+"""Looks at the newest: what was there at the first may have been deleted by another process since."""
 
 WAITS: tuple[type[Exception], ...] = (*PASSING, Unavailable)
 """What passes: the database, or the store, is away."""
@@ -26,6 +30,19 @@ INTERVAL = 5.0
 
 BATCH = 100
 """Blobs looked at in one go."""
+
+
+async def check_there(database: Database, blobs: Blobs) -> None:
+    """Raises ConfigError where the store lacks what was uploaded last: it is not the one of this database."""
+    for _ in range(TRIES):
+        newest = await blob_store.newest(database)
+        if newest is None or await blobs.size(newest["blob_id"]) >= newest["size_bytes"]:
+            return
+    problem = (
+        "SOLMU_ATTACHMENTS does not hold what this database has attached last: was a backup restored in part?"
+        " Restore attachments that are as new as the database, or name the right place"
+    )
+    raise ConfigError([problem])
 
 
 async def run(*, database: Database, blobs: Blobs) -> None:

@@ -20,7 +20,7 @@ import nats.errors
 from nats.aio.client import Client
 from solmu.authorisations.v1 import tokens_pb2, tokens_pb2_grpc
 
-from services.runtime import consumer, jetstream, tls
+from services.runtime import consumer, jetstream, start_checks, tls
 from services.runtime.chain import Chain
 from services.runtime.client import Peer
 from services.runtime.config import Address, ServiceSettings
@@ -76,12 +76,13 @@ async def lay(
     fetch_keys: Callable[[Telemetry], Callable[[], Awaitable[str]]],
     own: Own | None = None,
 ) -> Foundation:
-    """Lays the foundation of a service; what must be closed goes on the stack.
+    """Lays the foundation of a service; what must be closed goes on the stack. Raises ConfigError and MigrationError.
 
     `fetch_keys` makes, from the process's telemetry, what returns the key set
     that access tokens are verified with. `own` is what follows from the
     service's events within itself.
     """
+    start_checks.check_certificate(settings, service)
     telemetry = start(service, settings, metrics=settings.metrics_listen)
     stack.callback(telemetry.stop)
     database = await _patiently(
@@ -89,7 +90,9 @@ async def lay(
         lambda: Database.connect(settings.database, files=settings.tls, size=settings.pool_size, telemetry=telemetry),
     )
     stack.push_async_callback(database.close)
+    await start_checks.check_clock(database)
     await database.migrate(migrations)
+    await start_checks.check_node(database, settings.node)
     client = await _patiently("nats", lambda: jetstream.connect(settings.nats, service=service, files=settings.tls))
     stack.push_async_callback(client.close)
     await _patiently("jetstream", lambda: jetstream.declare(client, service, replicas=settings.stream_replicas))

@@ -43,6 +43,12 @@ def add(commands: Any) -> None:
     keys = commands.add_parser("keys", help="show what wraps the node's keys, and move them to another root")
     keys.add_argument("arguments", nargs="*", default=["show"], metavar="show | make | wrap | drop | renew | wrap-file")
     keys.set_defaults(local=lambda given, _: start(["deploy.local.keys", *given.arguments]))
+    settings = commands.add_parser("config", help="check the settings: all faults at once; exit 78 where there are any")
+    settings.add_argument("action", choices=["check"])
+    settings.add_argument(
+        "processes", nargs="*", metavar="PROCESS", help="such as messages (default: this machine's node)"
+    )
+    settings.set_defaults(local=lambda given, _: start(["deploy.config", given.action, *given.processes]))
     logs = commands.add_parser("logs", help="show what the node's processes said")
     logs.add_argument("processes", nargs="*", metavar="PROCESS", help="such as messages, envoy (default: all)")
     logs.add_argument("-n", "--lines", type=int, default=LINES, help=f"lines of each (default: {LINES})")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -67,6 +68,45 @@ def test_every_fault_is_told_at_once(environment: dict[str, str]) -> None:
         "SOLMU_OTLP_ENDPIONT",
     ]
     assert "SOLMU_OTLP_ENDPOINT is one" in found[-1]
+
+
+def test_what_the_settings_name_is_looked_into_and_told_with_the_rest(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    keys = tmp_path / "token-keys"
+    keys.mkdir()
+    providers = tmp_path / "providers.json"
+    providers.write_text("{}")
+    environment |= {
+        "SOLMU_PARTY_KEY": environment["SOLMU_ROOT_KEY"],
+        "SOLMU_TOKEN_KEYS": str(keys),
+        "SOLMU_IDENTITY_PROVIDERS": str(providers),
+        "SOLMU_TIME_ZON": "x",
+    }
+    del environment["SOLMU_AUTHORISATIONS"]
+    found = config.faults("authorisations", environment)
+    for told in ("SOLMU_TIME_ZON is no setting", "is not that of", "there is no key in", "identity_providers"):
+        assert any(told in fault for fault in found), (told, found)
+    environment |= {"SOLMU_PKCS11_MODULE": environment["SOLMU_ROOT_KEY"], "SOLMU_AUTHORISATIONS": "127.0.0.1:1"}
+    assert any("takes SOLMU_PKCS11_LABEL" in fault for fault in config.faults("exchange", environment))
+
+
+def test_an_embedded_node_is_told_of_what_its_processes_would_be() -> None:
+    found = config.faults("node", {"SOLMU_EDGE_PORT": "x", "SOLMU_SMTP": "nowhere", "SOLMU_SMTP_SECURITY": "some"})
+    assert [fault.split(":")[0] for fault in found] == ["SOLMU_EDGE_PORT", "SOLMU_SMTP", "SOLMU_SMTP_SECURITY"]
+
+
+def test_solmu_checks_the_settings() -> None:
+    command = [str(Path(sys.executable).with_name("solmu")), "config", "check"]
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("SOLMU_")}
+    good = subprocess.run(command, env=plain, capture_output=True, text=True, check=False)
+    assert (good.returncode, good.stderr) == (0, "")
+    wrong = plain | {"SOLMU_EDGE_PORT": "x", "SOLMU_EDGE_PROT": "1"}
+    done = subprocess.run(command, env=wrong, capture_output=True, text=True, check=False)
+    assert done.returncode == config.EX_CONFIG
+    assert done.stderr.count("node: SOLMU_EDGE_P") == 2
+    several = subprocess.run([*command, "messages", "exchange"], env=plain, capture_output=True, text=True, check=False)
+    assert {line.partition(":")[0] for line in several.stderr.splitlines()} == {"messages", "exchange"}
 
 
 @pytest.mark.parametrize(
