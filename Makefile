@@ -116,9 +116,9 @@ images: $(VENV)/.dev ## Build the image of the services and its parts list (need
 	@docker image inspect --format 'The image $(IMAGE) has {{.Size}} bytes.' $(IMAGE)
 
 .PHONY: test-containers
-test-containers: $(VENV)/.dev ## Run tests of single services on engines in containers, and a whole node in compose
+test-containers: $(VENV)/.dev ## Run tests of single services on engines in containers, and whole nodes in compose
 	$(BIN)/python -m pytest -q tests/integration/messages tests/integration/runtime
-	$(BIN)/python -m pytest -q -m long tests/journeys/test_compose.py
+	$(BIN)/python -m pytest -q -m long $(wildcard tests/journeys/test_compose*.py)
 
 .PHONY: attack
 attack: $(VENV)/.dev ## Attack a node's edge, and say what was tried and what was observed

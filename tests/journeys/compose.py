@@ -65,12 +65,17 @@ class Project:
         return State(folder)
 
 
-def needed() -> None:
-    """Skips where no Docker engine answers, or has no compose."""
+def engine() -> bool:
+    """Whether a Docker engine answers, and has compose."""
     asked = (["docker", "version"], ["docker", "compose", "version"])
-    if shutil.which("docker") is None or any(
+    return shutil.which("docker") is not None and not any(
         subprocess.run(command, capture_output=True, check=False).returncode for command in asked
-    ):
+    )
+
+
+def needed() -> None:
+    """Skips where no Docker engine answers."""
+    if not engine():
         pytest.skip("no Docker engine with compose answers on this machine")
 
 

@@ -81,6 +81,7 @@ class Member:
     authority: Authority
     subsystems: list[str] = field(default_factory=list)
     keys: list[directory_pb2.DirectoryKey] = field(default_factory=list)
+    host: str = "localhost"
 
     @property
     def owner(self) -> str:
@@ -88,7 +89,7 @@ class Member:
 
     @property
     def address(self) -> directory_pb2.Node.Address:
-        return directory_pb2.Node.Address(host="localhost", port=self.port)
+        return directory_pb2.Node.Address(host=self.host, port=self.port)
 
     async def new_key(self, use: directory_pb2.KeyUse.ValueType) -> keys_pb2.OrganisationKey:
         return await self.exchange.keys.CreateOrganisationKey(
@@ -106,7 +107,7 @@ class Member:
         key = await self.new_key(use)
         request = await self.exchange.keys.CreateCertificateRequest(
             keys_pb2.CreateCertificateRequestRequest(
-                name=key.name, subject=f"CN=key {next(_numbers)}", dns_names=["localhost"]
+                name=key.name, subject=f"CN=key {next(_numbers)}", dns_names=[self.host]
             )
         )
         key = await self.exchange.keys.ImportCertificate(
