@@ -218,20 +218,29 @@ def paper_due_time(course: Course) -> datetime | None:
 def sent_on_paper(course: Course, *, now: datetime) -> Course:
     """The course once the sender has the message sent on paper; asking again changes nothing.
 
+    A letter that failed is tried again, whatever the policy: it was never posted.
     Raises FailedPrecondition: MESSAGE_WITHDRAWN; MESSAGE_STATE where the policy
-    does not leave it to the sender, or the message has been seen or is not
-    released yet.
+    does not leave it to the sender, the message has been seen or is not
+    released yet, or its letter was posted and did not arrive.
     """
-    if course.letter is not None:
+    letter = course.letter
+    if letter is not None and letter.state in (deliveries.State.RETURNED, deliveries.State.UNRESOLVED):
+        raise FailedPrecondition(
+            "MESSAGE_STATE", "the letter was posted and did not arrive; send a new message", state=letter.state.name
+        )
+    if letter is not None and letter.state is not deliveries.State.FAILED:
         return course
     if course.withdraw_time is not None:
         raise FailedPrecondition("MESSAGE_WITHDRAWN", "the message was withdrawn")
-    if course.paper.trigger is not paper.Trigger.SENDER_DECIDES or course.release_time is None or course.seen:
+    allowed = letter is not None or course.paper.trigger is paper.Trigger.SENDER_DECIDES
+    if not allowed or course.release_time is None or course.seen:
         raise FailedPrecondition(
             "MESSAGE_STATE",
             "the policy does not leave paper to the sender, or the message was seen or is not released yet",
             state=course.state.name,
         )
+    if letter is not None:
+        return _judged(replace(course, letter=deliveries.again(letter, now=now)), now=now)
     return _judged(_on_paper(course, now=now), now=now)
 
 

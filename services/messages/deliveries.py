@@ -3,8 +3,8 @@
     electronic  QUEUED -> AVAILABLE -> OPENED | RECEIPT_CONFIRMED
                 exits UNREACHABLE, SUPERSEDED (by a letter), WITHDRAWN
     paper       QUEUED -> SUBMITTED -> PRINTED -> POSTED -> RECEIPT_CONFIRMED | RETURNED | UNRESOLVED
-                exits FAILED, SUPERSEDED (by a view) and WITHDRAWN, both from QUEUED only, and not while a print house
-                has claimed it
+                exits FAILED, from which its sender may have it QUEUED again, as it was never posted;
+                SUPERSEDED (by a view) and WITHDRAWN, both from QUEUED only, and not while a print house has claimed it
     exchange    as electronic, by what the node says that has the mailbox (`heard`)
 
 A delivery keeps the time of each thing that happened to it; the first time
@@ -238,6 +238,11 @@ _PROGRESS = (
 def letter(delivery_id: UUID, *, now: datetime) -> Delivery:
     """A letter that waits to be printed."""
     return Delivery(delivery_id=delivery_id, channel=Channel.PAPER, state=State.QUEUED, update_time=now)
+
+
+def again(delivery: Delivery, *, now: datetime) -> Delivery:
+    """A letter that could not be printed or posted, once its sender has it tried again: it waits as a new one does."""
+    return replace(delivery, state=State.QUEUED, update_time=now, claim_end_time=None)
 
 
 def claimed(delivery: Delivery, *, now: datetime) -> bool:

@@ -49,8 +49,17 @@ async def rest(transaction: Connection, letters: Sequence[tuple[UUID, datetime |
     )
 
 
+async def try_again(transaction: Connection, message_ids: Sequence[UUID], *, now: datetime) -> None:
+    """Letters that had failed and are made anew; whoever had claimed them has them no more."""
+    await transaction.execute(
+        "update letter set compose_time = $2, attempts = 0, claim = null where message_id = any($1::uuid[])",
+        message_ids,
+        now,
+    )
+
+
 async def set_address(transaction: Connection, message_id: UUID, *, address: bytes) -> None:
-    """Where a letter goes whose message does not say; sealed."""
+    """Where a letter goes whose message does not say, or says it wrong; sealed."""
     await transaction.execute("update letter set address = $2 where message_id = $1", message_id, address)
 
 

@@ -52,6 +52,8 @@ async def keep(transaction: Connection, outbox: Outbox, moves: Sequence[Move], *
         await message_store.write_deliveries(transaction, moved)
         if resting := [(message_id, _kept_until(way, now)) for message_id, way in moved if _rests(way)]:
             await letter_store.rest(transaction, resting)
+        if again := [move.after.message_id for move in moves if _tried_again(move)]:
+            await letter_store.try_again(transaction, again, now=now)
     if told := [event for move in moves for event in events(reference(move.row), move.before, move.after, now=now)]:
         await outbox.append(transaction, told)
 
@@ -155,6 +157,12 @@ def _policy(row: Row) -> Policy:
 
 def _rests(way: Delivery) -> bool:
     return way.channel is Channel.PAPER and way.state is not deliveries.State.QUEUED
+
+
+def _tried_again(move: Move) -> bool:
+    before, after = move.before.letter, move.after.letter
+    failed, waits = deliveries.State.FAILED, deliveries.State.QUEUED
+    return before is not None and after is not None and (before.state, after.state) == (failed, waits)
 
 
 def _kept_until(letter: Delivery, now: datetime) -> datetime | None:

@@ -155,14 +155,15 @@ class Messages:
         return await self._shown(unit_id, message_id, method="WithdrawMessage")
 
     async def SendOnPaper(self, request: messages_pb2.SendOnPaperRequest) -> Message:
-        """Has a message of the unit sent on paper now; asking again changes nothing."""
+        """Has a message of the unit sent on paper now, or its letter tried again that failed; else changes nothing."""
         unit_id, message_id, now = names.part(request.name, 1), names.uid(request.name, 3), names.now()
         await names.own_unit(self._database, unit_id)
         async with self._database.transaction() as transaction:
             row, before = await _hold(transaction, request.name)
             after = course.sent_on_paper(before, now=now)
             if after is not before:
-                sealed = self._papers.address_for(request, row, before.profile)
+                again = before.letter is not None
+                sealed = self._papers.address_for(request, row, before.profile, again=again)
                 await courses.keep(transaction, self._outbox, [Move(row, before, after)], now=now)
                 if sealed is not None:
                     await letter_store.set_address(transaction, message_id, address=sealed)

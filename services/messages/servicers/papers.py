@@ -96,23 +96,26 @@ class Papers:
         digest = self._vault.digest(f"address\n{written}".encode())[:16]
         return f"addresses/{base64.b32encode(digest).decode('ascii').rstrip('=').lower()}"
 
-    def address_for(self, request: messages_pb2.SendOnPaperRequest, row: Row, profile: Profile) -> bytes | None:
-        """The address of a letter that its sender has sent now, sealed; None where the message says it.
+    def address_for(
+        self, request: messages_pb2.SendOnPaperRequest, row: Row, profile: Profile, *, again: bool
+    ) -> bytes | None:
+        """The address of a letter that its sender has sent now, sealed; None where it is known.
 
-        Raises InvalidArgument: FIELD_INVALID where it is given twice, or not at
-        all; ADDRESS_DOES_NOT_FIT. FailedPrecondition, MAILBOX_CLOSED, where
-        nothing is left to print.
+        One that is tried `again` may go to another address than before. Raises
+        InvalidArgument: FIELD_INVALID where it is given twice, or not at all;
+        ADDRESS_DOES_NOT_FIT. FailedPrecondition, MAILBOX_CLOSED, where nothing
+        is left to print.
         """
         if row["data_key"] is None:
             raise FailedPrecondition("MAILBOX_CLOSED", "the mailbox has been erased, and the message with it")
         part = Message.FromString(views.opened(row, vault=self._vault)).paper
-        known = part.HasField("address") or part.options.has_address_page
-        if known and request.HasField("address"):
-            raise _invalid("address", "is given, and the message says where the letter goes")
-        if known:
-            return None
+        own_page = part.options.has_address_page
         if not request.HasField("address"):
+            if again or own_page or part.HasField("address"):
+                return None
             raise _invalid("address", "is not given, and the message does not say where the letter goes")
+        if own_page or (part.HasField("address") and not again):
+            raise _invalid("address", "is given, and the message says where the letter goes")
         check_address(request.address, profile, field="address")
         sealer = self._vault.sealer(row["data_key"], owner=f"mailboxes/{row['mailbox_id']}")
         return sealer.seal(request.address.SerializeToString(), context=address_context(row["message_id"]))
@@ -191,7 +194,7 @@ def check_address(given: types_pb2.PostalAddress, profile: Profile, *, field: st
 
 
 def address_context(message_id: UUID) -> str:
-    """What the address of a letter is sealed as, where the message itself does not say it."""
+    """What the address of a letter is sealed as, where it is not that of the message."""
     return f"messages/{message_id}/address"
 
 

@@ -43,6 +43,7 @@ from tests.integration.messages.print_house import (
 from tests.integration.messages.test_attachments import download
 from tests.integration.messages.test_courses import types_of
 from tests.integration.messages.test_sending import request
+from tests.unit.messages.test_letter_pages import words
 from tests.unit.messages.test_printing import document, on_open
 
 Delivery = messages_pb2.Delivery
@@ -375,6 +376,96 @@ async def test_a_letter_that_cannot_be_made_fails_and_its_sender_hears_of_it(ser
         at += timedelta(hours=1)
     assert ways(await read(service, message))["PAPER"] == "FAILED"
     assert (await types_of(service, message, 5))[-1] == "paper.failed"
+
+
+# What did not arrive
+
+ELSEWHERE = PostalAddress(
+    recipient_name="Aino Ántá", street_address="Uusi tie 3", postal_code="99980", locality="UTSJOKI", country_code="FI"
+)
+
+
+async def first_page(service: Service, letter: Letter) -> set[str]:
+    service.act_as(PRINT_HOUSE)
+    return {text for _, _, text in words(await download(service, letter.attachment))}
+
+
+async def test_a_letter_that_failed_goes_to_the_corrected_address_when_its_sender_says_so(service: Service):
+    message = await letter_to_nobody(service)
+    await compose(service)
+    first = await claim_of(service, message)
+    assert HOME.street_address in await first_page(service, first)
+    await report(service, first, "FAILED")
+    assert ways(await read(service, message))["PAPER"] == "FAILED"
+    assert (await types_of(service, message, 5))[-1] == "paper.failed"
+
+    asked = messages_pb2.SendOnPaperRequest(name=message.name, address=ELSEWHERE)
+    sent = await service.messages.SendOnPaper(asked)
+    assert ways(sent)["PAPER"] == "QUEUED"
+    assert await service.messages.SendOnPaper(asked) == sent, "asked again, nothing changes"
+    late = await report(service, first, "SUBMITTED")
+    assert "LETTER_CLAIM_LOST" in str(late.refusals[0].status), "the failed one is not to be printed after all"
+    await compose(service)
+    second = await claim_of(service, message)
+    printed_there = await first_page(service, second)
+    assert ELSEWHERE.street_address in printed_there
+    assert HOME.street_address not in printed_there
+    await report(service, second, "POSTED")
+    assert ways(await read(service, message))["PAPER"] == "POSTED"
+    assert (await types_of(service, message, 7))[-2:] == ["paper.queued", "paper.posted"]
+    service.act_as(service.city)
+    assert ways(await service.messages.SendOnPaper(asked))["PAPER"] == "POSTED", "what was posted is not sent again"
+
+
+async def test_the_corrected_address_has_to_fit_and_to_be_of_use(service: Service):
+    attachment = await pdf(service, document())
+    own_page = policy(options=messages_pb2.LetterOptions(has_address_page=True))
+    own = await letter_to_nobody(service, own_page, attachments=[Use(attachment=attachment)])
+    plain = await letter_to_nobody(service)
+    await compose(service)
+    for letter in await claim(service):
+        await report(service, letter, "FAILED")
+    wide = PostalAddress(recipient_name="x" * 200, street_address="A 1", postal_code="00100", locality="HELSINKI")
+    for message, to, reason in ((own, ELSEWHERE, "FIELD_INVALID"), (plain, wide, "ADDRESS_DOES_NOT_FIT")):
+        service.act_as(service.city)
+        with pytest.raises(InvalidArgument) as refused:
+            await service.messages.SendOnPaper(messages_pb2.SendOnPaperRequest(name=message.name, address=to))
+        assert refused.value.reason == reason
+        assert ways(await read(service, message))["PAPER"] == "FAILED"
+    again = await service.messages.SendOnPaper(messages_pb2.SendOnPaperRequest(name=own.name))
+    assert ways(again)["PAPER"] == "QUEUED", "without another address it is tried as it was"
+
+
+async def test_a_letter_that_came_back_is_followed_by_a_new_message_where_its_sender_says_so(service: Service):
+    unit, identifier, attachment = await service.unit(), person(), await pdf(service, document())
+    uses = [Use(attachment=attachment)]
+    first = await send(service, unit, identifier, policy(), attachments=uses)
+    await compose(service)
+    letter = await claim_of(service, first)
+    await report(service, letter, "POSTED")
+    await report(service, letter, "RETURNED")
+    back = await read(service, first)
+    assert (ways(back)["PAPER"], back.legal_effect.state) == ("RETURNED", messages_pb2.LegalEffect.STATE_LAPSED)
+    assert (await types_of(service, first, 6))[-1] == "paper.returned"
+    with pytest.raises(FailedPrecondition) as refused:
+        await service.messages.SendOnPaper(messages_pb2.SendOnPaperRequest(name=first.name, address=ELSEWHERE))
+    assert (refused.value.reason, refused.value.metadata) == ("MESSAGE_STATE", {"state": "RETURNED"})
+
+    corrected = policy()
+    corrected.address.CopyFrom(ELSEWHERE)
+    second = await send(
+        service, unit, identifier, corrected, key="letter-1.2", in_reply_to=first.name, attachments=uses
+    )
+    assert second.thread == first.thread
+    await compose(service)
+    (letter,) = await claim(service)
+    assert letter.name.split("/")[1] == second.name.split("/")[3]
+    assert ELSEWHERE.street_address in await first_page(service, letter)
+    await report(service, letter, "POSTED")
+    assert (ways(await read(service, first))["PAPER"], ways(await read(service, second))["PAPER"]) == (
+        "RETURNED",
+        "POSTED",
+    )
 
 
 # Refusals

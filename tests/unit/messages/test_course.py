@@ -58,7 +58,7 @@ kinds = st.sampled_from(list(Kind))
 steps = st.lists(
     st.tuples(
         st.sampled_from(
-            ["time", "open", "confirm", "withdraw", "letter", "claim", "submit", "post", "receipt", "return"]
+            ["time", "open", "confirm", "withdraw", "letter", "claim", "submit", "post", "receipt", "return", "fail"]
         ),
         st.integers(0, 72),
         st.integers(-240, 0),
@@ -86,12 +86,13 @@ def play(course: Course, doings) -> list[Course]:
                     course = rules.sent_on_paper(course, now=now)
                 case "claim":
                     course = rules.claimed(course, until=now + HOUR, now=now)
-                case "submit" | "post" | "receipt" | "return" if course.letter is not None:
+                case "submit" | "post" | "receipt" | "return" | "fail" if course.letter is not None:
                     states = {
                         "submit": "SUBMITTED",
                         "post": "POSTED",
                         "receipt": "RECEIPT_CONFIRMED",
                         "return": "RETURNED",
+                        "fail": "FAILED",
                     }
                     course = rules.reported(course, deliveries.State[states[what]], time=happened, now=now)
         except Fault:
@@ -129,6 +130,14 @@ def test_states_follow_one_another_as_the_machines_say(profile, kind, doings):
         for was, now in zip(before.deliveries, after.deliveries, strict=False):
             for fact in ("available_time", "open_time"):
                 assert getattr(was, fact) in (None, getattr(now, fact))
+
+
+@given(profiles, kinds, steps)
+def test_what_was_posted_is_never_printed_again(profile, kind, doings):
+    for before, after in pairwise(play(sent(profile, kind), doings)):
+        if before.letter is not None and before.letter.post_time is not None:
+            assert after.letter is not None
+            assert after.letter.state not in {deliveries.State.QUEUED, deliveries.State.FAILED}
 
 
 @given(profiles, kinds, steps)

@@ -255,6 +255,36 @@ def test_a_letter_that_could_not_be_printed_leaves_the_message_in_the_mailbox():
     assert way(rules.opened(failed, actor=WHO, now=start + HOUR)).state is State.OPENED
 
 
+def test_a_letter_that_failed_is_tried_again_when_its_sender_says_so():
+    start = SENT + 2 * DAY
+    failed = rules.reported(claimed(later(sent(IF_UNREAD), start), start), State.FAILED, time=start, now=start + HOUR)
+    again = rules.sent_on_paper(failed, now=start + DAY)
+    assert (letter(again).state, letter(again).claim_end_time, letter(again).update_time) == (
+        State.QUEUED,
+        None,
+        start + DAY,
+    )
+    assert rules.sent_on_paper(again, now=start + DAY) is again
+    assert letter(rules.opened(again, actor=WHO, now=start + DAY)).state is State.SUPERSEDED
+    for course, reason in (
+        (rules.opened(failed, actor=WHO, now=start + DAY), "MESSAGE_STATE"),
+        (rules.withdrawn(failed, now=start + DAY), "MESSAGE_WITHDRAWN"),
+    ):
+        with pytest.raises(FailedPrecondition) as refused:
+            rules.sent_on_paper(course, now=start + DAY)
+        assert refused.value.reason == reason
+
+
+@pytest.mark.parametrize("end", [State.RETURNED, State.UNRESOLVED])
+def test_a_letter_that_was_posted_and_did_not_arrive_is_not_sent_again(end):
+    course = rules.reported(sent(IF_UNREACHABLE, reachable=False), State.POSTED, time=SENT, now=SENT)
+    assert rules.sent_on_paper(course, now=SENT + DAY) is course
+    ended = rules.reported(course, end, time=SENT + DAY, now=SENT + DAY)
+    with pytest.raises(FailedPrecondition) as refused:
+        rules.sent_on_paper(ended, now=SENT + 2 * DAY)
+    assert (refused.value.reason, refused.value.metadata) == ("MESSAGE_STATE", {"state": end.name})
+
+
 def test_what_a_letter_cost_is_kept_with_it_and_a_letter_serves_by_its_posting():
     course = claimed(sent(IF_UNREACHABLE, reachable=False), SENT)
     posted = rules.reported(

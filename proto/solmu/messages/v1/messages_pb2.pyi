@@ -1447,7 +1447,9 @@ class SendOnPaperRequest(_message.Message):
     """`units/{unit}/messages/{message}`."""
     @_builtins.property
     def address(self) -> _types_pb2.PostalAddress:
-        """Where the letter goes, where the message does not say."""
+        """Where the letter goes, where the message does not say, or where its letter
+        has failed.
+        """
 
     def __init__(
         self,

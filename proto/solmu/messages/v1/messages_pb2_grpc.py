@@ -120,6 +120,13 @@ class MessageServiceServicer:
         """Has the paper part of a message sent now, where its policy leaves that to
         the sender and the message has not been seen. Asking again changes nothing:
         there is one letter of a message at most.
+
+        A letter that failed ("paper.failed") was never posted: asked again, it is
+        made anew and goes to the address given now, if one is. One that was posted
+        and came back ("paper.returned", "paper.unresolved") is refused with
+        MESSAGE_STATE: what was posted has no second letter. Send a new message, with
+        an idempotency key of its own, to the right address; `in_reply_to` keeps it in
+        the conversation and case of the first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
