@@ -10,15 +10,15 @@ from services.messages.message_store import HELD_COLUMNS
 from services.runtime.database import Connection, Database, Row
 
 ATTACHMENT_COLUMNS = (
-    "attachment_id, owner, state, file_name, media_type, size_bytes, sha256, data_key, create_time, expire_time,"
-    " coalesce(blob_id, attachment_id) as blob_id, coalesce(blob_key, data_key) as blob_key"
+    "attachment_id, owner, state, file_name, media_type, size_bytes, sha256, digest, data_key, create_time,"
+    " expire_time, coalesce(blob_id, attachment_id) as blob_id, coalesce(blob_key, data_key) as blob_key"
 )
 
 
 async def insert_attachment(database: Database, values: Mapping[str, object]) -> Row | None:
     """The new attachment, or None where the owner's request id was used before."""
     return await database.fetchrow(
-        "insert into attachment (attachment_id, owner, request_id, state, file_name, media_type, size_bytes, sha256,"
+        "insert into attachment (attachment_id, owner, request_id, state, file_name, media_type, size_bytes, digest,"
         " data_key, create_time, expire_time) values ($1, $2, $3, 1, $4, $5, $6, $7, $8, $9, $10)"
         f" on conflict (owner, request_id) do nothing returning {ATTACHMENT_COLUMNS}",
         values["attachment_id"],
@@ -27,7 +27,7 @@ async def insert_attachment(database: Database, values: Mapping[str, object]) ->
         values["file_name"],
         values["media_type"],
         values["size_bytes"],
-        values["sha256"],
+        values["digest"],
         values["data_key"],
         values["create_time"],
         values["expire_time"],
@@ -121,7 +121,7 @@ async def set_uploaded(
     *,
     upload_id: UUID,
     size: int,
-    sha256: str,
+    digest: bytes | None,
     address: bytes,
     scanned: bool,
     now: datetime,
@@ -132,17 +132,30 @@ async def set_uploaded(
     """
     return await transaction.fetchrow(
         "update attachment set state = case when $2 then 3 else 4 end, upload_time = $3::timestamptz,"
-        " scan_time = case when $2 then $3::timestamptz end, size_bytes = $4, sha256 = $5,"
-        " address = $6, upload_until = null"
+        " scan_time = case when $2 then $3::timestamptz end, size_bytes = $4, digest = $5,"
+        " sha256 = '', address = $6, upload_until = null"
         f" where attachment_id = $1 and state = 1 and upload_id = $7 returning {ATTACHMENT_COLUMNS}",
         attachment_id,
         scanned,
         now,
         size,
-        sha256,
+        digest,
         address,
         upload_id,
     )
+
+
+async def hold_plain_digests(transaction: Connection, *, limit: int) -> list[Row]:
+    """Attachments whose digests an earlier release has kept as they are, those that another process has left out."""
+    return await transaction.fetch(
+        "select attachment_id, sha256, data_key from attachment where sha256 <> '' limit $1 for update skip locked",
+        limit,
+    )
+
+
+async def set_digests(transaction: Connection, digests: Sequence[tuple[UUID, bytes | None]]) -> None:
+    """The digests of attachments, sealed."""
+    await transaction.executemany("update attachment set digest = $2, sha256 = '' where attachment_id = $1", digests)
 
 
 async def claim(database: Database, *, now: datetime, until: datetime) -> Row | None:

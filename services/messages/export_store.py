@@ -77,7 +77,7 @@ async def insert_archive(
     owner: str,
     file_name: bytes,
     size: int,
-    sha256: str,
+    digest: bytes | None,
     data_key: bytes,
     blob_id: UUID,
     blob_key: bytes,
@@ -86,14 +86,14 @@ async def insert_archive(
 ) -> None:
     """The archive as an attachment of the mailbox's owner."""
     await transaction.execute(
-        "insert into attachment (attachment_id, owner, state, file_name, media_type, size_bytes, sha256, data_key,"
+        "insert into attachment (attachment_id, owner, state, file_name, media_type, size_bytes, digest, data_key,"
         " create_time, expire_time, blob_id, blob_key)"
         " values ($1, $2, 4, $3, 'application/zip', $4, $5, $6, $7, $8, $9, $10)",
         attachment_id,
         owner,
         file_name,
         size,
-        sha256,
+        digest,
         data_key,
         now,
         expire_time,

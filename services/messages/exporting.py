@@ -22,7 +22,7 @@ from uuid import UUID
 from google.protobuf import json_format
 from solmu.messages.v1 import contacts_pb2, mailboxes_pb2, messages_pb2
 
-from services.messages import access_store, attachment_store, blob_store, export_store, mailbox_store
+from services.messages import access_store, attachment_store, blob_store, digests, export_store, mailbox_store
 from services.messages.blobs import Blobs, Writer
 from services.messages.notifications import contact_store
 from services.messages.servicers import accesses, contacts, views
@@ -112,7 +112,7 @@ class Exporting:
                 owner=export["party"],
                 file_name=sealer.seal(FILE_NAME.encode(), context=f"{owner}/name"),
                 size=writer.received,
-                sha256=writer.digest,
+                digest=digests.sealed(writer.digest, attachment_id=attachment_id, sealer=sealer),
                 data_key=data_key,
                 blob_id=blob_id,
                 blob_key=blob_key,

@@ -14,7 +14,8 @@ from services.runtime.database import Connection, Database, Row
 LETTER_COLUMNS = "l.create_time as letter_create_time, l.attachment_id, l.page_count, l.wait_time, l.claim, l.claimant"
 
 _HELD = (
-    f"select {HELD_COLUMNS}, {LETTER_COLUMNS}, a.data_key as letter_key, a.size_bytes, a.sha256 from letter l"
+    f"select {HELD_COLUMNS}, {LETTER_COLUMNS}, a.data_key as letter_key, a.size_bytes, a.sha256,"
+    " a.digest from letter l"
     " join message m using (message_id) join mailbox b using (mailbox_id)"
     " left join attachment a on a.attachment_id = l.attachment_id"
 )
@@ -86,8 +87,8 @@ async def insert_file(
 ) -> None:
     """A PDF that is about to be written: forgotten by `expire_time` unless `set_composed` follows."""
     await database.execute(
-        "insert into attachment (attachment_id, owner, state, file_name, media_type, size_bytes, sha256, data_key,"
-        " create_time, expire_time) values ($1, $2, 1, '', 'application/pdf', 0, '', $3, $4, $5)",
+        "insert into attachment (attachment_id, owner, state, file_name, media_type, size_bytes, data_key,"
+        " create_time, expire_time) values ($1, $2, 1, '', 'application/pdf', 0, $3, $4, $5)",
         attachment_id,
         owner,
         data_key,
@@ -103,7 +104,7 @@ async def set_composed(
     attachment_id: UUID,
     file_name: bytes,
     size: int,
-    sha256: str,
+    digest: bytes | None,
     page_count: int,
     now: datetime,
 ) -> bool:
@@ -111,14 +112,14 @@ async def set_composed(
     row = await database.fetchrow(
         "with composed as (update letter set attachment_id = $2, page_count = $6, compose_time = null, wait_time = $7"
         " where message_id = $1 and compose_time is not null returning message_id),"
-        " filed as (update attachment set state = 4, file_name = $3, size_bytes = $4, sha256 = $5, expire_time = null"
+        " filed as (update attachment set state = 4, file_name = $3, size_bytes = $4, digest = $5, expire_time = null"
         " where attachment_id = $2 and exists (select from composed))"
         " select message_id from composed",
         message_id,
         attachment_id,
         file_name,
         size,
-        sha256,
+        digest,
         page_count,
         now,
     )

@@ -20,7 +20,7 @@ from uuid import UUID
 from solmu.messages.v1 import messages_pb2
 from solmu.types.v1 import types_pb2
 
-from services.messages import attachment_store, composing, course, deliveries, letter_store, message_store
+from services.messages import attachment_store, composing, course, deliveries, digests, letter_store, message_store
 from services.messages.blobs import Blobs
 from services.messages.profiles import PROFILES
 from services.messages.servicers import courses, papers, units, views
@@ -172,7 +172,7 @@ class Spool:
             attachment_id=attachment_id,
             file_name=sealer.seal(b"letter.pdf", context=f"{name}/name"),
             size=len(made.content),
-            sha256=digest,
+            digest=digests.sealed(digest, attachment_id=attachment_id, sealer=sealer),
             page_count=made.page_count,
             now=now,
         )

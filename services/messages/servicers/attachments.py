@@ -11,7 +11,16 @@ from uuid import UUID
 from google.api import httpbody_pb2
 from solmu.messages.v1 import attachments_pb2
 
-from services.messages import attachment_store, blob_store, export_store, files, formats, letter_store, message_store
+from services.messages import (
+    attachment_store,
+    blob_store,
+    digests,
+    export_store,
+    files,
+    formats,
+    letter_store,
+    message_store,
+)
 from services.messages.blobs import Blobs, Writer
 from services.messages.scanning import Scanning
 from services.messages.servicers import accesses, names, views
@@ -77,7 +86,7 @@ class Attachments:
                 "file_name": sealer.seal(name.encode(), context=f"attachments/{attachment_id}/name"),
                 "media_type": media_type,
                 "size_bytes": asked.size_bytes,
-                "sha256": asked.sha256,
+                "digest": digests.sealed(asked.sha256, attachment_id=attachment_id, sealer=sealer),
                 "data_key": data_key,
                 "create_time": now,
                 "expire_time": now + (UNUSED_OF_NODE if identity.caller().node else UNUSED),
@@ -219,7 +228,8 @@ class Attachments:
             return row
         await writer.finish()
         try:
-            files.complete(writer.received, writer.digest, size=row["size_bytes"], sha256=row["sha256"])
+            expected = digests.opened(row, vault=self._vault)
+            files.complete(writer.received, writer.digest, size=row["size_bytes"], sha256=expected)
             await self._check_format(row, size=writer.received)
             return await self._uploaded(writer, row, upload)
         except Fault:
@@ -238,22 +248,24 @@ class Attachments:
 
     async def _uploaded(self, writer: Writer, row: Row, upload: _Upload) -> Row:
         """The attachment with all of its content; where its owner has that content already, there is one blob of it."""
+        attachment_id = row["attachment_id"]
         address = self._vault.digest(f"{row['owner']} {writer.digest}".encode())
+        sealer = self._vault.sealer(row["data_key"], owner=f"attachments/{attachment_id}")
         async with self._database.transaction() as transaction:
-            if await blob_store.share(transaction, row["attachment_id"], address=address):
-                await blob_store.leave(transaction, [row["attachment_id"]])
+            if await blob_store.share(transaction, attachment_id, address=address):
+                await blob_store.leave(transaction, [attachment_id])
             uploaded = await attachment_store.set_uploaded(
                 transaction,
-                row["attachment_id"],
+                attachment_id,
                 upload_id=upload.upload_id,
                 size=writer.received,
-                sha256=writer.digest,
+                digest=digests.sealed(writer.digest, attachment_id=attachment_id, sealer=sealer),
                 address=address,
                 scanned=self._scanning is not None,
                 now=names.now(),
             )
             if uploaded is None:
-                raise not_found(f"attachments/{row['attachment_id']}")
+                raise not_found(f"attachments/{attachment_id}")
         if self._scanning is not None:
             self._scanning.wake()
         return uploaded

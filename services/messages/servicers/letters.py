@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 from google.protobuf.timestamp_pb2 import Timestamp
 from solmu.messages.v1 import letters_pb2, messages_pb2
 
-from services.messages import course, deliveries, letter_store
+from services.messages import course, deliveries, digests, letter_store
 from services.messages.course import Course
 from services.messages.deliveries import State
 from services.messages.servicers import courses, names, views
@@ -125,7 +125,7 @@ class Letters:
             lease_end_time=names.timestamp(known.letter.claim_end_time),
             claim=claim,
             size_bytes=row["size_bytes"],
-            sha256=row["sha256"],
+            sha256=digests.opened(row, vault=self._vault, key="letter_key"),
         )
 
 

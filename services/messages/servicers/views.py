@@ -8,7 +8,7 @@ from typing import Any
 from solmu.messages.v1 import attachments_pb2, inbox_pb2, messages_pb2
 from solmu.types.v1 import types_pb2
 
-from services.messages import deliveries
+from services.messages import deliveries, digests
 from services.messages.course import Course
 from services.messages.servicers import courses, names, units
 from services.runtime import status
@@ -140,7 +140,7 @@ def attached(row: Row, *, vault: Vault) -> messages_pb2.MessageAttachment:
         file_name=file_name(row, vault=vault),
         media_type=row["media_type"],
         size_bytes=row["size_bytes"],
-        sha256=row["sha256"],
+        sha256=digests.opened(row, vault=vault),
     )
 
 
@@ -151,7 +151,7 @@ def attachment(row: Row, *, vault: Vault, received: int) -> attachments_pb2.Atta
         file_name=file_name(row, vault=vault),
         media_type=row["media_type"],
         size_bytes=row["size_bytes"],
-        sha256=row["sha256"],
+        sha256=digests.opened(row, vault=vault),
         state=row["state"],
         received_bytes=received,
         create_time=names.timestamp(row["create_time"]),
