@@ -17,6 +17,14 @@ from services.messages.blob_bucket import Bucket, Place
 from tests.integration.gateway.rig import free_port
 
 CREDENTIALS = ("solmu", "of-no-use-elsewhere")
+LEAVE = {
+    "solmu": ["Admin"],
+    "reader": ["Read", "List"],
+    "confined": ["Read:attachments", "List:attachments", "Write:attachments"],
+    "unlisted": ["Read:attachments", "Write:attachments"],
+    "anywhere": ["Read", "List", "Write"],
+}
+"""What the store lets the holder of each key do, all of which have the same secret; the first makes buckets."""
 PORTS = ("master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc")
 
 
@@ -37,10 +45,13 @@ class S3:
 @asynccontextmanager
 async def running(folder: Path) -> AsyncIterator[S3]:
     """Starts one on free ports of the loopback interface, and ends it."""
-    key, secret = CREDENTIALS
-    identity = {"name": "solmu", "credentials": [{"accessKey": key, "secretKey": secret}], "actions": ["Admin"]}
+    _, secret = CREDENTIALS
+    identities = [
+        {"name": key, "credentials": [{"accessKey": key, "secretKey": secret}], "actions": actions}
+        for key, actions in LEAVE.items()
+    ]
     settings = folder / "s3.json"
-    settings.write_text(json.dumps({"identities": [identity]}))
+    settings.write_text(json.dumps({"identities": identities}))
     ports = [f"-{name}={free_port()}" for name in PORTS]
     port = free_port()
     with (folder / "log").open("wb") as log:

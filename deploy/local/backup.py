@@ -4,7 +4,9 @@
     python -m deploy.local.backup restore FILE    into a state folder that is empty or not there
 
 A backup holds everything that cannot be made again: databases, attachments,
-authorities, certificates and keys. Whoever has the file can open everything in
+authorities, certificates and keys. Attachments in an S3 store (SOLMU_ATTACHMENTS)
+are not in it: it says where they lie, and README.md what their store has to keep.
+Whoever has the file can open everything in
 it: it is written for its owner alone, and belongs where the node's own disk
 would be allowed to be.
 
@@ -75,6 +77,8 @@ class Saved:
     files: int
     content_bytes: int
     time: datetime
+    bucket: str = ""
+    """Where attachments lie that are not in it: `s3://bucket/prefix`; empty: they are in it."""
 
 
 def save(state: State, target: Path, *, postgres_bin: Path | None = None) -> Saved:
@@ -153,6 +157,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(problem, file=sys.stderr)
         return 1
     print(f"{saved.files} files, {saved.content_bytes / 1e6:.0f} MB, as of {saved.time:%Y-%m-%d %H:%M:%S} UTC: {done}.")
+    if saved.bucket:
+        print(
+            f"Attachments are not in it: they lie in {saved.bucket}, whose versions of"
+            f" {saved.time:%Y-%m-%d %H:%M:%S} UTC belong to it (deploy/README.md, Backup and restore)."
+        )
     return 0
 
 
@@ -175,12 +184,24 @@ def _write(state: State, file: IO[bytes], cluster: Cluster | None) -> Saved:
             archive.addfile(member, read)  # type: ignore[arg-type]  # it is read from, and nothing else
             digests[member.name] = read.digest
             total += member.size
-        manifest = {"format": FORMAT, "layout": LAYOUT, "time": now.isoformat(), "sha256": digests}
+        manifest = {
+            "format": FORMAT,
+            "layout": LAYOUT,
+            "time": now.isoformat(),
+            "sha256": digests,
+            "bucket": (bucket := _bucket()),
+        }
         content_of_manifest = json.dumps(manifest).encode()
         last = tarfile.TarInfo(MANIFEST)
         last.size = len(content_of_manifest)
         archive.addfile(last, io.BytesIO(content_of_manifest))
-    return Saved(len(digests), total, now)
+    return Saved(len(digests), total, now, bucket)
+
+
+def _bucket() -> str:
+    """Where the attachments of the node lie, where that is not its own folder."""
+    place = os.environ.get("SOLMU_ATTACHMENTS", "")
+    return place if place.startswith("s3:") else ""
 
 
 Member = tuple[tarfile.TarInfo, IO[bytes] | None]
@@ -311,7 +332,7 @@ def _unpack(source: Path, draft: Path) -> Saved:
     expected: dict[str, str] = manifest["sha256"]
     if wrong := sorted(name for name in found.keys() | expected if found.get(name) != expected.get(name)):
         raise ValueError(f"{len(wrong)} of its files are missing or changed, such as {wrong[0]}")
-    return Saved(len(found), total, datetime.fromisoformat(manifest["time"]))
+    return Saved(len(found), total, datetime.fromisoformat(manifest["time"]), manifest.get("bucket", ""))
 
 
 def _inside(draft: Path, member: tarfile.TarInfo) -> Path:

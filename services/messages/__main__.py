@@ -125,7 +125,7 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
     checks = Checks(authorisations=authorisations, themes=(settings.mail_theme,))
     base.tasks.start(checks.run())
     acting = Acting(checks=checks, authorisations=authorisations, theme=settings.mail_theme)
-    blobs = Blobs(settings.store())
+    blobs = Blobs(await asyncio.to_thread(settings.store))
     await disposal.check_there(database, blobs)
 
     feed = Feed(database=database, nats=base.nats)

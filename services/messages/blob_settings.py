@@ -38,15 +38,20 @@ class AttachmentSettings:
     )
 
     def store(self) -> Store:
-        """The store. Raises ConfigError where a bucket is named and no key to it."""
+        """The store; a bucket is tried first, which may take seconds.
+
+        Raises ConfigError where there is no key to it, or it does not do what is asked of it.
+        """
         if isinstance(self.attachments, Path):
             return Folder(self.attachments)
         if self.s3_credentials is None:
             raise ConfigError(["SOLMU_S3_CREDENTIALS is not set, and SOLMU_ATTACHMENTS names a bucket"])
-        return Bucket(
+        bucket = Bucket(
             self.attachments,
             region=self.s3_region,
             credentials=self.s3_credentials,
             endpoint=self.s3_endpoint,
             authorities=self.s3_authorities.read_text(encoding="ascii") if self.s3_authorities else "",
         )
+        bucket.check()
+        return bucket

@@ -16,6 +16,7 @@ import pytest
 from services.messages.blob_bucket import Bucket, Place, credentials, place
 from services.messages.blob_folder import Folder
 from services.messages.blobs import OVERHEAD, SEGMENT, Blobs, Store, Writer
+from services.runtime.config import ConfigError
 from services.runtime.errors import Internal, Unavailable
 from services.runtime.sealing import Sealer
 from tests import s3
@@ -192,6 +193,42 @@ async def test_a_store_that_refuses_or_is_away_is_unavailable(
             attempt()
         assert refused.value.reason == "UNAVAILABLE"
     assert "127.0.0.1" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("key", "bucket", "told"),
+    [
+        ("reader", "attachments", "may not write in the bucket attachments"),
+        ("unlisted", "attachments", "may not list in the bucket attachments"),
+        ("confined", "another", "may not list in the bucket another"),
+        ("nobody", "attachments", "may not list in the bucket attachments"),
+        ("anywhere", "missing", "there is no bucket missing"),
+    ],
+)
+def test_a_bucket_that_does_not_do_what_is_asked_of_it_is_refused_at_the_start(
+    objects: S3, key: str, bucket: str, told: str
+):
+    objects.bucket("attachments")
+    tried = Bucket(
+        Place(bucket, ""), region="us-east-1", credentials=(key, s3.CREDENTIALS[1]), endpoint=objects.endpoint
+    )
+    with pytest.raises(ConfigError, match=told) as refused:
+        tried.check()
+    assert s3.CREDENTIALS[1] not in str(refused.value)
+
+
+def test_a_store_that_is_not_there_is_refused_at_the_start(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("services.messages.blob_bucket.RETRIES", 0)
+    away = Bucket(Place("b", ""), region="us-east-1", credentials=s3.CREDENTIALS, endpoint="http://127.0.0.1:9")
+    with pytest.raises(ConfigError, match=r"does not answer when asked to list.*SOLMU_S3_ENDPOINT"):
+        away.check()
+
+
+def test_a_bucket_is_as_it_was_after_it_was_tried(objects: S3):
+    bucket = objects.bucket("attachments", "tried")
+    before = bucket._store.list().collect()
+    bucket.check()
+    assert bucket._store.list().collect() == before
 
 
 def test_the_settings_of_a_bucket_are_read(tmp_path: Path):
