@@ -269,6 +269,10 @@ def reported(
     course = _unclaimed(course, now=now)
     if course.letter is None:
         raise FailedPrecondition("MESSAGE_STATE", "the message did not go on paper", state=course.state.name)
+    if course.letter.state is deliveries.State.FAILED and (course.seen or course.withdraw_time is not None):
+        raise FailedPrecondition(
+            "MESSAGE_STATE", "the letter failed, and was stopped before it was tried again", state="FAILED"
+        )
     letter = deliveries.reported(course.letter, state, time=time, cost=cost, cost_currency=cost_currency)
     course = replace(course, letter=letter)
     course = _replaced(course, now=now) if letter.goes else _reinstated(course, now=now)

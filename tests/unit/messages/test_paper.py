@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 
 import pytest
 
@@ -273,6 +274,17 @@ def test_a_letter_that_failed_is_tried_again_when_its_sender_says_so():
         with pytest.raises(FailedPrecondition) as refused:
             rules.sent_on_paper(course, now=start + DAY)
         assert refused.value.reason == reason
+
+
+@pytest.mark.parametrize("stop", [partial(rules.opened, actor=WHO), rules.withdrawn])
+def test_a_letter_that_failed_is_not_printed_after_all_once_it_was_stopped(stop):
+    start = SENT + 2 * DAY
+    failed = rules.reported(claimed(later(sent(IF_UNREAD), start), start), State.FAILED, time=start, now=start)
+    revived = rules.reported(failed, State.SUBMITTED, time=start, now=start)
+    assert letter(revived).state is State.SUBMITTED
+    with pytest.raises(FailedPrecondition) as refused:
+        rules.reported(stop(failed, now=start), State.SUBMITTED, time=start, now=start)
+    assert refused.value.reason == "MESSAGE_STATE"
 
 
 @pytest.mark.parametrize("end", [State.RETURNED, State.UNRESOLVED])
