@@ -9,7 +9,7 @@ it earlier (`legal.corrected`), never later. The rules themselves are data
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime, time, timedelta
 from enum import Enum, IntEnum
 from zoneinfo import ZoneInfo
@@ -67,12 +67,17 @@ class Rule:
     """A fact, and after how many days it makes a message served, on which basis.
 
     0 days: at the instant of the fact. Else at the beginning of that day, the
-    day of the fact not counted, by the profile's calendar.
+    day of the fact not counted, in the profile's zone.
     """
 
     fact: Fact
     basis: Basis
     days: int = 0
+    day_ends: int = 24
+    """The hour from which on what happens counts as of the next day."""
+    _: KW_ONLY
+    source: str
+    """Act and section that the rule is taken from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,8 +86,6 @@ class Profile:
 
     name: str
     """Country and year, such as "fi-2010"."""
-    source: str
-    """What the rules are taken from."""
     zone: ZoneInfo
     """Whose days are counted."""
     calendar: Calendar
@@ -91,6 +94,9 @@ class Profile:
     verifiable: tuple[Rule, ...]
     verifiable_lapse_days: int | None = None
     """Days after which a verifiable message without a receipt has to go another way; None: never."""
+    reminder_days: Mapping[Kind, int] = field(default_factory=lambda: {Kind.ORDINARY: 7, Kind.VERIFIABLE: 3})
+    """Days for which a message may stay unopened before its recipient is told again; as in Suomi.fi Messages, where no
+    law has them. Messages for information have no reminder."""
 
     @property
     def country(self) -> str:
@@ -101,9 +107,10 @@ class Profile:
         """The rules for a kind of message; information has none."""
         return {Kind.ORDINARY: self.ordinary, Kind.VERIFIABLE: self.verifiable, Kind.INFORMATION: ()}[kind]
 
-    def day_after(self, instant: datetime, days: int) -> datetime:
-        """The beginning of the day that many days after an instant's day."""
-        day = instant.astimezone(self.zone).date() + timedelta(days=days)
+    def day_after(self, instant: datetime, days: int, *, day_ends: int = 24) -> datetime:
+        """The beginning of the day that many days after an instant's day, which ends at an hour."""
+        local = instant.astimezone(self.zone)
+        day = local.date() + timedelta(days=days + (local.hour >= day_ends))
         return datetime.combine(day, time.min, tzinfo=self.zone).astimezone(instant.tzinfo)
 
     def lapse_time(self, kind: Kind, facts: Facts) -> datetime | None:
@@ -166,7 +173,7 @@ def _candidates(profile: Profile, kind: Kind, facts: Facts) -> Iterator[tuple[da
     for rule in profile.rules(kind):
         if (happened := facts.get(rule.fact)) is None:
             continue
-        served = happened if rule.days == 0 else profile.day_after(happened, rule.days)
+        served = happened if rule.days == 0 else profile.day_after(happened, rule.days, day_ends=rule.day_ends)
         if rule.fact is Fact.POSTED and returned is not None and returned < served:
             continue
         yield served, rule.basis

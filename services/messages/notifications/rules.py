@@ -33,13 +33,6 @@ class Kind(IntEnum):
     """The code that confirms contact details."""
 
 
-REMINDER_AFTER: Mapping[legal.Kind, timedelta] = {
-    legal.Kind.ORDINARY: timedelta(days=7),
-    legal.Kind.VERIFIABLE: timedelta(days=3),
-}
-"""How long a message may stay unopened before its recipient is reminded, as in Suomi.fi Messages. Messages for
-information have no reminder."""
-
 RETRIES = (
     timedelta(minutes=1),
     timedelta(minutes=5),
@@ -72,10 +65,10 @@ USUAL_QUIET_HOURS: Mapping[Channel, QuietHours] = {Channel.SMS: QuietHours(time(
 """For those who have not said otherwise: an SMS comes between 9 and 20, as Digipost sends them; e-mail at any time."""
 
 
-def planned(kind: legal.Kind, *, available: datetime) -> list[tuple[Kind, datetime]]:
-    """What is to be sent about a message that has become available, and when."""
-    reminder = REMINDER_AFTER.get(kind)
-    return [(Kind.NEW, available), *([(Kind.REMINDER, available + reminder)] if reminder else [])]
+def planned(kind: legal.Kind, profile: legal.Profile, *, available: datetime) -> list[tuple[Kind, datetime]]:
+    """What is to be sent about a message that has become available, and when; reminders as its profile has them."""
+    days = profile.reminder_days.get(kind)
+    return [(Kind.NEW, available), *([(Kind.REMINDER, available + timedelta(days=days))] if days else [])]
 
 
 def wanted(kind: Kind, *, none: bool, no_reminder: bool, unopened: bool) -> bool:

@@ -23,6 +23,7 @@ from services.messages.notifications import rules, sealed, store, texts
 from services.messages.notifications.ports import Outcome, Outgoing, Port
 from services.messages.notifications.rules import Channel, Kind, QuietHours
 from services.messages.notifications.texts import Notice
+from services.messages.profiles import PROFILES
 from services.messages.servicers import courses, units
 from services.runtime import database as databases
 from services.runtime import outbox as outboxes
@@ -60,7 +61,11 @@ async def plan(transaction: Connection, events: Sequence[Received]) -> None:
                 [
                     (new_id(), row["mailbox_id"], row["message_id"], row["channel"], kind, due_time)
                     for row in await store.recipients(transaction, list(released))
-                    for kind, due_time in rules.planned(legal.Kind(row["kind"]), available=released[row["message_id"]])
+                    for kind, due_time in rules.planned(
+                        legal.Kind(row["kind"]),
+                        PROFILES[row["legal_profile"]],
+                        available=released[row["message_id"]],
+                    )
                 ],
             )
     except databases.AWAY:

@@ -13,9 +13,10 @@ ToSend = tuple[UUID, UUID, UUID | None, int, int, datetime]
 
 
 async def recipients(transaction: Connection, message_ids: Sequence[UUID]) -> list[Row]:
-    """Of messages to residents: the kind of each, its mailbox, and every channel with contact details confirmed."""
+    """Of messages to residents: kind and profile of each, its mailbox, every channel with contact details confirmed."""
     return await transaction.fetch(
-        "select m.message_id, m.mailbox_id, m.kind, c.channel from message m join contact c using (mailbox_id)"
+        "select m.message_id, m.mailbox_id, m.kind, m.legal_profile, c.channel from message m"
+        " join contact c using (mailbox_id)"
         " where m.message_id = any($1::uuid[]) and m.direction = 1 and c.confirm_time is not null",
         message_ids,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -267,6 +268,23 @@ def test_italy_is_served_by_the_view_or_on_the_seventh_day():
     assert later(sent(ITALY), seventh).effect == Effect(State.EFFECTIVE, seventh, Basis.TERM)
     viewed = rules.opened(sent(ITALY), actor=WHO, now=SENT + DAY)
     assert later(viewed, seventh).effect == Effect(State.EFFECTIVE, SENT + DAY, Basis.VIEWED)
+
+
+def test_italy_what_is_delivered_after_nine_in_the_evening_is_delivered_the_next_day():
+    for delivered, seventh in (
+        (datetime(2026, 3, 2, 19, 59, tzinfo=UTC), datetime(2026, 3, 8, 23, tzinfo=UTC)),
+        (datetime(2026, 3, 2, 20, 0, tzinfo=UTC), datetime(2026, 3, 9, 23, tzinfo=UTC)),
+        (datetime(2026, 3, 2, 22, 59, tzinfo=UTC), datetime(2026, 3, 9, 23, tzinfo=UTC)),
+        (datetime(2026, 3, 2, 23, 0, tzinfo=UTC), datetime(2026, 3, 9, 23, tzinfo=UTC)),
+    ):
+        course = rules.accepted(handed_in(ITALY), reachable=True, now=delivered)
+        assert course.effect.time == seventh
+
+
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
+def test_every_rule_names_the_section_that_it_is_taken_from(profile):
+    for rule in (*profile.ordinary, *profile.verifiable):
+        assert re.search(r"section \d+|article \d+|General principles", rule.source)
 
 
 def test_italy_a_letters_receipt_heard_of_late_brings_the_effect_forward():

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from services.messages import legal
 from services.messages.notifications import rules
 from services.messages.notifications.rules import Channel, Kind, QuietHours
+from services.messages.profiles import PROFILES
 
+FINLAND, NORWAY = PROFILES["fi-2010"], PROFILES["no-2014"]
 HELSINKI = ZoneInfo("Europe/Helsinki")
 NIGHT = QuietHours(time(21), time(8))
 SIESTA = QuietHours(time(13), time(15))
@@ -61,12 +63,15 @@ def test_what_was_put_off_is_sent_within_a_day_and_then_at_once(minutes: int, st
 
 def test_reminders_come_as_late_as_the_kind_of_message_allows():
     now = local(21, 12)
-    assert rules.planned(legal.Kind.ORDINARY, available=now) == [
+    assert rules.planned(legal.Kind.ORDINARY, FINLAND, available=now) == [
         (Kind.NEW, now),
         (Kind.REMINDER, now + timedelta(days=7)),
     ]
-    assert rules.planned(legal.Kind.VERIFIABLE, available=now)[1] == (Kind.REMINDER, now + timedelta(days=3))
-    assert rules.planned(legal.Kind.INFORMATION, available=now) == [(Kind.NEW, now)]
+    assert rules.planned(legal.Kind.VERIFIABLE, FINLAND, available=now)[1] == (Kind.REMINDER, now + timedelta(days=3))
+    week = (Kind.REMINDER, now + timedelta(days=7))
+    for kind in (legal.Kind.ORDINARY, legal.Kind.VERIFIABLE):
+        assert rules.planned(kind, NORWAY, available=now)[1] == week, "told once more after a week, by law"
+    assert rules.planned(legal.Kind.INFORMATION, FINLAND, available=now) == [(Kind.NEW, now)]
 
 
 def test_what_is_no_news_or_not_wanted_is_not_sent():
