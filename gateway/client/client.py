@@ -8,7 +8,8 @@ import random
 import ssl
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -25,11 +26,12 @@ from solmu.messages.v1 import (
     inbox_pb2_grpc,
     letters_pb2_grpc,
     mailboxes_pb2_grpc,
+    messages_pb2,
     messages_pb2_grpc,
     units_pb2_grpc,
 )
 
-from gateway.client import following, transfers
+from gateway.client import batches, following, transfers
 from gateway.client.profile import Profile, Representation
 from gateway.client.transfers import Progress
 from services.runtime import status, tls
@@ -232,6 +234,19 @@ class Client:
                 yield response
         except grpc.RpcError as error:
             raise status.fault_of(error) from None
+
+    async def send_all(
+        self, messages: Iterable[messages_pb2.SendMessageRequest]
+    ) -> AsyncGenerator[messages_pb2.SendMessagesResponse]:
+        """Sends many messages over one stream, and gives the result of each, in their order.
+
+        Where the stream breaks, send again those without a result: with the
+        same idempotency keys none is sent twice.
+        """
+        async with aclosing(self.stream(self.messages.SendMessages, batches.requests(messages))) as responses:
+            async for response in responses:
+                for result in response.results:
+                    yield result
 
     async def upload(
         self, content: bytes, *, file_name: str, media_type: str, attempts: int | None = None

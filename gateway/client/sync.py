@@ -11,13 +11,13 @@ such client belongs to one thread, which runs no event loop of its own.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from google.protobuf.message import Message
-from solmu.messages.v1 import attachments_pb2, feed_pb2
+from solmu.messages.v1 import attachments_pb2, feed_pb2, messages_pb2
 
 from gateway.client.client import Client
 from gateway.client.profile import Profile
@@ -67,6 +67,12 @@ class SyncClient:
     def follow(self, unit: str, *, cursor: Path | None = None, types: Sequence[str] = ()) -> Iterator[feed_pb2.Event]:
         """See `Client.follow`."""
         return self._each(self._client.follow(unit, cursor=cursor, types=types))
+
+    def send_all(
+        self, messages: Iterable[messages_pb2.SendMessageRequest]
+    ) -> Iterator[messages_pb2.SendMessagesResponse]:
+        """See `Client.send_all`."""
+        return self._each(self._client.send_all(messages))
 
     def upload_file(
         self, file: Path, *, media_type: str = "", file_name: str = "", progress: Progress | None = None

@@ -164,7 +164,7 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
         vault=vault,
         private_webhooks=settings.private_webhooks,
     )
-    inbox = Inbox(database=database, outbox=outbox, vault=vault)
+    inbox = Inbox(database=database, feed=feed, outbox=outbox, vault=vault)
     mailboxes = Mailboxes(database=database, parties=parties, vault=vault, acting=acting)
     attachments = Attachments(
         database=database, blobs=blobs, inbox=inbox, outbox=outbox, vault=vault, scanning=scanning
@@ -172,6 +172,7 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
     messages = Messages(
         database=database,
         blobs=blobs,
+        feed=feed,
         outbox=outbox,
         parties=parties,
         vault=vault,
@@ -180,6 +181,7 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
     if settings.exchange is not None:
         abroad = Abroad(
             database=database,
+            feed=feed,
             outbox=outbox,
             vault=vault,
             blobs=blobs,

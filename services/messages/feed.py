@@ -1,9 +1,10 @@
 """The feed of each unit: what happened, in an order that never changes.
 
-Events get the next places in their units' feeds in the transaction that marks
-them as published, in the relay's order: one process at a time does that, so
-nothing in a feed overtakes anything, whoever dies. Readers hold a cursor: the
-unit and a place in its feed, opaque to them.
+Events get the next places in their units' feeds in the transaction that they
+come from, or for what went by the outbox in the one that marks them as
+published: either holds the feed until it has committed, so nothing in a feed
+overtakes anything, whoever dies. Readers hold a cursor: the unit and a place in
+its feed, opaque to them.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import AsyncIterator, Callable, Sequence
-from datetime import UTC
+from datetime import UTC, datetime
 
 import nats.errors
 from google.protobuf import descriptor_pool, message_factory
@@ -53,24 +54,31 @@ _TYPES: dict[type[Message], str] = {
 }
 
 
+Payload = Message
+"""An event of this service, as in `events.proto`."""
+
+
 def entry(event: Received) -> tuple[str, feed_pb2.Event] | None:
     """The unit whose feed an event belongs to, and how it stands there; None where it belongs to none."""
     kind = descriptor_pool.Default().FindMessageTypeByName(event.type)
     payload = message_factory.GetMessageClass(kind).FromString(event.payload)
-    event_type = _type(payload)
-    if event_type is None:
+    if _type(payload) is None or not payload.reference.message:  # type: ignore[attr-defined]  # every feed event has one
         return None
-    reference = payload.reference  # type: ignore[attr-defined]  # every feed event has one
-    if not reference.message:
-        return None
+    told = event_of(payload, time=event.time)
+    told.id = str(event.event_id)
+    return told.message.split("/")[1], told
+
+
+def event_of(payload: Payload, *, time: datetime) -> feed_pb2.Event:
+    """An event as it stands in the feed, but for its id."""
+    reference = payload.reference  # type: ignore[attr-defined]
     told = feed_pb2.Event(
-        id=str(event.event_id),
-        type=event_type,
+        type=_type(payload) or "",
         message=reference.message,
         idempotency_key=reference.idempotency_key,
         correlation_id=reference.correlation_id,
     )
-    told.time.FromDatetime(event.time.astimezone(UTC))
+    told.time.FromDatetime(time.astimezone(UTC))
     if isinstance(payload, events_pb2.DeliveryChanged):
         told.delivery.CopyFrom(payload.delivery)
     if isinstance(payload, events_pb2.MessageRejected):
@@ -79,7 +87,7 @@ def entry(event: Received) -> tuple[str, feed_pb2.Event] | None:
         told.attachment = payload.attachment
     if isinstance(payload, events_pb2.LegalEffectChanged):
         told.legal_effect.CopyFrom(payload.legal_effect)
-    return reference.message.split("/")[1], told
+    return told
 
 
 async def enter(transaction: Connection, events: Sequence[Received]) -> None:

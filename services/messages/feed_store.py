@@ -10,39 +10,39 @@ from solmu.messages.v1 import feed_pb2
 
 from services.runtime.database import Connection, Database, Row
 
+TOLD = """
+placed as (
+    insert into feed as f (unit_id, last)
+    select unit_id, count(*) from happened group by unit_id order by unit_id
+    on conflict (unit_id) do update set last = f.last + excluded.last returning unit_id, last
+), told as (
+    insert into feed_event (unit_id, sequence, event_id, type, event, time)
+    select unit_id, p.last - count(*) over of_unit + row_number() over (of_unit order by position),
+        event_id, type, event, time
+    from happened join placed p using (unit_id) window of_unit as (partition by unit_id)
+)
+"""
+"""Gives what has `happened` (unit_id, event_id, type, event, time, position) the next places in the units' feeds.
+
+Whoever takes places in the same feed waits until this transaction ends: so places are in the order of the commits.
+Units come in the order of their ids, lest two transactions wait for each other.
+"""
+
 
 async def append(transaction: Connection, entries: Sequence[tuple[str, feed_pb2.Event]]) -> None:
     """Gives events the next places in their units' feeds, in the order given."""
     if not entries:
         return
-    counts: dict[str, int] = {}
-    for unit_id, _ in entries:
-        counts[unit_id] = counts.get(unit_id, 0) + 1
-    units = sorted(counts)
-    last = await transaction.fetch(
-        "insert into feed as f (unit_id, last) select * from unnest($1::text[], $2::bigint[])"
-        " on conflict (unit_id) do update set last = f.last + excluded.last returning unit_id, last",
-        units,
-        [counts[unit_id] for unit_id in units],
-    )
-    following = {row["unit_id"]: row["last"] - counts[row["unit_id"]] for row in last}
-    rows = []
-    for unit_id, event in entries:
-        following[unit_id] += 1
-        rows.append(
-            (
-                unit_id,
-                following[unit_id],
-                UUID(event.id),
-                event.type,
-                event.SerializeToString(),
-                event.time.ToDatetime(UTC),
-            )
-        )
     await transaction.execute(
-        "insert into feed_event (unit_id, sequence, event_id, type, event, time)"
-        " select * from unnest($1::text[], $2::bigint[], $3::uuid[], $4::text[], $5::bytea[], $6::timestamptz[])",
-        *(list(column) for column in zip(*rows, strict=True)),
+        "with happened as ("
+        "select * from unnest($1::text[], $2::uuid[], $3::text[], $4::bytea[], $5::timestamptz[]) with ordinality"
+        " as e (unit_id, event_id, type, event, time, position)"
+        f"), {TOLD} select",
+        [unit_id for unit_id, _ in entries],
+        [UUID(event.id) for _, event in entries],
+        [event.type for _, event in entries],
+        [event.SerializeToString() for _, event in entries],
+        [event.time.ToDatetime(UTC) for _, event in entries],
     )
 
 

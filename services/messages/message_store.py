@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from services.messages import feed_store
 from services.messages.course import Course, wake_time
 from services.messages.deliveries import Delivery
 from services.runtime.database import Connection, Database, Row
-from services.runtime.outbox import COLUMNS as OUTBOX_COLUMNS
-from services.runtime.outbox import Event
 
 MESSAGE_FIELDS = {
     "message_id": "uuid",
@@ -94,6 +93,8 @@ class Route:
     """The message that used the idempotency key first; None where none did."""
     first_digest: bytes | None
     """The digest of its content."""
+    notified: bool
+    """Whether notifications go to the owner of the mailbox."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +113,9 @@ async def routes(database: Database, addresses: Sequence[Address]) -> list[Route
         """
         select u.organisation, u.legal_profile, u.accepts_new_messages,
                b.mailbox_id, b.state as mailbox_state, b.opt_out_end_time, b.data_key,
-               m.message_id as first_id, m.content_digest as first_digest
+               m.message_id as first_id, m.content_digest as first_digest,
+               exists (select from contact c where c.mailbox_id = b.mailbox_id and c.confirm_time is not null)
+                   as notified
         from unnest($1::text[], $2::text[], $3::uuid[], $4::text[]) with ordinality
              as a (unit_id, party, mailbox_id, key, position)
         left join unit u on u.unit_id = a.unit_id
@@ -121,7 +124,7 @@ async def routes(database: Database, addresses: Sequence[Address]) -> list[Route
         ) b on true
         left join lateral (
             select message_id, content_digest from message m
-            where m.unit_id = a.unit_id and m.mailbox_id = b.mailbox_id and m.idempotency_key = a.key limit 1
+            where m.unit_id = a.unit_id and m.idempotency_key = a.key and m.mailbox_id = b.mailbox_id
         ) m on true
         order by a.position
         """,
@@ -135,66 +138,79 @@ async def routes(database: Database, addresses: Sequence[Address]) -> list[Route
 
 @dataclass(frozen=True)
 class NewRows:
-    """A new message with all that is kept together with it."""
+    """A new message with all that is kept together with it; what is a tuple begins with the message's id."""
 
     message: Mapping[str, object]
     """MESSAGE_FIELDS."""
-    deliveries: Sequence[Delivery]
-    events: Sequence[Event]
-    trace: str
+    deliveries: Sequence[tuple[UUID, UUID, int, int, datetime, datetime | None]]
+    """Delivery id, channel, state, update time, available time."""
+    events: Sequence[tuple[UUID, UUID, str, bytes, datetime]]
+    """What its unit's feed is told: event id, type, the event, its time."""
+    notices: Sequence[tuple[UUID, int, datetime]]
+    """What its recipient is told by notifications, where there are contact details: kind, due time."""
 
 
 _TYPES = list(MESSAGE_FIELDS.values())
-_NEXT = len(_TYPES) + 1
+_DELIVERY_TYPES = ("uuid", "uuid", "smallint", "smallint", "timestamptz", "timestamptz")
+_EVENT_TYPES = ("uuid", "uuid", "text", "bytea", "timestamptz")
+_NOTICE_TYPES = ("uuid", "smallint", "timestamptz")
+
+
+def _unnested(types: Sequence[str], after: int = 0) -> str:
+    """Rows from the parameters of a statement: one array for each column, the first of them after so many others."""
+    return f"unnest({', '.join(f'${number}::{kind}[]' for number, kind in enumerate(types, start=after + 1))})"
+
 
 SEND = f"""
 with sent as (
     insert into message ({", ".join(MESSAGE_FIELDS)})
-    select * from unnest({", ".join(f"${number}::{kind}[]" for number, kind in enumerate(_TYPES, start=1))})
-        as n ({", ".join(MESSAGE_FIELDS)})
+    select * from {_unnested(_TYPES)} as n ({", ".join(MESSAGE_FIELDS)})
     order by unit_id, idempotency_key, mailbox_id -- the same for all, lest two of them wait for each other
     on conflict (unit_id, idempotency_key, mailbox_id) do nothing
-    returning message_id
+    returning message_id, unit_id, mailbox_id
 ), delivered as (
     insert into delivery (message_id, delivery_id, channel, state, update_time, available_time)
-    select d.* from unnest(${_NEXT}::uuid[], ${_NEXT + 1}::uuid[], ${_NEXT + 2}::smallint[], ${_NEXT + 3}::smallint[],
-        ${_NEXT + 4}::timestamptz[], ${_NEXT + 5}::timestamptz[])
+    select d.* from {_unnested(_DELIVERY_TYPES, len(_TYPES))}
         as d (message_id, delivery_id, channel, state, update_time, available_time)
     join sent using (message_id)
     returning message_id, channel, update_time
 ), lettered as (
     insert into letter (message_id, create_time, compose_time)
     select message_id, update_time, update_time from delivered where channel = 2
-), told as (
-    insert into outbox ({OUTBOX_COLUMNS})
-    select {OUTBOX_COLUMNS} from unnest(${_NEXT + 6}::uuid[], ${_NEXT + 7}::uuid[], ${_NEXT + 8}::text[],
-        ${_NEXT + 9}::bytea[], ${_NEXT + 10}::text[], ${_NEXT + 11}::timestamptz[]) with ordinality
-        as e (message_id, {OUTBOX_COLUMNS}, position)
-    join sent using (message_id) order by position
+), happened as (
+    select s.unit_id, e.* from {_unnested(_EVENT_TYPES, len(_TYPES) + len(_DELIVERY_TYPES))} with ordinality
+        as e (message_id, event_id, type, event, time, position)
+    join sent s using (message_id)
+), {feed_store.TOLD}, noticed as (
+    insert into notification (notification_id, mailbox_id, message_id, channel, kind, due_time)
+    select gen_random_uuid(), s.mailbox_id, s.message_id, c.channel, n.kind, n.due_time
+    from {_unnested(_NOTICE_TYPES, len(_TYPES) + len(_DELIVERY_TYPES) + len(_EVENT_TYPES))}
+        as n (message_id, kind, due_time)
+    join sent s using (message_id) join contact c using (mailbox_id) where c.confirm_time is not null
 )
 select message_id from sent
 """
 
 
 async def send(database: Database | Connection, new: Sequence[NewRows]) -> set[UUID]:
-    """Keeps messages with their deliveries and events, in one statement.
+    """Keeps messages with their deliveries, events and notifications, in one statement.
 
     Returns the ids of those that were kept; the idempotency keys of the others
-    were used before.
+    were used before. Events get the next places in the feeds, whose units are
+    held until the transaction ends: let it be short.
     """
-    messages = [[one.message[field] for one in new] for field in MESSAGE_FIELDS]
-    ways = [
-        (one.message["message_id"], way.delivery_id, way.channel, way.state, way.update_time, way.available_time)
-        for one in new
-        for way in one.deliveries
-    ]
-    told = [(one.message["message_id"], *event.row(one.trace)) for one in new for event in one.events]
-    rows = await database.fetch(SEND, *messages, *_columns(ways, 6), *_columns(told, 6))
+    rows = await database.fetch(
+        SEND,
+        *([one.message[field] for one in new] for field in MESSAGE_FIELDS),
+        *_columns([way for one in new for way in one.deliveries], len(_DELIVERY_TYPES)),
+        *_columns([event for one in new for event in one.events], len(_EVENT_TYPES)),
+        *_columns([notice for one in new for notice in one.notices], len(_NOTICE_TYPES)),
+    )
     return {row["message_id"] for row in rows}
 
 
-def _columns(rows: Sequence[Sequence[object]], count: int) -> list[list[object]]:
-    return [[row[column] for row in rows] for column in range(count)]
+def _columns(rows: Sequence[Sequence[object]], count: int) -> list[Sequence[object]]:
+    return list(zip(*rows, strict=True)) if rows else [()] * count
 
 
 HELD_COLUMNS = f"{MESSAGE_COLUMNS}, b.data_key, b.party as mailbox_party, b.state as mailbox_state, b.opt_out_end_time"

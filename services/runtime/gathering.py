@@ -94,27 +94,57 @@ def _fail(batch: Sequence[tuple[Q, asyncio.Future[A]]], error: Exception) -> Non
 
 
 async def in_order(
-    function: Callable[[Q], Awaitable[A]], questions: AsyncIterator[Q], *, at_once: int = MOST
+    function: Callable[[Q], Awaitable[A]],
+    questions: AsyncIterator[Q],
+    *,
+    at_once: int = MOST,
+    size: Callable[[Q], int] = lambda _: 1,
 ) -> AsyncGenerator[A, None]:
-    """Asks each question of a stream as it comes, up to `at_once` beside one another; answers come in its order."""
-    answers: asyncio.Queue[asyncio.Future[A] | None] = asyncio.Queue(at_once)
+    """Asks each question of a stream as it comes, and gives the answers in its order.
+
+    Questions are asked beside one another as long as their sizes, together,
+    are `at_once` at most; one alone always is.
+    """
+    answers: asyncio.Queue[tuple[asyncio.Future[A], int] | None] = asyncio.Queue()
+    room = _Room(at_once)
 
     async def read() -> None:
         try:
             async for question in questions:
-                await answers.put(asyncio.ensure_future(function(question)))
+                await room.take(size(question))
+                answers.put_nowait((asyncio.ensure_future(function(question)), size(question)))
         except Exception as error:  # noqa: BLE001  # raised below, after the answers before it
             failed: asyncio.Future[A] = asyncio.get_running_loop().create_future()
             failed.set_exception(error)
-            await answers.put(failed)
-        await answers.put(None)
+            answers.put_nowait((failed, 0))
+        answers.put_nowait(None)
 
     reader = asyncio.create_task(read())
     try:
         while (answer := await answers.get()) is not None:
-            yield await answer
+            yield await answer[0]
+            room.leave(answer[1])
     finally:
         reader.cancel()
         while not answers.empty():
             if (left := answers.get_nowait()) is not None:
-                left.cancel()
+                left[0].cancel()
+
+
+class _Room:
+    """Room for so much at a time; who comes first to empty room is let in, however large."""
+
+    def __init__(self, whole: int) -> None:
+        self._whole = whole
+        self._taken = 0
+        self._left = asyncio.Event()
+
+    async def take(self, size: int) -> None:
+        while self._taken and self._taken + size > self._whole:
+            self._left.clear()
+            await self._left.wait()
+        self._taken += size
+
+    def leave(self, size: int) -> None:
+        self._taken -= size
+        self._left.set()

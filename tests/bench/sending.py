@@ -17,7 +17,7 @@ import ssl
 import statistics
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from solmu.messages.v1 import feed_pb2, mailboxes_pb2, messages_pb2, messages_pb
 
 from deploy.local import demo_clients
 from deploy.local.node import Node, NodeSettings, running
-from gateway.client import Client, Profile
+from gateway.client import Client, Profile, batches
 from services.runtime import mesh, tls
 from services.runtime.database import Database
 from services.runtime.telemetry import Telemetry
@@ -37,7 +37,7 @@ ROUNDS = 3
 SECONDS = 4.0
 WARM_UP = 1.0
 TEXT = "Päätös on liitteenä. " * 50
-STREAMED = 4000
+STREAMED = 20_000
 """Messages of one stream."""
 BATCH = 250
 """Messages that one statement writes where PostgreSQL is alone."""
@@ -145,16 +145,16 @@ async def _streamed(node: Node, profile: Profile, mailbox: str, *, straight: boo
     """Messages per second of one stream."""
     channel, metadata = await _way(node, profile, straight=straight)
 
-    async def requests() -> AsyncIterator[messages_pb2.SendMessagesRequest]:
-        for _ in range(STREAMED):
-            yield messages_pb2.SendMessagesRequest(message=_request(mailbox))
-
     async with channel() as open_channel:
         await open_channel.channel_ready()
         begin = time.perf_counter()
         stub = messages_pb2_grpc.MessageServiceStub(open_channel)
-        results = [result async for result in stub.SendMessages(requests(), metadata=metadata)]
+        asked = batches.requests(_request(mailbox) for _ in range(STREAMED))
+        results = [
+            result async for response in stub.SendMessages(asked, metadata=metadata) for result in response.results
+        ]
         seconds = time.perf_counter() - begin
+    assert len(results) == STREAMED
     assert all(result.HasField("message") for result in results)
     return len(results) / seconds
 

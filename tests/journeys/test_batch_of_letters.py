@@ -125,13 +125,6 @@ def asked(batch: Batch, number: int, recipient: messages_pb2.Recipient) -> None:
     )
 
 
-async def streamed(
-    requests: Sequence[messages_pb2.SendMessageRequest],
-) -> AsyncIterator[messages_pb2.SendMessagesRequest]:
-    for request in requests:
-        yield messages_pb2.SendMessagesRequest(message=request)
-
-
 async def send(office: Client, batch: Batch, *, until: int) -> None:
     """Streams what has no answer yet, and again where the stream breaks, until so many have one."""
     async with asyncio.timeout(PATIENCE):
@@ -139,7 +132,7 @@ async def send(office: Client, batch: Batch, *, until: int) -> None:
             left = [request for key, request in batch.requests.items() if key not in batch.sent]
 
             try:
-                async with aclosing(office.stream(office.messages.SendMessages, streamed(left))) as results:
+                async with aclosing(office.send_all(left)) as results:
                     async for result in results:
                         assert not result.HasField("refusal"), result.refusal
                         batch.sent[result.idempotency_key] = result.message

@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 from contextlib import aclosing
 
 from google.protobuf import json_format
@@ -14,7 +14,7 @@ from gateway.client import Client, Profile
 async def main(profile: str, batch: str, *persons: str) -> None:
     """`batch` names the batch; with the person's place in it, it is the key of each message."""
 
-    async def requests() -> AsyncIterator[messages_pb2.SendMessagesRequest]:
+    def requests() -> Iterator[messages_pb2.SendMessageRequest]:
         for place, person in enumerate(persons or ["150390-900B"]):
             message = {
                 "recipient": {"identifier": {"scheme": "SCHEME_FI_HETU", "value": person}},
@@ -23,12 +23,12 @@ async def main(profile: str, batch: str, *persons: str) -> None:
                 "kind": "KIND_INFORMATION",
             }
             one = {"parent": "units/permits", "idempotencyKey": f"{batch}-{place}", "message": message}
-            yield json_format.ParseDict({"message": one}, messages_pb2.SendMessagesRequest())
+            yield json_format.ParseDict(one, messages_pb2.SendMessageRequest())
 
     refused = 0
     async with (
         Client(Profile.load(profile)) as office,
-        aclosing(office.stream(office.messages.SendMessages, requests())) as results,
+        aclosing(office.send_all(requests())) as results,
     ):
         async for result in results:
             if result.HasField("refusal"):

@@ -14,6 +14,7 @@ from services.messages.abroad.hearing import Hearing
 from services.messages.abroad.news import News
 from services.messages.abroad.receiving import Receiving
 from services.messages.blobs import Blobs
+from services.messages.feed import Feed
 from services.messages.servicers.attachments import Attachments
 from services.messages.servicers.mailboxes import Mailboxes
 from services.messages.servicers.messages import Messages
@@ -46,6 +47,7 @@ class Abroad:
         self,
         *,
         database: Database,
+        feed: Feed,
         outbox: Outbox,
         vault: Vault,
         blobs: Blobs,
@@ -62,7 +64,14 @@ class Abroad:
         self.receiving = Receiving(
             exchange=exchange,
             guests=Guests(database=database, mailboxes=mailboxes, attachments=attachments, messages=messages),
-            news=News(database=database, outbox=outbox, vault=vault, hearing=self._hearing, attachments=attachments),
+            news=News(
+                database=database,
+                feed=feed,
+                outbox=outbox,
+                vault=vault,
+                hearing=self._hearing,
+                attachments=attachments,
+            ),
         )
         self._due = asyncio.Event()
         self._come = asyncio.Event()

@@ -13,12 +13,12 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from solmu.messages.v1 import messages_pb2, parcels_pb2
 from solmu.types.v1 import types_pb2
 
-from services.messages import course, deliveries, mailboxes, message_store
+from services.messages import mailboxes, message_store
 from services.messages.abroad import guests, store
 from services.messages.abroad.hearing import Hearing
 from services.messages.deliveries import Report
-from services.messages.profiles import PROFILES
-from services.messages.servicers import contents, names, views
+from services.messages.feed import Feed
+from services.messages.servicers import contents, names, outcomes, views
 from services.messages.servicers.attachments import Attachments
 from services.messages.servicers.sending import NewMessage, Sending
 from services.runtime import identity
@@ -39,14 +39,21 @@ class News:
     """Takes what is said of this node's messages."""
 
     def __init__(
-        self, *, database: Database, outbox: Outbox, vault: Vault, hearing: Hearing, attachments: Attachments
+        self,
+        *,
+        database: Database,
+        feed: Feed,
+        outbox: Outbox,
+        vault: Vault,
+        hearing: Hearing,
+        attachments: Attachments,
     ) -> None:
         self._database = database
         self._outbox = outbox
         self._vault = vault
         self._hearing = hearing
         self._attachments = attachments
-        self._sending = Sending(database=database, outbox=outbox, vault=vault)
+        self._sending = Sending(database=database, feed=feed, outbox=outbox, vault=vault)
 
     async def finding(self, sender: str, said: parcels_pb2.Finding) -> None:
         """Takes whether a node that was asked has a mailbox; what was not asked, or is no longer of use, is nothing."""
@@ -107,24 +114,20 @@ class News:
             visibility=content.visibility,
             correlation_id=answered["correlation_id"],
         )
-        received = course.received(
-            message_id, PROFILES[answered["legal_profile"]], deliveries.electronic(new_id(), now=now), now=now
-        )
+        author = names.actor()
         return NewMessage(
             message_id=message_id,
             unit_id=names.part(to, 1) if to else answered["unit_id"],
             mailbox=mailboxes.Mailbox(
                 answered["mailbox_id"], mailboxes.State(answered["mailbox_state"]), answered["data_key"]
             ),
-            direction=Message.DIRECTION_INBOUND,
             asked=asked,
             idempotency_key=f"~{brought.reply}",  # a sign that no sender's key has
             digest=self._vault.digest(brought.SerializeToString(deterministic=True)),
-            before=received,
-            course=received,
+            outcome=outcomes.received(answered["legal_profile"], author, now),
+            sender=author,
             thread=answered["thread"],
             in_reply_to=answered["message_id"],
-            now=now,
         )
 
     async def _kept_before(self, new: NewMessage) -> UUID:

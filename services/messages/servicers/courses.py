@@ -99,10 +99,11 @@ def reference(row: Row) -> events_pb2.MessageReference:
 
 def events(about: events_pb2.MessageReference, before: Course, after: Course, *, now: datetime) -> list[Event]:
     """What the feed is told of a move."""
-    return [outbox.event(payload, now=now) for payload in _told(about, before, after)]
+    return [outbox.event(payload, now=now) for payload in told(about, before, after)]
 
 
-def _told(about: events_pb2.MessageReference, before: Course, after: Course) -> Iterator[Message]:
+def told(about: events_pb2.MessageReference, before: Course, after: Course) -> Iterator[Message]:
+    """What of a move is told, as events of this service."""
     waited = before.state in (lifecycle.State.SCHEDULED, lifecycle.State.AWAITING_ATTACHMENTS)
     if waited and after.state is lifecycle.State.RELEASED:
         yield events_pb2.MessageReleased(reference=about)

@@ -10,6 +10,7 @@ from solmu.messages.v1 import inbox_pb2, messages_pb2
 
 from services.messages import attachment_store, course, mailboxes, message_store
 from services.messages.course import Course
+from services.messages.feed import Feed
 from services.messages.servicers import accesses, courses, names, views
 from services.messages.servicers.courses import Move
 from services.messages.servicers.writing import Writing
@@ -29,11 +30,11 @@ Seeing = Callable[..., Course]
 class Inbox:
     """Shows a mailbox to its owner, and records that it was seen."""
 
-    def __init__(self, *, database: Database, outbox: Outbox, vault: Vault) -> None:
+    def __init__(self, *, database: Database, feed: Feed, outbox: Outbox, vault: Vault) -> None:
         self._database = database
         self._outbox = outbox
         self._vault = vault
-        self._writing = Writing(database=database, outbox=outbox, vault=vault)
+        self._writing = Writing(database=database, feed=feed, outbox=outbox, vault=vault)
 
     async def ListInboxMessages(
         self, request: inbox_pb2.ListInboxMessagesRequest

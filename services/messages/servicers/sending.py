@@ -1,27 +1,30 @@
-"""Keeping a new message, whichever way it goes: all that belongs to it, or nothing."""
+"""Keeping new messages, whichever way they go: all that belongs to each, or nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
-from solmu.messages.v1 import events_pb2, messages_pb2
+from solmu.messages.v1 import events_pb2, feed_pb2, messages_pb2
 from solmu.types.v1 import types_pb2
 
-from services.messages import attachment_store, course, holding, message_store
+from services.messages import attachment_store, holding, message_store
 from services.messages.abroad import store as abroad_store
-from services.messages.course import Course, wake_time
+from services.messages.deliveries import Channel
+from services.messages.feed import Feed, Payload
 from services.messages.mailboxes import Mailbox
 from services.messages.message_store import NewRows
-from services.messages.servicers import courses, names, views
+from services.messages.servicers import names, outcomes, views
+from services.messages.servicers.outcomes import Outcome, Terms
 from services.runtime import identity, outbox
 from services.runtime.database import Connection, Database, Row
 from services.runtime.errors import FailedPrecondition, InvalidArgument
 from services.runtime.gathering import Gathering
-from services.runtime.outbox import Event, Outbox
+from services.runtime.ids import new_id
+from services.runtime.outbox import Outbox
 from services.runtime.sealing import Sealer, Vault
 
 Message = messages_pb2.Message
@@ -36,137 +39,224 @@ class NewMessage:
     message_id: UUID
     unit_id: str
     mailbox: Mailbox
-    direction: int
+    notified: bool = False
+    """Whether notifications go to the owner of the mailbox."""
     asked: Message
     idempotency_key: str
     digest: bytes
     """Of the whole request; tells a repeat from another message under the same key."""
-    before: Course
-    """As it was handed in."""
-    course: Course
-    """As it is kept, unless it has to wait for its attachments."""
+    terms: Terms | None = None
+    """Those of a message from a unit."""
+    outcome: Outcome
+    """What becomes of it, unless it has to wait for its attachments."""
+    sender: types_pb2.Actor
     thread: UUID
     in_reply_to: UUID | None
-    now: datetime
     sought: types_pb2.NationalIdentifier | None = None
     """Whose mailbox is to be looked for on other nodes."""
+    said: Message = field(init=False)
+    """The part of `asked` that is sealed."""
+    electronic_id: UUID = field(default_factory=new_id)
+    """The id of the delivery to the mailbox."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "said", views.said(self.asked))
+
+    @property
+    def name(self) -> str:
+        """As its unit calls it."""
+        return f"units/{self.unit_id}/messages/{self.message_id}"
+
+    def delivery_id(self, channel: int) -> UUID:
+        """The id of its delivery by a channel; a letter has that of its message."""
+        return self.electronic_id if channel == Channel.ELECTRONIC else self.message_id
+
+    def made(self) -> Message:
+        """What the node has made of it, for an answer: nothing of what the sender said."""
+        result = Message()
+        result.CopyFrom(self.outcome.answer)
+        result.name = self.name
+        result.thread = f"threads/{self.thread}"
+        result.sender.CopyFrom(self.sender)
+        result.idempotency_key = self.idempotency_key
+        for way in result.deliveries:
+            way.name = f"deliveries/{self.delivery_id(way.channel)}"
+        return result
 
 
 @dataclass(frozen=True)
 class Kept:
-    """A message that was just kept, as it would be read."""
+    """A message that was just kept, and its attachments."""
 
-    row: Mapping[str, Any]
-    course: Course
-    attachments: list[Row]
+    new: NewMessage
+    attachments: Sequence[Row] = ()
+
+    def message(self, *, vault: Vault) -> Message:
+        """The message as it would be read by its unit."""
+        new, asked = self.new, self.new.asked
+        result = new.made()
+        result.MergeFrom(new.said)
+        result.MergeFrom(
+            Message(
+                recipient=messages_pb2.Recipient(mailbox=f"mailboxes/{new.mailbox.mailbox_id}"),
+                kind=int(new.outcome.course.kind),  # type: ignore[arg-type]  # numbers as in the contract
+                attachments=[views.attached(row, vault=vault) for row in self.attachments],
+                in_reply_to=f"units/{new.unit_id}/messages/{new.in_reply_to}" if new.in_reply_to else "",
+                publish_time=names.timestamp(new.outcome.course.publish_time),
+                due_time=names.timestamp(new.outcome.course.due_time),
+                correlation_id=asked.correlation_id,
+            )
+        )
+        return result
 
 
 class Sending:
     """Keeps new messages."""
 
-    def __init__(self, *, database: Database, outbox: Outbox, vault: Vault, nodes: Sequence[str] = ()) -> None:
+    def __init__(
+        self, *, database: Database, feed: Feed, outbox: Outbox, vault: Vault, nodes: Sequence[str] = ()
+    ) -> None:
         """`nodes` are the subsystems that are asked where a mailbox is sought: `subsystems/{subsystem}`."""
         self._database = database
+        self._feed = feed
         self._outbox = outbox
         self._vault = vault
         self._nodes = nodes
-        self._keeping = Gathering(self._keep_all)
+        self._keeping = Gathering(self._keep_rows)
 
     async def keep(self, new: NewMessage) -> Kept | None:
-        """Keeps a message with its delivery, attachments and events. None: its idempotency key is used by now.
+        """Keeps a message with all that is its own. None: its idempotency key is used by now.
 
-        Where there are no attachments and no mailbox is sought, it shares one
-        statement with what others keep at the same time. Raises
+        Where there are no attachments and nothing else may follow from it, it
+        shares one statement with what others keep at the same time. Raises
         FailedPrecondition: ATTACHMENT_NOT_READY, ATTACHMENT_INFECTED,
         ATTACHMENT_SCAN_FAILED.
         """
-        attachments: list[Row] = []
-        if not (uses := _uses(new.asked)) and new.sought is None:
-            rows = self._rows(new)
-            kept = await self._keeping.ask(rows)
-        else:
-            async with self._database.transaction() as transaction:
-                inbound = new.direction == Message.DIRECTION_INBOUND
-                waits = await _waits(transaction, uses, inbound=inbound)
-                new = replace(new, course=course.waiting(new.before)) if waits else new
-                rows = self._rows(new)
-                kept = bool(await message_store.send(transaction, [rows]))
-                if kept:
-                    await attachment_store.attach(transaction, message_id=new.message_id, attachments=uses)
-                    attachments = await attachment_store.attachments_of(transaction, [new.message_id])
-                    if new.sought is not None:
-                        await self._seek(transaction, new, new.sought)
-        if not kept:
+        uses = _uses(new.asked)
+        if not uses and new.sought is None and new.terms is not None:
+            return Kept(new) if await self._keeping.ask(self._rows(new)) else None
+        async with self._database.transaction() as transaction:
+            if await _waits(transaction, uses, inbound=new.terms is None):
+                assert new.terms is not None
+                outcome = outcomes.accepted(replace(new.terms, waits=True), new.outcome.now)
+                new = replace(new, outcome=outcome)
+            attachments = await self._keep_with(transaction, new, uses)
+        if attachments is None:
             return None
         self._outbox.wake()
-        return Kept(rows.message, new.course, attachments)
+        return Kept(new, attachments)
 
-    async def _keep_all(self, new: Sequence[NewRows]) -> list[bool]:
+    async def _keep_with(self, transaction: Connection, new: NewMessage, uses: Sequence[Use]) -> list[Row] | None:
+        """Keeps a message with what it carries; what follows from it is told by the outbox. None: as `keep`."""
+        rows = replace(self._rows(new), events=(), notices=())
+        if not await message_store.send(transaction, [rows]):
+            return None
+        await self._outbox.append(transaction, [_told(new, payload) for payload in new.outcome.told])
+        await attachment_store.attach(transaction, message_id=new.message_id, attachments=uses)
+        if new.sought is not None:
+            sealed = self._sealer(new).seal(
+                new.sought.SerializeToString(), context=f"messages/{new.message_id}/recipient"
+            )
+            await abroad_store.insert_outgoing(transaction, new.message_id, asked=self._nodes, recipient=sealed)
+        return await attachment_store.attachments_of(transaction, [new.message_id])
+
+    async def keep_all(self, new: Sequence[NewMessage]) -> list[bool]:
+        """Keeps messages without attachments, in one statement. False of each whose idempotency key is used by now."""
+        return await self._keep_rows([self._rows(one) for one in new])
+
+    async def _keep_rows(self, new: Sequence[NewRows]) -> list[bool]:
         kept = await message_store.send(self._database, new)
+        await self._feed.written()
         return [rows.message["message_id"] in kept for rows in new]
-
-    async def _seek(self, transaction: Connection, new: NewMessage, sought: types_pb2.NationalIdentifier) -> None:
-        sealed = self._sealer(new).seal(sought.SerializeToString(), context=f"messages/{new.message_id}/recipient")
-        await abroad_store.insert_outgoing(transaction, new.message_id, asked=self._nodes, recipient=sealed)
 
     def _sealer(self, new: NewMessage) -> Sealer:
         return self._vault.sealer(new.mailbox.data_key, owner=f"mailboxes/{new.mailbox.mailbox_id}")
 
     def _rows(self, new: NewMessage) -> NewRows:
-        return NewRows(self._row(new), new.course.deliveries, _events(new), trace=self._outbox.trace())
+        known, now = new.outcome.course, new.outcome.now
+        return NewRows(
+            message=self._row(new),
+            deliveries=[
+                (
+                    new.message_id,
+                    new.delivery_id(way.channel),
+                    way.channel,
+                    way.state,
+                    way.update_time,
+                    way.available_time,
+                )
+                for way in known.deliveries
+            ],
+            events=[(new.message_id, *_event(new, told), now) for told in new.outcome.events],
+            notices=[(new.message_id, kind, due) for kind, due in new.outcome.notices] if new.notified else [],
+        )
 
     def _row(self, new: NewMessage) -> dict[str, Any]:
-        caller, asked, kept = identity.caller(), new.asked, new.course
+        asked, known = new.asked, new.outcome.course
         return {
             "message_id": new.message_id,
             "unit_id": new.unit_id,
             "mailbox_id": new.mailbox.mailbox_id,
-            "direction": new.direction,
-            "kind": kept.kind,
-            "state": kept.state,
+            "direction": new.outcome.answer.direction,
+            "kind": known.kind,
+            "state": known.state,
             "idempotency_key": new.idempotency_key,
             "content_digest": new.digest,
-            "content": self._sealer(new).seal(views.content(asked), context=f"messages/{new.message_id}"),
+            "content": self._sealer(new).seal(new.said.SerializeToString(), context=f"messages/{new.message_id}"),
             "correlation_id": asked.correlation_id,
             "case_id": asked.case_reference.case_id,
             "thread": new.thread,
             "in_reply_to": new.in_reply_to,
-            "answered_unit": new.unit_id,
-            "sender_party": caller.party,
-            "sender_client": caller.client,
-            "sender_actor": names.actor().SerializeToString() if caller.actor else None,
+            "sender_party": new.sender.party,
+            "sender_client": new.sender.client,
+            "sender_actor": new.sender.SerializeToString() if new.sender.acting_party else None,
             "recipient_only": asked.visibility == Message.VISIBILITY_RECIPIENT_ONLY,
             "purge_time": None,
-            "create_time": new.now,
-            "release_time": kept.release_time,
-            "publish_time": kept.publish_time,
-            "due_time": kept.due_time,
-            "due_passed": kept.due_passed,
+            "create_time": new.outcome.now,
+            "release_time": known.release_time,
+            "publish_time": known.publish_time,
+            "due_time": known.due_time,
+            "due_passed": known.due_passed,
             "withdraw_time": None,
             "withdrawal": None,
             "rejection": None,
-            "legal_profile": kept.profile.name,
-            "legal_state": kept.effect.state,
-            "legal_time": kept.effect.time,
-            "legal_basis": kept.effect.basis,
-            "wake_time": wake_time(kept),
-            "paper_trigger": kept.paper.trigger if kept.paper.any else None,
-            "paper_unread_after": kept.paper.unread_after,
-            "paper_working_hours": kept.paper.working_hours if kept.paper.any else None,
+            "legal_profile": known.profile.name,
+            "legal_state": known.effect.state,
+            "legal_time": known.effect.time,
+            "legal_basis": known.effect.basis,
+            "wake_time": new.outcome.wake_time,
+            "paper_trigger": known.paper.trigger if known.paper.any else None,
+            "paper_unread_after": known.paper.unread_after,
+            "paper_working_hours": known.paper.working_hours if known.paper.any else None,
         }
 
 
-def _events(new: NewMessage) -> list[Event]:
-    inbound = new.direction == Message.DIRECTION_INBOUND
-    about = events_pb2.MessageReference(
-        message=f"units/{new.unit_id}/messages/{new.message_id}",
+def _event(new: NewMessage, told: feed_pb2.Event) -> tuple[UUID, str, bytes]:
+    """An event of the outcome as one of this message: its id, its type and itself."""
+    event, event_id = feed_pb2.Event(), uuid.uuid4()
+    event.CopyFrom(told)
+    event.id, event.message, event.correlation_id = str(event_id), new.name, new.asked.correlation_id
+    if new.terms is not None:  # the key of one to the unit is not the unit's
+        event.idempotency_key = new.idempotency_key
+    if event.HasField("delivery"):
+        event.delivery.name = f"deliveries/{new.delivery_id(event.delivery.channel)}"
+    return event_id, event.type, event.SerializeToString()
+
+
+def _told(new: NewMessage, told: Payload) -> outbox.Event:
+    """An event of the outcome as one of this message, for the outbox."""
+    payload = type(told)()
+    payload.CopyFrom(told)
+    inbound = new.terms is None
+    reference = events_pb2.MessageReference(
+        message=new.name,
         idempotency_key="" if inbound else new.idempotency_key,
         correlation_id=new.asked.correlation_id,
     )
-    if inbound:
-        return [outbox.event(events_pb2.InboundReceived(reference=about, author=names.actor()), now=new.now)]
-    accepted = outbox.event(events_pb2.MessageAccepted(reference=about), now=new.now)
-    return [accepted, *courses.events(about, new.before, new.course, now=new.now)]
+    payload.reference.CopyFrom(reference)  # type: ignore[attr-defined]  # every event of a message has one
+    if isinstance(payload, events_pb2.DeliveryChanged):
+        payload.delivery.name = f"deliveries/{new.delivery_id(payload.delivery.channel)}"
+    return outbox.event(payload, now=new.outcome.now)
 
 
 async def _waits(transaction: Connection, uses: Sequence[Use], *, inbound: bool) -> bool:

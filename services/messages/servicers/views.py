@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from solmu.messages.v1 import attachments_pb2, inbox_pb2, messages_pb2
@@ -34,14 +34,40 @@ CONTENT = (
 """What of a message is sealed under the mailbox's key."""
 
 
-def content(message: Message) -> bytes:
+def said(message: Message) -> Message:
     """The part of a message that is sealed."""
+    return _part(message, CONTENT)
+
+
+def _part(message: Message, fields: Collection[str]) -> Message:
     part = Message()
     part.CopyFrom(message)
     for field, _ in message.ListFields():
-        if field.name not in CONTENT:
+        if field.name not in fields:
             part.ClearField(field.name)  # type: ignore[arg-type]
-    return part.SerializeToString()
+    return part
+
+
+MADE = (
+    "name",
+    "direction",
+    "thread",
+    "state",
+    "deliveries",
+    "legal_effect",
+    "rejection",
+    "sender",
+    "create_time",
+    "release_time",
+    "withdraw_time",
+    "idempotency_key",
+)
+"""What of a message is the node's own, but for what it says of the sender's words: the fields that are output only."""
+
+
+def made(message: Message) -> Message:
+    """What of a message is the node's own."""
+    return _part(message, MADE)
 
 
 def opened(row: Row, *, vault: Vault) -> bytes:

@@ -8,11 +8,11 @@ from uuid import UUID
 
 from solmu.messages.v1 import inbox_pb2, messages_pb2
 
-from services.messages import attachment_store, course, deliveries, mailboxes, message_store, replies
+from services.messages import attachment_store, mailboxes, message_store, replies
 from services.messages.acting import denied
+from services.messages.feed import Feed
 from services.messages.message_store import Address, Sight
-from services.messages.profiles import PROFILES
-from services.messages.servicers import accesses, contents, courses, names, views
+from services.messages.servicers import accesses, contents, courses, names, outcomes, views
 from services.messages.servicers.sending import NewMessage, Sending
 from services.runtime.database import Database, Row
 from services.runtime.errors import AlreadyExists, FailedPrecondition, InvalidArgument, not_found
@@ -38,10 +38,10 @@ class Destination:
 class Writing:
     """Takes what the owner of a mailbox writes to a unit."""
 
-    def __init__(self, *, database: Database, outbox: Outbox, vault: Vault) -> None:
+    def __init__(self, *, database: Database, feed: Feed, outbox: Outbox, vault: Vault) -> None:
         self._database = database
         self._vault = vault
-        self._sending = Sending(database=database, outbox=outbox, vault=vault)
+        self._sending = Sending(database=database, feed=feed, outbox=outbox, vault=vault)
 
     async def write(self, request: inbox_pb2.WriteToUnitRequest) -> inbox_pb2.InboxMessage:
         """Keeps the message, which has then arrived; a repeat returns the first result."""
@@ -66,22 +66,18 @@ class Writing:
         if route.first_id is None:
             if to.answered is None or to.answered["direction"] == Message.DIRECTION_INBOUND:
                 replies.check_new(accepts_new_messages=route.accepts_new_messages is True)
-            message_id = new_id()
-            before = deliveries.electronic(new_id(), now=now)
-            received = course.received(message_id, PROFILES[route.legal_profile], before, now=now)
+            message_id, author = new_id(), names.actor()
             new = NewMessage(
                 message_id=message_id,
                 unit_id=to.unit_id,
                 mailbox=mailboxes.Mailbox(mailbox_id, state, owned["data_key"]),
-                direction=Message.DIRECTION_INBOUND,
                 asked=_message(request, to),
                 idempotency_key=key,
                 digest=digest,
-                before=received,
-                course=received,
+                outcome=outcomes.received(route.legal_profile, author, now),
+                sender=author,
                 thread=to.answered["thread"] if to.answered else message_id,
                 in_reply_to=to.answered["message_id"] if to.answered else None,
-                now=now,
             )
             if await self._sending.keep(new) is not None:
                 TRANSACTIONS.labels("message", "in").inc()

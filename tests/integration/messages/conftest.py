@@ -154,7 +154,7 @@ async def service(
     outbox.relayed.append(feed.written)
     relay = asyncio.create_task(outbox.relay())
     blobs = Blobs(Folder(tmp_path_factory.mktemp("attachments")))
-    inbox = Inbox(database=messages_database, outbox=outbox, vault=vault)
+    inbox = Inbox(database=messages_database, feed=feed, outbox=outbox, vault=vault)
     rights = Rights()
     yield Service(
         database=messages_database,
@@ -166,7 +166,9 @@ async def service(
         attachments=Attachments(
             database=messages_database, blobs=blobs, inbox=inbox, outbox=outbox, vault=vault, scanning=None
         ),
-        messages=Messages(database=messages_database, blobs=blobs, outbox=outbox, parties=parties, vault=vault),
+        messages=Messages(
+            database=messages_database, blobs=blobs, feed=feed, outbox=outbox, parties=parties, vault=vault
+        ),
         inbox=inbox,
         feeds=Feeds(database=messages_database, feed=feed, revoked=lambda _: False, vault=vault, private_webhooks=True),
         templates=Templates(database=messages_database),

@@ -38,6 +38,7 @@ def guests(service: Service) -> Guests:
 def news(service: Service) -> News:
     return News(
         database=service.database,
+        feed=service.feeds._feed,
         outbox=service.outbox,
         vault=service.vault,
         hearing=Hearing(outbox=service.outbox),
@@ -70,6 +71,7 @@ async def abroad(service: Service, **fields) -> Message:
     messages = Messages(
         database=service.database,
         blobs=service.blobs,
+        feed=service.feeds._feed,
         outbox=service.outbox,
         parties=service.parties,
         vault=service.vault,

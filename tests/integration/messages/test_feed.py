@@ -6,9 +6,9 @@ import asyncio
 from contextlib import aclosing
 
 import pytest
-from solmu.messages.v1 import feed_pb2, inbox_pb2
+from solmu.messages.v1 import feed_pb2, inbox_pb2, messages_pb2
 
-from services.messages.feed import cursor
+from services.messages.feed import cursor, sequence
 from services.runtime.errors import FailedPrecondition, InvalidArgument, NotFound
 from tests.integration.messages.conftest import Service
 from tests.integration.messages.test_sending import request
@@ -103,3 +103,23 @@ async def test_a_gap_is_told_rather_than_passed_over(service: Service):
     assert refused.value.reason == "CURSOR_EXPIRED"
     again = await page(service, unit, cursor=refused.value.metadata["oldest"])
     assert [event.id for event in again.events] == [whole[3].id]
+
+
+async def test_places_have_no_gaps_and_no_message_is_overtaken_whoever_writes(service: Service):
+    """New messages tell the feed themselves, what becomes of them is told by the outbox: at the same time, here."""
+    units = [await service.unit() for _ in range(2)]
+    identifier, _ = await service.resident()
+    service.act_as(service.city)
+
+    async def send_and_withdraw(unit: str, number: int) -> None:
+        sent = await service.messages.SendMessage(request(unit, identifier, key=f"k{number}"))
+        await service.messages.WithdrawMessage(messages_pb2.WithdrawMessageRequest(name=sent.name))
+
+    await asyncio.gather(*(send_and_withdraw(unit, number) for number in range(30) for unit in units))
+    for unit in units:
+        events = await events_of(service, unit, 90)
+        assert [sequence(event.cursor, unit=unit.split("/")[1]) for event in events] == list(range(1, 91))
+        of_each: dict[str, list[str]] = {}
+        for event in events:
+            of_each.setdefault(event.message, []).append(event.type)
+        assert list(of_each.values()) == [["message.accepted", "delivery.available", "message.withdrawn"]] * 30

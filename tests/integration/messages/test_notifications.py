@@ -11,6 +11,7 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 from solmu.messages.v1 import contacts_pb2, inbox_pb2, mailboxes_pb2, messages_pb2
 from solmu.types.v1.types_pb2 import LocalizedText
 
@@ -492,7 +493,10 @@ async def test_a_fault_in_planning_costs_no_event(
         await town.service.database.execute("select 1 / 0")
 
     monkeypatch.setattr(store, "recipients", fail)
-    await town.send()
-    assert await town.told(2) == ["message.accepted", "delivery.available"]
+    now, later = datetime.now(UTC), Timestamp()
+    later.FromDatetime(now + timedelta(hours=1))
+    await town.send(publish_time=later)
+    await town.service.pass_time(now + timedelta(hours=2))
+    assert await town.told(3) == ["message.accepted", "message.released", "delivery.available"]
     assert "notifications could not be planned" in [record.getMessage() for record in caplog.records]
     assert await town.waiting() == 0

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from typing import Any
 
 import pytest
 from solmu.messages.v1 import messages_pb2
 from solmu.types.v1.types_pb2 import NationalIdentifier
 
+from services.runtime import status, validation
 from services.runtime.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from tests.integration.messages.conftest import Service, person
 
 Message = messages_pb2.Message
+ONE = messages_pb2.SendMessageRequest(idempotency_key="breaks a rule, which only its own result says")
 
 
 def request(unit: str, identifier: NationalIdentifier, *, key: str = "decision-1", title: str = "Decision"):
@@ -149,6 +152,85 @@ async def test_each_message_of_a_stream_has_a_result_of_its_own(service: Service
         "message",
     ]
     assert [result.idempotency_key for result in results] == ["k0", "k1", "k2", "no spaces", "k4"]
+
+
+async def results_of(service: Service, *batches: list[messages_pb2.SendMessageRequest]):
+    """The results of a stream, each of whose requests holds several messages."""
+
+    async def requests():
+        for batch in batches:
+            yield messages_pb2.SendMessagesRequest(messages=batch)
+
+    responses = [response async for response in service.messages.SendMessages(requests())]
+    assert [len(response.results) for response in responses] == [len(batch) for batch in batches]
+    return [result for response in responses for result in response.results]
+
+
+async def test_each_of_many_messages_in_a_request_has_a_result_of_its_own(service: Service, tables):
+    unit, other = await service.unit(), await service.unit()
+    (one, mailbox), (another, _) = await service.resident(), await service.resident()
+    service.act_as(service.city)
+    first = await service.messages.SendMessage(request(unit, one, key="sent-before"))
+    before = await tables()
+    malformed = request(unit, one, key="not a key!")
+    unknown = request("units/nobodys", one)
+    by_template = request(unit, one, key="template")
+    by_template.message.template = f"{unit}/templates/none"
+    reply = request(unit, one, key="reply")
+    reply.message.in_reply_to = first.name
+    results = await results_of(
+        service,
+        [
+            request(unit, one, key="a"),
+            malformed,
+            request(unit, person(), key="b"),
+            request(other, another, key="a"),
+            unknown,
+            by_template,
+        ],
+        [
+            request(unit, one, key="sent-before"),
+            request(unit, one, key="sent-before", title="Other"),
+            request(unit, another, key="twice"),
+            request(unit, another, key="twice"),
+            reply,
+        ],
+    )
+    assert [result.index for result in results] == list(range(11))
+    reasons = ["", "FIELD_INVALID", "MAILBOX_NOT_ACTIVE", "", "RESOURCE_NOT_FOUND", "FIELD_INVALID"]
+    reasons += ["", "IDEMPOTENCY_KEY_REUSED", "", "", ""]
+    assert [reason_of(result) for result in results] == reasons
+    assert results[6].message.name == first.name
+    assert results[8].message.name == results[9].message.name
+    assert results[10].message.thread == first.thread
+    after = await tables()
+    assert after["message"] - before["message"] == 4
+    assert after["event"] - before["event"] == 8
+    made = await service.messages.GetMessage(messages_pb2.GetMessageRequest(name=results[0].message.name))
+    assert (made.title, made.recipient.mailbox) == ("Decision", mailbox)
+    for field in ("title", "bodies", "case_reference", "correlation_id", "recipient", "kind"):
+        made.ClearField(field)
+    assert results[0].message == made
+
+
+def reason_of(result: messages_pb2.SendMessagesResponse) -> str:
+    return status.from_status(result.refusal).reason if result.HasField("refusal") else ""
+
+
+async def test_many_messages_in_a_request_share_two_statements(service: Service, monkeypatch: pytest.MonkeyPatch):
+    unit = await service.unit()
+    identifier, _ = await service.resident()
+    service.act_as(service.city)
+    statements = counted(service, monkeypatch)
+    results = await results_of(service, [request(unit, identifier, key=f"k{number}") for number in range(300)])
+    assert len({result.message.name for result in results}) == 300
+    assert len(statements) == 2
+
+
+@pytest.mark.parametrize("fields", [{"message": ONE, "messages": [ONE]}, {"messages": [ONE] * 1001}])
+async def test_a_request_of_a_stream_holds_one_message_or_so_many(fields: dict[str, Any]):
+    with pytest.raises(InvalidArgument):
+        validation.check(messages_pb2.SendMessagesRequest(**fields))
 
 
 async def test_a_unit_lists_its_messages_latest_first_in_pages(service: Service):

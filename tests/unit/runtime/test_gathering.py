@@ -109,6 +109,27 @@ async def test_a_stream_is_asked_side_by_side_and_answered_in_its_order():
     assert started == [1, 2, 3]
 
 
+async def test_a_stream_is_asked_as_much_at_once_as_there_is_room_for():
+    under_way: list[int] = []
+    most = 0
+
+    async def ask(number: int) -> int:
+        nonlocal most
+        under_way.append(number)
+        most = max(most, sum(under_way))
+        await turns()
+        under_way.remove(number)
+        return number
+
+    asked = (3, 4, 2, 50, 1, 9)
+    answers = in_order(ask, numbers(*asked), at_once=10, size=lambda number: number)
+    assert [answer async for answer in answers] == list(asked)
+    assert most == 50
+    most = 0
+    assert [answer async for answer in in_order(ask, numbers(3, 4, 2, 9), at_once=10, size=lambda n: n)] == [3, 4, 2, 9]
+    assert most == 9
+
+
 async def test_a_stream_that_breaks_gives_its_answers_first():
     async def same(number: int) -> int:
         return number

@@ -1251,25 +1251,31 @@ Global___SendMessageRequest: _TypeAlias = SendMessageRequest  # noqa: Y015
 
 @_typing.final
 class SendMessagesRequest(_message.Message):
-    """One message of a stream."""
+    """One message of a stream, or several."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     MESSAGE_FIELD_NUMBER: _builtins.int
+    MESSAGES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def message(self) -> Global___SendMessageRequest:
         """What SendMessage takes. Its rules are checked for its own result, so that
         one message that breaks them does not end the stream.
         """
 
+    @_builtins.property
+    def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___SendMessageRequest]:
+        """Several of them, 4 MiB together at most, checked in the same way."""
+
     def __init__(
         self,
         *,
         message: Global___SendMessageRequest | None = ...,
+        messages: _abc.Iterable[Global___SendMessageRequest] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "messages", b"messages"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1277,7 +1283,7 @@ Global___SendMessagesRequest: _TypeAlias = SendMessagesRequest  # noqa: Y015
 
 @_typing.final
 class SendMessagesResponse(_message.Message):
-    """The result of one message of a stream."""
+    """The result of one message of a stream, or the results of several."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1285,8 +1291,9 @@ class SendMessagesResponse(_message.Message):
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     REFUSAL_FIELD_NUMBER: _builtins.int
+    RESULTS_FIELD_NUMBER: _builtins.int
     index: _builtins.int
-    """Position in the stream of requests, from 0."""
+    """Position in the stream of messages, from 0."""
     idempotency_key: _builtins.str
     """The request's idempotency key."""
     @_builtins.property
@@ -1297,6 +1304,13 @@ class SendMessagesResponse(_message.Message):
     def refusal(self) -> _status_pb2.Status:
         """It was refused."""
 
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___SendMessagesResponse]:
+        """The results of a request's `messages`, in their order; then nothing else
+        is set here. Of a message that was accepted, each holds what the node has
+        made of it and nothing of what the sender said.
+        """
+
     def __init__(
         self,
         *,
@@ -1304,10 +1318,11 @@ class SendMessagesResponse(_message.Message):
         idempotency_key: _builtins.str = ...,
         message: Global___Message | None = ...,
         refusal: _status_pb2.Status | None = ...,
+        results: _abc.Iterable[Global___SendMessagesResponse] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "refusal", b"refusal", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["idempotency_key", b"idempotency_key", "index", b"index", "message", b"message", "refusal", b"refusal", "result", b"result"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["idempotency_key", b"idempotency_key", "index", b"index", "message", b"message", "refusal", b"refusal", "result", b"result", "results", b"results"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["message", "refusal"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015

@@ -44,6 +44,9 @@ class MessageServiceStub:
     """Sends many messages over one stream, each with its own result, in the
     order sent. A refusal of one stops no other, nor does one that breaks the
     contract's rules.
+
+    The quick way is some hundred messages in each request of the stream: they
+    share what a request costs on its way.
     """
     GetMessage: _grpc.UnaryUnaryMultiCallable[_messages_pb2.GetMessageRequest, _messages_pb2.Message]
     """Returns a message to the unit that sent or received it."""
@@ -85,6 +88,9 @@ class MessageServiceAsyncStub(MessageServiceStub):
     """Sends many messages over one stream, each with its own result, in the
     order sent. A refusal of one stops no other, nor does one that breaks the
     contract's rules.
+
+    The quick way is some hundred messages in each request of the stream: they
+    share what a request costs on its way.
     """
     GetMessage: _aio.UnaryUnaryMultiCallable[_messages_pb2.GetMessageRequest, _messages_pb2.Message]  # type: ignore[assignment]
     """Returns a message to the unit that sent or received it."""
@@ -135,6 +141,9 @@ class MessageServiceServicer(metaclass=_abc_1.ABCMeta):
         """Sends many messages over one stream, each with its own result, in the
         order sent. A refusal of one stops no other, nor does one that breaks the
         contract's rules.
+
+        The quick way is some hundred messages in each request of the stream: they
+        share what a request costs on its way.
         """
 
     @_abc_1.abstractmethod
