@@ -16,10 +16,16 @@ def new_id() -> uuid.UUID:
     millisecond or where the clock goes back: then it is the next number
     (RFC 9562, section 6.2, method 2).
     """
+    return new_ids(1)[0]
+
+
+def new_ids(count: int) -> list[uuid.UUID]:
+    """So many, each the next number after the one before: for what belongs together."""
     global _last  # noqa: PLW0603  # the one before
     milliseconds = time.time_ns() // 1_000_000
     value = (milliseconds << 80) | int.from_bytes(os.urandom(10), "big")
     value = value & ~(0xF << 76) | (0x7 << 76)
     value = value & ~(0x3 << 62) | (0x2 << 62)
-    _last = max(value, _last + 1)
-    return uuid.UUID(int=_last)
+    first = max(value, _last + 1)
+    _last = first + count - 1
+    return [uuid.UUID(int=number) for number in range(first, first + count)]

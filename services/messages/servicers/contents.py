@@ -81,6 +81,8 @@ async def _from_template(database: Database, message: Message, *, unit_id: str) 
 def _check_notification(message: Message) -> None:
     """A notification goes to where anybody may read it: no text of it holds a title."""
     texts = message.notification.texts
+    if not texts:
+        return
     _distinct((text.language for text in texts), "message.notification.texts")
     titles = {message.title.casefold(), *(body.title.casefold() for body in message.bodies)} - {""}
     for position, text in enumerate(texts):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 from uuid import UUID
 
@@ -23,7 +23,7 @@ from services.runtime import identity, outbox
 from services.runtime.database import Connection, Database, Row
 from services.runtime.errors import FailedPrecondition, InvalidArgument
 from services.runtime.gathering import Gathering
-from services.runtime.ids import new_id
+from services.runtime.ids import new_id, new_ids
 from services.runtime.outbox import Outbox
 from services.runtime.sealing import Sealer, Vault
 
@@ -54,15 +54,18 @@ class NewMessage:
     in_reply_to: UUID | None
     sought: types_pb2.NationalIdentifier | None = None
     """Whose mailbox is to be looked for on other nodes."""
-    said: Message = field(init=False)
-    """The part of `asked` that is sealed."""
-    electronic_id: UUID = field(default_factory=new_id)
-    """The id of the delivery to the mailbox."""
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "said", views.said(self.asked))
+    @cached_property
+    def said(self) -> Message:
+        """The part of `asked` that is sealed."""
+        return views.said(self.asked)
 
-    @property
+    @cached_property
+    def electronic_id(self) -> UUID:
+        """The id of the delivery to the mailbox."""
+        return new_id()
+
+    @cached_property
     def name(self) -> str:
         """As its unit calls it."""
         return f"units/{self.unit_id}/messages/{self.message_id}"
@@ -187,7 +190,10 @@ class Sending:
                 )
                 for way in known.deliveries
             ],
-            events=[(new.message_id, *_event(new, told), now) for told in new.outcome.events],
+            events=[
+                (new.message_id, *_event(new, told, event_id), now)
+                for told, event_id in zip(new.outcome.events, new_ids(len(new.outcome.events)), strict=True)
+            ],
             notices=[(new.message_id, kind, due) for kind, due in new.outcome.notices] if new.notified else [],
         )
 
@@ -231,9 +237,9 @@ class Sending:
         }
 
 
-def _event(new: NewMessage, told: feed_pb2.Event) -> tuple[UUID, str, bytes]:
+def _event(new: NewMessage, told: feed_pb2.Event, event_id: UUID) -> tuple[UUID, str, bytes]:
     """An event of the outcome as one of this message: its id, its type and itself."""
-    event, event_id = feed_pb2.Event(), uuid.uuid4()
+    event = feed_pb2.Event()
     event.CopyFrom(told)
     event.id, event.message, event.correlation_id = str(event_id), new.name, new.asked.correlation_id
     if new.terms is not None:  # the key of one to the unit is not the unit's

@@ -35,6 +35,14 @@ def test_ids_sort_by_the_time_they_were_made():
     assert {(one.version, one.variant) for one in made} == {(7, uuid.RFC_4122)}
 
 
+def test_ids_that_belong_together_follow_each_other():
+    before, run, after = ids.new_id(), ids.new_ids(4), ids.new_id()
+    assert [one.int - run[0].int for one in run] == [0, 1, 2, 3]
+    assert before < run[0]
+    assert run[-1] < after
+    assert ids.new_ids(0) == []
+
+
 async def test_a_stream_that_breaks_while_it_is_written_is_a_broken_connection():
     silent = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
     address = f"127.0.0.1:{silent.sockets[0].getsockname()[1]}"
