@@ -320,17 +320,29 @@ async def messages_of_unit(
     direction: int,
     limit: int,
 ) -> list[Row]:
-    """Messages of a unit, latest first; direction 0 is both."""
+    """Messages of a unit, latest first; direction 0 is both.
+
+    The statement has the conditions that are asked for and no other, so that
+    each has the index that is made for it however large the store is.
+    """
+    conditions = ["m.unit_id = $1", KEPT]
+    values: list[object] = [unit_id]
+    for condition, value in (
+        ("m.message_id < {}", before),
+        ("m.idempotency_key = {}", idempotency_key),
+        ("m.case_id = {}", case_id),
+    ):
+        if value:
+            values.append(value)
+            conditions.append(condition.format(f"${len(values)}"))
+    if case_id:
+        conditions.append("m.case_id <> ''")
+    if direction:
+        conditions.append(f"m.direction = {int(direction)}")
     return await database.fetch(
         f"select {MESSAGE_COLUMNS}, b.data_key from message m join mailbox b using (mailbox_id)"
-        f" where m.unit_id = $1 and {KEPT} and ($2::uuid is null or m.message_id < $2)"
-        " and ($3 = '' or m.idempotency_key = $3) and ($4 = '' or m.case_id = $4)"
-        " and ($5::smallint = 0 or m.direction = $5) order by m.message_id desc limit $6",
-        unit_id,
-        before,
-        idempotency_key,
-        case_id,
-        direction,
+        f" where {' and '.join(conditions)} order by m.message_id desc limit ${len(values) + 1}",
+        *values,
         limit,
     )
 

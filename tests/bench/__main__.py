@@ -1,6 +1,6 @@
 """Runs the benchmarks and prints what they found.
 
-python -m tests.bench [--only start,checks] [--sizes 10000,100000] [--no-peers]
+python -m tests.bench [--only start,checks] [--sizes 10000,100000] [--no-peers] [--messages 10000000]
 """
 
 from __future__ import annotations
@@ -14,7 +14,19 @@ import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from tests.bench import backlog, checks, edge, evidence, exchange_stream, exchanges, look_up, sending, start, transfer
+from tests.bench import (
+    backlog,
+    checks,
+    edge,
+    evidence,
+    exchange_stream,
+    exchanges,
+    growth,
+    look_up,
+    sending,
+    start,
+    transfer,
+)
 
 
 def _arguments() -> argparse.Namespace:
@@ -22,6 +34,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", help="benchmarks to run, with commas between them; all of them if left out")
     parser.add_argument("--sizes", default=",".join(map(str, checks.SIZES)), help="numbers of mandates for checks")
     parser.add_argument("--seconds", type=float, default=checks.SECONDS, help="seconds for each figure of checks")
+    parser.add_argument(
+        "--messages", type=int, default=growth.MESSAGES, help="messages in the store, in the end, for growth"
+    )
     parser.add_argument("--no-peers", action="store_true", help="leave other engines out of checks")
     return parser.parse_args()
 
@@ -39,6 +54,7 @@ async def main(arguments: argparse.Namespace) -> None:
             "start": functools.partial(start.measure, state),
             "edge": functools.partial(edge.measure, folder),
             "sending": functools.partial(sending.measure, state),
+            "growth": functools.partial(growth.measure, state, messages=arguments.messages),
             "checks": functools.partial(checks.measure, state, options),
             "look_up": functools.partial(look_up.measure, state),
             "transfer": functools.partial(transfer.measure, state),
