@@ -263,12 +263,14 @@ def _counts(block: Block, rules: Rules) -> bool:
     return bool(block.effect & Effect.ACTING) or block.kind not in rules.ignored_blocks
 
 
-def _self(question: Question, *_: object) -> tuple[list[_Way], tuple[Item, ...]]:
+def _self(question: Question, *_: object) -> _Found:
     itself = question.delegate == question.principal and not question.through
-    return ([_Way(None)] if itself else []), ()
+    return ([_Way(None)], ()) if itself else _NOTHING
 
 
-def _by_register(question: Question, rules: Rules, facts: Facts) -> tuple[list[_Way], tuple[Item, ...]]:
+def _by_register(question: Question, rules: Rules, facts: Facts) -> _Found:
+    if not facts.holdings:
+        return _NOTHING
     ways, items = [], []
     for holding in facts.holdings:
         accepted = [right for right in rules.register_rights if _is_role(holding.role, right.role)]
@@ -306,19 +308,17 @@ def _is_role(held: str, wanted: str) -> bool:
     return held == wanted or (held == GUARDIAN_OF_ALL and wanted in GUARDIANS)
 
 
-def _acting(question: Question, rules: Rules, facts: Facts) -> tuple[list[_Way], tuple[Item, ...]]:
+def _acting(question: Question, rules: Rules, facts: Facts) -> _Found:
     direct = [] if question.through else [chain for chain in facts.chains if not chain.nodes]
-    return _by_chains(question, rules, facts, direct)
+    return _by_chains(question, rules, facts, direct) if direct else _NOTHING
 
 
-def _representing(question: Question, rules: Rules, facts: Facts) -> tuple[list[_Way], tuple[Item, ...]]:
+def _representing(question: Question, rules: Rules, facts: Facts) -> _Found:
     through = [chain for chain in facts.chains if chain.nodes and question.through in ("", chain.nodes[0])]
-    return _by_chains(question, rules, facts, through)
+    return _by_chains(question, rules, facts, through) if through else _NOTHING
 
 
-def _by_chains(
-    question: Question, rules: Rules, facts: Facts, chains: Sequence[Chain]
-) -> tuple[list[_Way], tuple[Item, ...]]:
+def _by_chains(question: Question, rules: Rules, facts: Facts, chains: Sequence[Chain]) -> _Found:
     ways, items = list[_Way](), list[Item]()
     for chain in chains:
         deep = len(chain.links) > rules.greatest_depth or _in_circle(question, chain)
@@ -360,7 +360,11 @@ def _lasting(way: _Way) -> tuple[bool, float]:
     return way.expire is None, way.expire.timestamp() if way.expire else 0.0
 
 
-_Finder = Callable[[Question, Rules, Facts], tuple[list[_Way], tuple[Item, ...]]]
+_Found = tuple[Sequence[_Way], tuple[Item, ...]]
+"""The ways that a rule found, and what it met."""
+_Finder = Callable[[Question, Rules, Facts], _Found]
+
+_NOTHING: _Found = (), ()
 
 _NO_BLOCK = Step(Rule.BLOCK, Outcome.SILENT)
 _RULES: tuple[tuple[Step, Basis, _Finder], ...] = (
