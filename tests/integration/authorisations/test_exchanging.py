@@ -191,6 +191,18 @@ async def test_no_mandate_no_token(desk: Desk) -> None:
         assert await refused(desk.on_behalf(person.access_token)) == "OAUTH_INVALID_AUTHORIZATION_DETAILS"
 
 
+async def test_a_client_acts_in_the_themes_that_it_is_registered_with_and_in_no_other(desk: Desk) -> None:
+    person = (await desk.log_in()).access_token
+    for themes, allowed in ((["themes/taxes"], False), (["themes/building-permits", "themes/taxes"], True)):
+        change = Client(name=desk.portal.name, themes=themes)
+        await desk.service.clients.UpdateClient(UpdateClientRequest(client=change))
+        if allowed:
+            assert await desk.on_behalf(person)
+        else:
+            assert await refused(desk.on_behalf(person)) == "OAUTH_INVALID_AUTHORIZATION_DETAILS"
+            assert not desk.mandates.asked, "what is not the client's to know is not looked up"
+
+
 async def test_where_it_cannot_be_known_whether_a_mandate_holds_there_is_no_token_now(desk: Desk) -> None:
     person = (await desk.log_in()).access_token
     acting = (await desk.on_behalf(person)).access_token

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import uuid
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -33,9 +34,12 @@ from solmu.authorisations.v1.registers_pb2 import (
 )
 from solmu.authorisations.v1.themes_pb2 import Theme
 
+from services.authorisations.acting import Acting
 from services.authorisations.messages import instant, timestamp
+from services.authorisations.provider_file import ASSURANCE
 from services.runtime.errors import Fault
-from tests.integration.authorisations.people import ISSUE, asking, company, give, make_theme, person
+from services.runtime.identity import Caller
+from tests.integration.authorisations.people import ISSUE, REPRESENT, asking, company, give, make_theme, person
 from tests.integration.authorisations.service import HELSINKI, Service, calls_as
 from tests.integration.authorisations.test_checks import ALLOWED, DENIED, check
 from tests.integration.authorisations.test_mandates import reason
@@ -270,6 +274,46 @@ async def test_a_block_stops_a_delegate_at_once_and_lifting_it_lets_go_on(servic
     assert await reason(give(service, theme.name, person(), helper)) == "PARTY_NOT_ELIGIBLE"
     await keeper.says()
     assert (await check(service, theme.name, helper, owner)).decision == ALLOWED
+
+
+async def test_a_firm_that_is_blocked_halfway_closes_the_way_through_it_and_no_other(service: Service):
+    theme, firm, other_firm, customer, accountant = await make_theme(service), company(), company(), company(), person()
+    for one in (firm, other_firm):
+        await give(service, theme.name, customer, one)
+        await give(service, theme.name, one, accountant, kind=REPRESENT)
+    other_customer = company()
+    await give(service, theme.name, other_customer, firm)
+    keeper = await Keeper.of(service, ["block"])
+    before = service.clock()
+    await keeper.says(block(firm, Block.EFFECT_ACTING))
+    answer = await check(service, theme.name, accountant, customer)
+    assert (answer.decision, answer.through.name) == (ALLOWED, other_firm)
+    assert (await check(service, theme.name, accountant, other_customer)).decision == DENIED
+    assert (await check(service, theme.name, accountant, other_customer, at=timestamp(before))).decision == ALLOWED
+    await keeper.says()
+    assert (await check(service, theme.name, accountant, other_customer)).decision == ALLOWED
+
+
+@pytest.mark.parametrize("blocked", ["the accountant", "the firm", "the customer"])
+async def test_who_is_blocked_halfway_through_a_session_ends_it_with_the_next_call(service: Service, blocked: str):
+    theme, firm, customer, accountant = await make_theme(service), company(), company(), person()
+    await give(service, theme.name, customer, firm)
+    await give(service, theme.name, firm, accountant, kind=REPRESENT)
+    acting = Acting(facts=service.facts, latest=lambda: service.revisions.latest, clock=service.clock)
+    detail = {"type": "mandate", "theme": theme.name}
+    session = Caller(service="edge", client_id="portal", party=customer, actor=accountant, acr=ASSURANCE["HIGH"])
+    session = replace(session, authorization_details=(detail,))
+    assert (await acting.right(session)).through == firm
+    keeper = await Keeper.of(service, ["block"])
+    party, effect = {
+        "the accountant": (accountant, Block.EFFECT_ACTING),
+        "the firm": (firm, Block.EFFECT_ACTING),
+        "the customer": (customer, Block.EFFECT_BEING_ACTED_FOR),
+    }[blocked]
+    await keeper.says(block(party, effect))
+    assert await reason(acting.right(session)) == "MANDATE_NOT_ENOUGH"
+    await keeper.says()
+    assert (await acting.right(session)).through == firm
 
 
 async def test_a_company_with_joint_signatories_gives_a_mandate_when_enough_have_confirmed(service: Service):
