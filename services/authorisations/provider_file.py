@@ -26,7 +26,9 @@ values to the levels of eIDAS; another value counts as no level.
 
 With `log_in` people log in there through the node itself, which is the
 provider's client `client_id`, registered with `private_key_jwt`, the node's key
-set as `jwks_uri` and `<browser origin>/oauth2/callback` as redirect URI. Its
+set as `jwks_uri` and `<browser origin>/oauth2/callback` as redirect URI. The
+three endpoints may be left out together: then they are found at the issuer's
+`/.well-known/openid-configuration` (OpenID Connect Discovery 1.0). Its
 `authorities` may be left out: then the provider's certificate must be one that
 the machine trusts. A provider on a loopback address is one with invented
 people, and is taken by an embedded node only.
@@ -57,9 +59,19 @@ ASSURANCE = {level: f"http://eidas.europa.eu/LoA/{level.lower()}" for level in (
 
 MEMBERS = frozenset({"issuer", "jwks", "algorithms", "clients", "identifier", "assurance", "log_in"})
 ENDPOINTS = ("authorization_endpoint", "token_endpoint", "pushed_authorization_request_endpoint")
-LOG_IN_MEMBERS = frozenset({"id", "display_name", "client_id", "authorities", *ENDPOINTS})
+LOG_IN_TEXTS = ("id", "display_name", "client_id")
+LOG_IN_MEMBERS = frozenset({*LOG_IN_TEXTS, "authorities", *ENDPOINTS})
 
 _ID = re.compile(r"[a-z][a-z0-9-]{1,61}[a-z0-9]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endpoints:
+    """Where a provider answers: https URLs."""
+
+    authorization_endpoint: str
+    token_endpoint: str
+    pushed_authorization_request_endpoint: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,9 +82,8 @@ class LogIn:
     display_name: str
     client_id: str
     """The node's own, at the provider."""
-    authorization_endpoint: str
-    token_endpoint: str
-    pushed_authorization_request_endpoint: str
+    endpoints: Endpoints | None
+    """None: the provider publishes them."""
     context: ssl.SSLContext
     """Whose certificates the provider's may be of."""
 
@@ -173,15 +184,28 @@ def _provider(entry: dict[str, Any]) -> Provider:
 def _log_in(entry: dict[str, Any]) -> LogIn:
     if unknown := entry.keys() - LOG_IN_MEMBERS:
         raise ValueError(f"log_in has unknown members: {', '.join(sorted(unknown))}")
-    texts = {name: entry[name] for name in LOG_IN_MEMBERS - {"authorities"}}
+    needed = [*LOG_IN_TEXTS, *(ENDPOINTS if any(name in entry for name in ENDPOINTS) else ())]
+    texts = {name: entry[name] for name in needed}
     if wrong := sorted(name for name, value in texts.items() if not isinstance(value, str) or not value):
         raise ValueError(f"log_in: {', '.join(wrong)} must be text")
     if not _ID.fullmatch(texts["id"]):
         raise ValueError("log_in: id must be lower-case letters, digits and hyphens")
-    for name in ENDPOINTS:
-        if urlsplit(texts[name]).scheme != "https" or not urlsplit(texts[name]).hostname or "#" in texts[name]:
+    found = {name: texts.pop(name) for name in ENDPOINTS if name in texts}
+    for name, text in found.items():
+        if not is_endpoint(text):
             raise ValueError(f"log_in: {name} is not an https URL")
-    return LogIn(context=_context(entry.get("authorities")), **texts)
+    return LogIn(context=_context(entry.get("authorities")), endpoints=Endpoints(**found) if found else None, **texts)
+
+
+def is_endpoint(text: object) -> bool:
+    """Whether this is an https URL with a host and without a fragment (RFC 6749, section 3.1)."""
+    if not isinstance(text, str) or "#" in text:
+        return False
+    try:
+        address = urlsplit(text)
+    except ValueError:
+        return False
+    return address.scheme == "https" and bool(address.hostname)
 
 
 def _context(authorities: str | None) -> ssl.SSLContext:

@@ -28,6 +28,7 @@ from services.authorisations.identity_providers import Refused
 from services.authorisations.log_ins import LOG_IN_AGAIN, LogIn, s256
 from services.authorisations.provider_file import LogIn as Terms
 from services.authorisations.provider_file import Provider
+from services.authorisations.provider_metadata import ProviderMetadata, away, content
 from services.runtime import jws
 from services.runtime.errors import Unavailable
 
@@ -40,9 +41,6 @@ SCOPE = "openid"
 
 CALL_SECONDS = 5.0
 """For one call to a provider, while a person waits before an empty page."""
-
-MAX_ANSWER_BYTES = 64 << 10
-"""An answer with an id_token has some 4 kB."""
 
 ASSERTION_SECONDS = 60
 """Life of an assertion, which is used at once."""
@@ -78,10 +76,12 @@ class RelyingParty:
         self._sign = sign
         self._redirect_uri = redirect_uri
         self._clock = clock
+        self._metadata = ProviderMetadata(http=http)
 
     async def begin(self, provider: Provider, log_in: LogIn, *, state: str, secret: str) -> str:
         """Pushes a request to the provider; where the browser goes. Raises Unavailable, IDENTITY_PROVIDER_AWAY."""
         terms = _terms(provider)
+        endpoints = await self._metadata.endpoints(provider, terms)
         asked = {
             "response_type": "code",
             "redirect_uri": self._redirect_uri,
@@ -94,15 +94,15 @@ class RelyingParty:
             "ui_locales": log_in.ui_locales,
             "prompt": log_in.prompt,
         }
-        endpoint = terms.pushed_authorization_request_endpoint
+        endpoint = endpoints.pushed_authorization_request_endpoint
         status, answer = await self._post(provider, endpoint, {name: value for name, value in asked.items() if value})
         reference = answer.get("request_uri")
         if status != 201 or not isinstance(reference, str):
             logger.error("a provider takes no request", extra={"issuer": provider.issuer, "status": status})
-            raise _away()
-        joint = "&" if "?" in terms.authorization_endpoint else "?"
+            raise away()
+        joint = "&" if "?" in endpoints.authorization_endpoint else "?"
         query = urlencode({"client_id": terms.client_id, "request_uri": reference})
-        return f"{terms.authorization_endpoint}{joint}{query}"
+        return f"{endpoints.authorization_endpoint}{joint}{query}"
 
     async def id_token(self, provider: Provider, *, iss: str, code: str, error: str, secret: str) -> str:
         """The id_token for a provider's answer. Raises Refused.
@@ -123,7 +123,8 @@ class RelyingParty:
             "code_verifier": _derived(secret, "code_verifier"),
         }
         try:
-            status, answer = await self._post(provider, _terms(provider).token_endpoint, form)
+            endpoints = await self._metadata.endpoints(provider, _terms(provider))
+            status, answer = await self._post(provider, endpoints.token_endpoint, form)
         except Unavailable:
             raise Refused("temporarily_unavailable") from None
         found = answer.get("id_token")
@@ -148,12 +149,12 @@ class RelyingParty:
         proof["client_assertion"] = self._assertion(terms.client_id, provider.issuer)
         try:
             async with self._http.post(endpoint, data=form | proof, ssl=terms.context, allow_redirects=False) as answer:
-                return answer.status, jws.strict_object(await _content(answer))
+                return answer.status, jws.strict_object(await content(answer))
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
             logger.warning(
                 "a provider does not answer", extra={"issuer": provider.issuer, "error": type(error).__qualname__}
             )
-            raise _away() from None
+            raise away() from None
 
     def _assertion(self, client_id: str, audience: str) -> str:
         """RFC 7523, section 3; FAPI 2.0, section 5.3.3.1: the issuer as the only audience."""
@@ -175,16 +176,6 @@ def session() -> aiohttp.ClientSession:
     return aiohttp.ClientSession(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
 
 
-async def _content(answer: aiohttp.ClientResponse) -> bytes:
-    """The whole of an answer. Raises ValueError where that is too much."""
-    content = b""
-    async for piece in answer.content.iter_any():
-        content += piece
-        if len(content) > MAX_ANSWER_BYTES:
-            raise ValueError("the answer is too long")
-    return content
-
-
 def _derived(secret: str, purpose: str) -> str:
     """43 characters of base64url that only who has the secret can make."""
     digest = hmac.digest(secret.encode(), purpose.encode(), hashlib.sha256)
@@ -194,9 +185,3 @@ def _derived(secret: str, purpose: str) -> str:
 def _terms(provider: Provider) -> Terms:
     assert provider.log_in is not None
     return provider.log_in
-
-
-def _away() -> Unavailable:
-    return Unavailable(
-        "IDENTITY_PROVIDER_AWAY", "the identity provider cannot be reached, or does not answer as it should"
-    )

@@ -45,9 +45,6 @@ def declare(state: State, *, issuer: str) -> None:
             "id": "invented-people",
             "display_name": "Invented people",
             "client_id": NODE,
-            "authorization_endpoint": f"{issuer}/authorize",
-            "token_endpoint": f"{issuer}/token",
-            "pushed_authorization_request_endpoint": f"{issuer}/par",
             "authorities": str(state.public / pki.AUTHORITY),
         },
     }
