@@ -88,7 +88,7 @@ def accepted(terms: Terms, now: datetime) -> Outcome:
     about = events_pb2.MessageReference()
     told = [events_pb2.MessageAccepted(reference=about), *courses.told(about, before, after)]
     available = after.electronic is not None and after.electronic.state is deliveries.State.AVAILABLE
-    notices = rules.planned(terms.kind, available=now) if available else []
+    notices = rules.planned(terms.kind, PROFILES[terms.profile], available=now) if available else []
     return _outcome(after, told, notices, direction=Message.DIRECTION_OUTBOUND, now=now)
 
 
