@@ -8,6 +8,7 @@
     solmu events follow                         what happens to a unit's messages
     solmu letters ...                           claim and report: for a print house
     solmu mandates ...                          list, request, confirm, revoke; check who may act for whom
+    solmu registers import                      what a register says, from a file
     solmu directory ...                         meshes, their members and anchors; join one
     solmu exchange ...                          services, calls of them, who may call
     solmu evidence ...                          list, get; verify, which needs no node
@@ -45,6 +46,7 @@ from gateway.client.command import (
     mandates,
     messages,
     node,
+    registers,
     rest,
 )
 from gateway.client.command.output import Output, UsageError
@@ -99,7 +101,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="print JSON, one object a line")
     parser.add_argument("--person", action="store_true", help="call in the name of who logged in last (log-in)")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for group in (node, clients, messages, letters, mandates, directory, exchange, evidence, log_in, connect, rest):
+    for group in (
+        node, clients, messages, letters, mandates, registers, directory, exchange, evidence, log_in, connect, rest,
+    ):  # fmt: skip
         group.add(commands)
     completion.add(commands, parser)
     return parser
