@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
+
+import psutil
 
 from tests.bench.checks import world
 from tests.bench.checks.world import Asked
@@ -45,23 +48,62 @@ class Figures:
     """Checks in a second, some calls at once; 0 where there are no calls."""
     batches: float = 0.0
     """Checks in a second, in batches; 0 where it takes none."""
+    single_cpu: float = 0.0
+    """Microseconds of processor time for a check, one after another, of all who take part: asker, engine, database."""
+    batch_cpu: float = 0.0
+    """The same in batches."""
     asked: int = 0
     wrong: int = 0
     notes: list[str] = field(default_factory=list)
 
 
-async def measure(engine: Engine, size: int, *, seconds: float, batch: int = 0, together: bool = False) -> Figures:
-    """Measures an engine for some seconds each way."""
+class Work:
+    """Processor time of this process, and of other processes with those that they started."""
+
+    def __init__(self, others: Sequence[int] = ()) -> None:
+        self._others = [psutil.Process(pid) for pid in others]
+        self._began = self._seconds()
+
+    def for_each(self, count: int) -> float:
+        """Microseconds since the beginning for each of so many."""
+        return (self._seconds() - self._began) / max(count, 1) * 1e6
+
+    def _seconds(self) -> float:
+        spent = time.process_time()
+        for other in self._others:
+            for process in (other, *other.children(recursive=True)):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    times = process.cpu_times()
+                    spent += times.user + times.system
+                    if process is other:  # those that have ended
+                        spent += times.children_user + times.children_system
+        return spent
+
+
+async def measure(
+    engine: Engine,
+    size: int,
+    *,
+    seconds: float,
+    batch: int = 0,
+    together: bool = False,
+    others: Sequence[int] = (),
+) -> Figures:
+    """Measures an engine for some seconds each way. `others` are processes that work for it beside this one."""
     figures = Figures()
     await _singles(engine, world.direct(size), Figures(), count=WARM)
+    work = Work(others)
     figures.direct, figures.p50, figures.p99 = await _singles(engine, world.direct(size), figures, seconds=seconds)
+    figures.single_cpu = work.for_each(figures.asked)
     figures.represented, figures.represented_p50, figures.represented_p99 = await _singles(
         engine, world.represented(size), figures, seconds=seconds
     )
     if together:
         figures.together = await _together(engine, world.direct(size, begin=size // 3), figures, seconds)
     if batch:
+        before, work = figures.asked, Work(others)
         figures.batches = await _batches(engine, world.of_accountants(size, batch), figures, seconds, batch)
+        figures.batch_cpu = work.for_each(figures.asked - before)
     return figures
 
 

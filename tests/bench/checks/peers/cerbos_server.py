@@ -54,8 +54,8 @@ POLICY = {
 
 
 @contextlib.asynccontextmanager
-async def _serving(program: str) -> AsyncIterator[str]:
-    """Cerbos, and its address."""
+async def _serving(program: str) -> AsyncIterator[tuple[str, int]]:
+    """Cerbos' address, and its process."""
     http, port = free_port(), free_port()
     with tempfile.TemporaryDirectory() as folder:
         policies = Path(folder) / "policies"
@@ -71,7 +71,7 @@ async def _serving(program: str) -> AsyncIterator[str]:
             program, "server", f"--config={folder}/cerbos.json", "--log-level=ERROR"
         )
         try:
-            yield f"127.0.0.1:{port}"
+            yield f"127.0.0.1:{port}", process.pid
         finally:
             process.terminate()
             await process.wait()
@@ -111,10 +111,15 @@ class Cerbos:
 
 async def _measure(arguments: argparse.Namespace) -> Figures:
     slices = Slices(arguments.size)
-    async with _serving(arguments.program) as address, grpc.aio.insecure_channel(address) as channel:
+    async with _serving(arguments.program) as (address, pid), grpc.aio.insecure_channel(address) as channel:
         await asyncio.wait_for(channel.channel_ready(), START_WITHIN)
         figures = await measure(
-            Cerbos(channel, slices), arguments.size, seconds=arguments.seconds, together=True, batch=BATCH
+            Cerbos(channel, slices),
+            arguments.size,
+            seconds=arguments.seconds,
+            together=True,
+            batch=BATCH,
+            others=[pid],
         )
     figures.notes.append(f"handed the facts; a batch is {BATCH} questions of one delegate")
     return figures

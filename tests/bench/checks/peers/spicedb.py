@@ -212,11 +212,17 @@ async def _measure(arguments: argparse.Namespace) -> Figures:
     try:
         begin = await connection.fetchval("select count(*) from relation_tuple")
         await _lay(connection, world.mandates(begin, arguments.size))
-        return await measure(SpiceDB(engine), arguments.size, seconds=arguments.seconds, batch=arguments.batch)
+        return await measure(
+            SpiceDB(engine),
+            arguments.size,
+            seconds=arguments.seconds,
+            batch=arguments.batch,
+            others=[int(arguments.postgres)],
+        )
     finally:
         engine.close()
         await connection.close()
 
 
 if __name__ == "__main__":
-    run(_measure, "database", "certificate", "key", "authorities")
+    run(_measure, "database", "certificate", "key", "authorities", "postgres")
