@@ -51,7 +51,14 @@ MESSAGE_FIELDS = {
     "paper_unread_after": "interval",
     "paper_working_hours": "boolean",
 }
-"""Columns of a message and their types, in the order in which SEND takes their values."""
+"""Columns of a message and their types."""
+
+NEW_FIELDS = {
+    field: kind
+    for field, kind in MESSAGE_FIELDS.items()
+    if field not in ("purge_time", "due_passed", "withdraw_time", "withdrawal", "rejection")
+}
+"""Those that a new message has, in the order in which SEND takes their values."""
 
 DELIVERY_FIELDS = (
     "delivery_id",
@@ -141,7 +148,7 @@ class NewRows:
     """A new message with all that is kept together with it; what is a tuple begins with the message's id."""
 
     message: Mapping[str, object]
-    """MESSAGE_FIELDS."""
+    """NEW_FIELDS."""
     deliveries: Sequence[tuple[UUID, UUID, int, int, datetime, datetime | None]]
     """Delivery id, channel, state, update time, available time."""
     events: Sequence[tuple[UUID, UUID, str, bytes, datetime]]
@@ -150,7 +157,7 @@ class NewRows:
     """What its recipient is told by notifications, where there are contact details: kind, due time."""
 
 
-_TYPES = list(MESSAGE_FIELDS.values())
+_TYPES = list(NEW_FIELDS.values())
 _DELIVERY_TYPES = ("uuid", "uuid", "smallint", "smallint", "timestamptz", "timestamptz")
 _EVENT_TYPES = ("uuid", "uuid", "text", "bytea", "timestamptz")
 _NOTICE_TYPES = ("uuid", "smallint", "timestamptz")
@@ -163,8 +170,8 @@ def _unnested(types: Sequence[str], after: int = 0) -> str:
 
 SEND = f"""
 with sent as (
-    insert into message ({", ".join(MESSAGE_FIELDS)})
-    select * from {_unnested(_TYPES)} as n ({", ".join(MESSAGE_FIELDS)})
+    insert into message ({", ".join(NEW_FIELDS)})
+    select * from {_unnested(_TYPES)} as n ({", ".join(NEW_FIELDS)})
     order by unit_id, idempotency_key, mailbox_id -- the same for all, lest two of them wait for each other
     on conflict (unit_id, idempotency_key, mailbox_id) do nothing
     returning message_id, unit_id, mailbox_id
@@ -201,7 +208,7 @@ async def send(database: Database | Connection, new: Sequence[NewRows]) -> set[U
     """
     rows = await database.fetch(
         SEND,
-        *([one.message[field] for one in new] for field in MESSAGE_FIELDS),
+        *([one.message[field] for one in new] for field in NEW_FIELDS),
         *_columns([way for one in new for way in one.deliveries], len(_DELIVERY_TYPES)),
         *_columns([event for one in new for event in one.events], len(_EVENT_TYPES)),
         *_columns([notice for one in new for notice in one.notices], len(_NOTICE_TYPES)),

@@ -16,7 +16,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -181,7 +181,7 @@ class Database:
 
     def _span(self, statement: str) -> Any:
         return self._telemetry.span(
-            "postgresql", SpanKind.CLIENT, db_system_name="postgresql", db_query_text=" ".join(statement.split())
+            "postgresql", SpanKind.CLIENT, db_system_name="postgresql", db_query_text=_on_one_line(statement)
         )
 
 
@@ -245,6 +245,11 @@ _USES: Mapping[str, Callable[[asyncpg.Pool], float]] = {
     "most": lambda pool: pool.get_max_size(),
 }
 """What is told of a pool: calls wait where `busy` reaches `most`."""
+
+
+@lru_cache(maxsize=512)
+def _on_one_line(statement: str) -> str:
+    return " ".join(statement.split())
 
 
 async def _keep(_: asyncpg.Connection) -> None:
