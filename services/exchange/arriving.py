@@ -13,7 +13,7 @@ from uuid import UUID
 
 from solmu.exchange.v1 import envelopes_pb2, events_pb2, statements_pb2
 
-from services.exchange import delivery_store, envelope_store, names, topic_store
+from services.exchange import backlog_store, delivery_store, envelope_store, names, topic_store
 from services.exchange.bodies_at_rest import IncomingBody
 from services.exchange.configuration import Configuration
 from services.exchange.evidence import identifiers, statements
@@ -23,7 +23,14 @@ from services.exchange.meshes import Meshes
 from services.exchange.recording import Recorder
 from services.exchange.sending import Sending
 from services.runtime.database import Connection, Database
-from services.runtime.errors import FailedPrecondition, Fault, InvalidArgument, PermissionDenied, ResourceExhausted
+from services.runtime.errors import (
+    FailedPrecondition,
+    Fault,
+    InvalidArgument,
+    PermissionDenied,
+    ResourceExhausted,
+    Unavailable,
+)
 from services.runtime.sealing import Vault
 from services.runtime.telemetry import TRANSACTIONS
 
@@ -87,6 +94,8 @@ class Arriving:
         2. The node, the signature and its certificate: `Recorder.accept`.
         3. Its time holds, but for one that the receiver asked for again: STATEMENT_EXPIRED.
         4. Its body is no larger than is taken here: EXCHANGE_TOO_LARGE.
+
+        What is taken later, once its recipient has received more, `check_room` says.
         """
         statement = statements.parse(proof.statement)  # 1
         if statement.kind is not Kind.ENVELOPE:
@@ -99,6 +108,13 @@ class Arriving:
         if int(statement.lines["body-bytes"]) > most:  # 4
             raise ResourceExhausted("EXCHANGE_TOO_LARGE", "the body is too large", max_bytes=str(most))
         return entry
+
+    async def check_room(self, recipients: Sequence[str]) -> None:
+        """Raises Unavailable, QUEUE_FULL, where as much waits to be received by one of these as may."""
+        for subsystem in recipients:
+            bound = self._recorder.policy(subsystem).max_waiting
+            if await backlog_store.is_inbox_full(self._database, subsystem, bound=bound):
+                raise Unavailable("QUEUE_FULL", "as many envelopes wait to be received as may")
 
     async def take(self, entry: Entry, body: IncomingBody, *, recipients: Sequence[str], replayed: bool) -> Taken:
         """Takes an envelope that was admitted, now that its body is here.

@@ -27,6 +27,7 @@ from solmu.exchange.v1 import (
 
 from services.exchange import keys, names
 from services.exchange.backends import Backends
+from services.exchange.backlog import Backlogs
 from services.exchange.calling import Calling
 from services.exchange.configuration import Configuration
 from services.exchange.envelope_assembly import EnvelopeParts
@@ -91,12 +92,11 @@ class Exchange:
             peers=self.peers,
             test_mode=test_mode,
         )
-        self.journal = Journal(database, keep=self.evidence.keeping.keep)
+        self.journal = Journal(database, keep=self.evidence.keeping.keep, outbox=outbox)
         self.publisher = Publisher(database=database, ring=self.ring, meshes=self.meshes)
         self.refresher = Refresher(database=database, meshes=self.meshes, peers=self.peers)
 
         self.directories = Directories(meshes=self.meshes)
-        self.mesh = MeshServicer(database=database, meshes=self.meshes, ring=self.ring, refresher=self.refresher)
         self.publishing = PublisherServicer(
             database=database, meshes=self.meshes, ring=self.ring, publisher=self.publisher
         )
@@ -121,7 +121,15 @@ class Exchange:
             requesters=self.requesters,
             evidence=self.evidence,
             proving=self.proving,
+            journal=self.journal,
             revoked=revoked,
+        )
+        self.mesh = MeshServicer(
+            database=database,
+            meshes=self.meshes,
+            ring=self.ring,
+            refresher=self.refresher,
+            abandon=self.asynchronous.sending.abandon,
         )
         self.backends = Backends(identity=self._tls_identity)
         metaservices = Metaservices(database=database, configuration=self.configuration, meshes=self.meshes)
@@ -153,8 +161,13 @@ class Exchange:
         )
 
         self.exchanges = Exchanges(database=database, requesters=self.requesters)
+        self.backlogs = Backlogs(database=database)
         self.monitoring = Monitoring(
-            database=database, requesters=self.requesters, meshes=self.meshes, peers=self.peers
+            database=database,
+            requesters=self.requesters,
+            meshes=self.meshes,
+            peers=self.peers,
+            backlogs=self.backlogs,
         )
 
         self.listener = None
@@ -207,6 +220,7 @@ class Exchange:
             self.refresher.run(),
             *self.evidence.work(),
             self.asynchronous.leading.run(),
+            self.backlogs.follow(),
         ):
             start(work)
         if self.listener is not None:

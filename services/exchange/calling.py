@@ -416,7 +416,11 @@ class Calling:
         except DataLoss as fault:
             if proof.statement:
                 await self._journal.refuse(
-                    exchange_id=attempt.exchange_id, node=attempt.node, reason=fault.reason, proof=proof
+                    exchange_id=attempt.exchange_id,
+                    node=attempt.node,
+                    reason=fault.reason,
+                    proof=proof,
+                    side=exchanges_pb2.SIDE_CONSUMER,
                 )
             raise
         attempt.response = entry
@@ -494,7 +498,11 @@ class Calling:
                     raise InvalidArgument("SIGNER_NOT_SENDER", "the refusal is another member's")
         except DataLoss as unproven:
             await self._journal.refuse(
-                exchange_id=attempt.exchange_id, node=attempt.node, reason=unproven.reason, proof=refusal.proof
+                exchange_id=attempt.exchange_id,
+                node=attempt.node,
+                reason=unproven.reason,
+                proof=refusal.proof,
+                side=exchanges_pb2.SIDE_CONSUMER,
             )
             return unproven, None
         attempt.response = None

@@ -240,6 +240,7 @@ class Carrier:
         to, replayed = [row["subsystem"] for row in rows], any(row["replayed"] for row in rows)
         proof = statements_pb2.Proof.FromString(rows[0]["statement"])
         entry = self._arriving.admit(node, proof, recipients=to, replayed=replayed)
+        await self._arriving.check_room(to)
         body = self._arriving.body_of(entry.statement)
         try:
             async for piece in bodies_at_rest.read(self._database, self._vault, rows[0]["envelope_id"]):

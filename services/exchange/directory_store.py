@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from services.runtime.database import Connection, Database, Row
@@ -87,6 +87,22 @@ async def held_parts(database: Database, digests: Sequence[bytes]) -> dict[bytes
     """Those of these parts that are held."""
     rows = await database.fetch("select sha256, content from directory_part where sha256 = any($1::bytea[])", digests)
     return {row["sha256"]: row["content"] for row in rows}
+
+
+async def sweep_parts(database: Database, named: Callable[[Sequence[bytes]], set[bytes]]) -> int:
+    """Deletes the parts that no directory in force names; returns how many.
+
+    `named` reads from directories which parts they name. The lock keeps out
+    who puts a newer one into force meanwhile.
+    """
+    async with database.transaction() as transaction:
+        await transaction.execute("lock table directory_part in share row exclusive mode")
+        rows = await transaction.fetch("select directory from mesh where directory is not null")
+        deleted = await transaction.fetch(
+            "delete from directory_part where not (sha256 = any($1::bytea[])) returning sha256",
+            list(named([row["directory"] for row in rows])),
+        )
+    return len(deleted)
 
 
 async def insert_parts(transaction: Connection, parts: Sequence[tuple[bytes, bytes]]) -> None:

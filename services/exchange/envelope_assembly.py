@@ -12,6 +12,7 @@ from services.exchange.carrying import Carrier
 from services.exchange.collecting import Collecting
 from services.exchange.configuration import Configuration
 from services.exchange.evidence_assembly import EvidenceParts
+from services.exchange.journal import Journal
 from services.exchange.leading import Leading
 from services.exchange.meshes import Meshes
 from services.exchange.peers import Peers
@@ -44,6 +45,7 @@ class EnvelopeParts:
         requesters: Requesters,
         evidence: EvidenceParts,
         proving: Proving,
+        journal: Journal,
         revoked: Callable[[str], bool],
     ) -> None:
         recorder = Recorder(
@@ -88,7 +90,7 @@ class EnvelopeParts:
         )
         self.topics = Topics(database=database, meshes=meshes, requesters=requesters)
         self.peer_servicer = PeerDeliveries(
-            database=database, meshes=meshes, arriving=arriving, subscribing=subscribing
+            database=database, meshes=meshes, arriving=arriving, subscribing=subscribing, journal=journal
         )
 
     def servicers(self) -> dict[tuple[ModuleType, str], object]:

@@ -181,6 +181,15 @@ async def cancellable(transaction: Connection, envelope_id: UUID) -> list[str]:
     return [row["subsystem"] for row in rows]
 
 
+async def undelivered(transaction: Connection, *, limit: int) -> list[Row]:
+    """Recipients whom an envelope has not reached, and with whom it has not ended."""
+    return await transaction.fetch(
+        "select envelope_id, subsystem from recipient where state = 1 and settle_time is null"
+        " order by envelope_id limit $1 for update",
+        limit,
+    )
+
+
 async def overdue(transaction: Connection, *, now: datetime, limit: int) -> list[Row]:
     """Recipients with whom an envelope has not ended although its time is over."""
     return await transaction.fetch(

@@ -481,6 +481,16 @@ async def set_stamping(database: Database, *, pending: int, oldest: datetime | N
     )
 
 
+async def stamping_rate(database: Database) -> float:
+    """How many statements and heads a second were stamped in batches, over the last minute."""
+    stamped: int = await database.fetchval(
+        "select coalesce(sum(octet_length(members)) / 32, 0)::bigint from"
+        " (select members, stamp_time from stamp_batch order by batch desc limit 100) b"
+        " where stamp_time > clock_timestamp() - interval '1 minute'"
+    )
+    return stamped / 60
+
+
 async def stamping(database: Database) -> Row:
     """How stamping goes."""
     row = await database.fetchrow("select pending, oldest, failing_since from stamping")

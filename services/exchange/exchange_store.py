@@ -11,7 +11,10 @@ from services.runtime.database import Database, Row
 COLUMNS = (
     "e.exchange_id, e.side, e.message_id, e.consumer, e.service, e.consumer_node, e.provider_node, e.method, e.status,"
     " e.outcome, e.reason, e.refused_by, e.on_behalf, e.request_sha256, e.response_sha256, e.measurement, e.start_time,"
-    " e.end_time"
+    " e.end_time, case when e.request_sha256 is null and e.response_sha256 is null then 3"
+    " when exists (select from statement s join evidence v using (seq)"
+    " where s.exchange_id = e.exchange_id and s.sha256 in (e.request_sha256, e.response_sha256)"
+    " and (v.stamp_state = 1 or v.log_index is null)) then 1 else 2 end as evidence_state"
 )
 
 _MINE = "(e.side = 1 and e.consumer = any({0}) or e.side = 2 and subsystem_of(e.service) = any({0}))"

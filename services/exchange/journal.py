@@ -13,17 +13,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
-from solmu.exchange.v1 import exchanges_pb2, statements_pb2
+from solmu.exchange.v1 import events_pb2, exchanges_pb2, statements_pb2
 
-from services.exchange import configuration_store, journal_store
+from services.exchange import configuration_store, journal_store, names
 from services.exchange.evidence.statements import Statement, parse
 from services.runtime.database import Connection, Database
 from services.runtime.errors import Fault, InvalidArgument
+from services.runtime.outbox import Outbox, event
 from services.runtime.telemetry import TRANSACTIONS
 
 BATCH = 256
@@ -116,11 +118,12 @@ class _Append:
 
 
 class Journal:
-    """The journal of a process. `keep` takes part in its transactions."""
+    """The journal of a process. `keep` takes part in its transactions; `outbox` tells of proofs that were refused."""
 
-    def __init__(self, database: Database, *, keep: Keep | None = None) -> None:
+    def __init__(self, database: Database, *, keep: Keep | None = None, outbox: Outbox | None = None) -> None:
         self._database = database
         self._keep = keep
+        self._outbox = outbox
         self._waiting: list[_Append] = []
         self._writer: asyncio.Task[None] | None = None
         self._linger = 0.0
@@ -139,16 +142,37 @@ class Journal:
             self._writer = asyncio.create_task(self._write())
         return await append.done
 
-    async def refuse(self, *, exchange_id: str, node: str, reason: str, proof: statements_pb2.Proof) -> None:
-        """Keeps a proof that did not hold, with the reason, for the subsystem that it names as receiver."""
-        await journal_store.insert_refused(
-            self._database,
-            exchange_id=_uuid(exchange_id),
-            node=node,
-            subsystem=_receiver(proof.statement),
-            reason=reason,
-            proof=proof,
-        )
+    async def refuse(
+        self,
+        *,
+        exchange_id: str,
+        node: str,
+        reason: str,
+        proof: statements_pb2.Proof,
+        side: exchanges_pb2.Side.ValueType,
+    ) -> None:
+        """Keeps a proof that did not hold, with the reason, for the subsystem that it names as receiver; and tells."""
+        subject = _uuid(exchange_id)
+        async with self._database.transaction() as transaction:
+            await journal_store.insert_refused(
+                transaction,
+                exchange_id=subject,
+                node=node,
+                subsystem=_receiver(proof.statement),
+                reason=reason,
+                proof=proof,
+            )
+            if self._outbox is not None:
+                told = events_pb2.ProofRefused(
+                    reason=reason,
+                    side=side,
+                    node=names.resource("nodes", node) if node else "",
+                    subject=f"exchanges/{subject}" if subject else "",
+                    statement=f"statements/{hashlib.sha256(proof.statement).hexdigest()}",
+                )
+                await self._outbox.append(transaction, [event(told)])
+        if self._outbox is not None:
+            self._outbox.wake()
 
     async def _write(self) -> None:
         while self._waiting:

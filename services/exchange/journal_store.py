@@ -10,7 +10,7 @@ from uuid import UUID
 from solmu.exchange.v1 import statements_pb2
 
 from services.exchange.evidence.statements import Kind
-from services.runtime.database import Connection, Database
+from services.runtime.database import Connection
 from services.runtime.ids import new_id
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ async def insert_exchanges(transaction: Connection, exchanges: Sequence[Exchange
 
 
 async def insert_refused(
-    database: Database,
+    transaction: Connection,
     *,
     exchange_id: UUID | None,
     node: str,
@@ -91,7 +91,7 @@ async def insert_refused(
     proof: statements_pb2.Proof,
 ) -> None:
     """Keeps a proof that did not hold."""
-    await database.execute(
+    await transaction.execute(
         "insert into refused_proof (refused_proof_id, exchange_id, node, subsystem, reason, sha256, statement,"
         " signature, certificate_status) values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
         new_id(),

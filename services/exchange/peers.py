@@ -115,6 +115,12 @@ class Peers:
         connection = self._connections.get(node)
         return connection.circuit if connection is not None else Circuit()
 
+    def connections(self, node: str) -> int:
+        """How many connections to a node are open."""
+        connection = self._connections.get(node)
+        channels = connection.channels if connection is not None else []
+        return sum(channel.get_state() is grpc.ChannelConnectivity.READY for channel in channels)
+
     def known(self) -> dict[str, Circuit]:
         """The nodes that were called, and how they have answered."""
         return {node: connection.circuit for node, connection in self._connections.items()}

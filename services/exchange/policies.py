@@ -15,6 +15,9 @@ from services.runtime.errors import InvalidArgument, Unavailable
 
 DEFAULT = "default"
 MAX_BODY_BYTES = 100 << 20
+MAX_WAITING = 100_000
+"""Envelopes that wait for one recipient where the policy does not say: some 200 MB of statements, and their bodies."""
+
 ATTEMPTS = 3
 CIRCUIT_FAILURES = 5
 
@@ -41,6 +44,11 @@ class Policy:
     def max_request_bytes(self) -> int:
         """Largest request body."""
         return self.content.limits.max_request_bytes or MAX_BODY_BYTES
+
+    @cached_property
+    def max_waiting(self) -> int:
+        """Envelopes that may wait for one recipient."""
+        return self.content.limits.max_waiting_envelopes or MAX_WAITING
 
     @cached_property
     def max_response_bytes(self) -> int:

@@ -441,7 +441,11 @@ class Providing:
         fault = renewed(fault, side="provider", exchange=call.frame.exchange_id)
         if call.proof is not None and proving.proves_nothing(fault):
             await self._journal.refuse(
-                exchange_id=call.frame.exchange_id, node=call.node, reason=fault.reason, proof=call.proof
+                exchange_id=call.frame.exchange_id,
+                node=call.node,
+                reason=fault.reason,
+                proof=call.proof,
+                side=exchanges_pb2.SIDE_PROVIDER,
             )
             call.request = None if fault.reason != "STATEMENT_REPLAYED" else call.request
         if call.policy is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -11,7 +11,7 @@ import asyncpg
 from google.protobuf.duration_pb2 import Duration
 from solmu.exchange.v1 import envelopes_pb2, events_pb2, topics_pb2
 
-from services.exchange import delivery_store, envelope_store, names, topic_store
+from services.exchange import backlog_store, delivery_store, envelope_store, names, topic_store
 from services.exchange.bodies_at_rest import IncomingBody
 from services.exchange.configuration import Configuration
 from services.exchange.evidence import identifiers, statements
@@ -44,6 +44,9 @@ TOPIC_RETENTION = timedelta(days=7)
 
 LANE_BYTES = 16
 
+FULL_RETRY = 60.0
+"""Seconds after which a sender may ask whether a full queue has become shorter."""
+
 PURPOSES = {
     envelopes_pb2.PURPOSE_UNSPECIFIED: "event",
     envelopes_pb2.PURPOSE_EVENT: "event",
@@ -74,7 +77,7 @@ class Sending:
         """Takes an envelope whole or not at all; a repeat returns the first.
 
         Raises InvalidArgument, BODY_DIGEST_MISMATCH; ResourceExhausted,
-        EXCHANGE_TOO_LARGE; AlreadyExists, MESSAGE_ID_REUSED; NotFound,
+        EXCHANGE_TOO_LARGE, QUEUE_FULL; AlreadyExists, MESSAGE_ID_REUSED; NotFound,
         MEMBER_UNKNOWN; FailedPrecondition, NOT_ANSWERABLE; and what signing
         demands.
         """
@@ -118,6 +121,7 @@ class Sending:
     ) -> None:
         now = datetime.now(UTC)
         target, recipients, retention = await self._addressed(transaction, sender, asked)
+        full = await self._full(transaction, sender, recipients, alone=asked.WhichOneof("target") == "subsystem")
         answered = await self._answered(transaction, sender, asked)
         lane = self._lane(sender, asked.ordering_key)
         place = await envelope_store.next_place(transaction, sender, target, lane) if lane else 0
@@ -161,6 +165,24 @@ class Sending:
             recipients,
             state=State.DELIVERY_STATE_QUEUED,
         )
+        if full:
+            envelope = await envelope_store.envelope(transaction, body.envelope_id)
+            assert envelope is not None
+            for subsystem in full:
+                await self.settle(
+                    transaction, envelope, subsystem, state=State.DELIVERY_STATE_REFUSED, reason="QUEUE_FULL"
+                )
+
+    async def _full(self, transaction: Connection, sender: str, recipients: Sequence[str], *, alone: bool) -> list[str]:
+        """The recipients for whom as much waits as may. Raises ResourceExhausted, QUEUE_FULL, for one addressed alone.
+
+        Of many one that has been away for long must not hold up the others.
+        """
+        bound = self._recorder.policy(sender).max_waiting
+        full = [each for each in recipients if await backlog_store.is_full(transaction, each, bound=bound)]
+        if full and alone:
+            raise queue_full(full[0])
+        return full
 
     async def _addressed(
         self, transaction: Connection, sender: str, asked: Envelope
@@ -282,6 +304,21 @@ class Sending:
                 await self.settle(transaction, envelope, subsystem, state=State.DELIVERY_STATE_CANCELLED)
         self._recorder.wake()
 
+    async def abandon(self, *, limit: int = 200) -> int:
+        """Gives up what has not arrived anywhere, and tells its senders; returns how many envelopes that were."""
+        given_up: set[UUID] = set()
+        while True:
+            async with self._database.transaction() as transaction:
+                rows = await envelope_store.undelivered(transaction, limit=limit)
+                for row in rows:
+                    envelope = await envelope_store.envelope(transaction, row["envelope_id"])
+                    assert envelope is not None
+                    await self.settle(transaction, envelope, row["subsystem"], state=State.DELIVERY_STATE_CANCELLED)
+                    given_up.add(row["envelope_id"])
+            if len(rows) < limit:
+                self._recorder.wake()
+                return len(given_up)
+
     async def expire(self, *, now: datetime, limit: int = 200) -> int:
         """Ends envelopes whose time is over; returns how many recipients that concerned."""
         async with self._database.transaction() as transaction:
@@ -292,6 +329,16 @@ class Sending:
                 await self.settle(transaction, envelope, row["subsystem"], state=State.DELIVERY_STATE_EXPIRED)
         self._recorder.wake()
         return len(rows)
+
+
+def queue_full(subsystem: str) -> ResourceExhausted:
+    """The refusal of an envelope for whose recipient too much waits already."""
+    return ResourceExhausted(
+        "QUEUE_FULL",
+        "as many envelopes wait for the recipient as may",
+        retry_after=FULL_RETRY,
+        recipient=names.resource("subsystems", subsystem),
+    )
 
 
 def envelope_name(row: Row) -> str:

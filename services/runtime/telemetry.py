@@ -48,6 +48,10 @@ EVENTS_HANDLED = prometheus_client.Counter("solmu_events_handled", "Events dealt
 NOTIFICATIONS = prometheus_client.Counter(
     "solmu_notifications", "Tries to tell a resident of a message, by channel and outcome", ["channel", "outcome"]
 )
+EXCHANGE_WAITING = prometheus_client.Gauge("solmu_exchange_waiting", "What waits in the exchange, by queue", ["queue"])
+EXCHANGE_OLDEST_SECONDS = prometheus_client.Gauge(
+    "solmu_exchange_oldest_seconds", "For how long the oldest in a queue of the exchange has waited", ["queue"]
+)
 CLOCK_HELD = prometheus_client.Gauge(
     "solmu_clock_held", "1 while nothing that waits for its time moves, since clocks disagree or one has jumped"
 )

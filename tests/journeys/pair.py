@@ -43,6 +43,7 @@ ADMINISTRATION = DemoClient(
         "exchange.keys.manage",
         "exchange.mesh.manage",
         "exchange.mesh.publish",
+        "exchange.monitoring.operate",
         "exchange.policies.manage",
         "exchange.services.manage",
         "exchange.services.read",

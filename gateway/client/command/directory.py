@@ -48,6 +48,15 @@ def add(commands: Any) -> None:
     join.add_argument("--node", required=True, metavar="INSTANCE/CLASS/CODE/NODE", help="what the node is to be")
     join.set_defaults(remote=_join)
 
+    refresh = actions.add_parser("refresh", help="look for a newer directory now (scope exchange.mesh.manage)")
+    refresh.add_argument("instance")
+    refresh.set_defaults(remote=_refresh)
+
+    leave = actions.add_parser("leave", help="leave the node's mesh: what waits for others is given up")
+    leave.add_argument("instance")
+    leave.add_argument("--confirm", required=True, metavar="INSTANCE", help="the same once more, against slips")
+    leave.set_defaults(remote=_leave)
+
 
 async def _show(client: Client, given: argparse.Namespace, out: Output) -> None:
     stub = client.stub(DirectoryServiceStub)
@@ -108,3 +117,13 @@ async def _join(client: Client, given: argparse.Namespace, out: Output) -> None:
         node=identifiers_pb2.NodeId(owner=owner, node_code=node_code),
     )
     out.one(await client.call(client.stub(MeshServiceStub).JoinMesh, request))
+
+
+async def _refresh(client: Client, given: argparse.Namespace, out: Output) -> None:
+    request = mesh_pb2.RefreshDirectoryRequest(name=f"directories/{given.instance}")
+    out.one(await client.call(client.stub(MeshServiceStub).RefreshDirectory, request))
+
+
+async def _leave(client: Client, given: argparse.Namespace, out: Output) -> None:
+    request = mesh_pb2.LeaveMeshRequest(name=f"directories/{given.instance}", confirm_instance=given.confirm)
+    out.one(await client.call(client.stub(MeshServiceStub).LeaveMesh, request))

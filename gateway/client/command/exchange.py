@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from google.protobuf.message import Message
-from solmu.exchange.v1 import access_rights_pb2, calls_pb2, services_pb2
+from solmu.exchange.v1 import access_rights_pb2, calls_pb2, monitoring_pb2, services_pb2
 from solmu.exchange.v1.access_rights_pb2_grpc import AccessRightServiceStub
 from solmu.exchange.v1.calls_pb2_grpc import CallServiceStub
+from solmu.exchange.v1.monitoring_pb2_grpc import MonitoringServiceStub
 from solmu.exchange.v1.services_pb2_grpc import CatalogueServiceStub
 
 from gateway.client.client import Client
@@ -45,6 +46,26 @@ def add(commands: Any) -> None:
     rights = actions.add_parser("rights", help="list who may call a service (scope exchange.services.manage)")
     rights.add_argument("service", metavar="SERVICE")
     rights.set_defaults(remote=_rights)
+
+    allow = actions.add_parser("allow", help="let a subsystem call a service, or send to an inbox")
+    allow.add_argument("what", metavar="WHAT", help="a service, or the inbox of a subsystem: FI/MUN/1/letters")
+    allow.add_argument("who", metavar="SUBSYSTEM")
+    allow.add_argument("calls", nargs="*", metavar="VERB:PATH", help="such as GET:/persons/**; none: all")
+    allow.set_defaults(remote=_allow)
+
+    forbid = actions.add_parser("forbid", help="take a right back, by its name as `allow` and `rights` show it")
+    forbid.add_argument("right", metavar="RIGHT", help="such as subsystems/.../accessRights/...")
+    forbid.set_defaults(remote=_forbid)
+
+    check = actions.add_parser("check", help="say how a call would be judged; one that is refused ends with 1")
+    check.add_argument("service", metavar="SERVICE")
+    check.add_argument("who", metavar="SUBSYSTEM")
+    check.add_argument("verb", metavar="VERB", type=str.upper)
+    check.add_argument("path", metavar="PATH")
+    check.set_defaults(remote=_check)
+
+    peers = actions.add_parser("peers", help="list other nodes and what waits (scope exchange.monitoring.operate)")
+    peers.set_defaults(remote=_peers)
 
 
 def _subsystem(identifier: str) -> str:
@@ -88,11 +109,54 @@ async def _rights(client: Client, given: argparse.Namespace, out: Output) -> Non
             each.subsystem or each.local_group or each.global_group,
             ", ".join([*(f"{one.method} {one.path}" for one in each.patterns), *each.operation_ids]) or "all",
             each.expire_time.ToJsonString() if each.HasField("expire_time") else "",
-            each.name.rpartition("/")[2],
+            each.name,
         )
         for each in found
     ]
     out.table(("who", "what", "until", "right"), found, rows)
+
+
+async def _allow(client: Client, given: argparse.Namespace, out: Output) -> None:
+    inbox = len(given.what.split("/")) == SUBSYSTEM_PARTS
+    right = access_rights_pb2.AccessRight(subsystem=_subsystem(given.who))
+    for each in given.calls:
+        verb, colon, path = each.partition(":")
+        if not colon:
+            raise UsageError(f"{each} is not VERB:PATH")
+        right.patterns.add(method=verb.upper(), path=path)
+    parent = f"{_subsystem(given.what)}/inbox" if inbox else _service(given.what)
+    request = access_rights_pb2.CreateAccessRightRequest(parent=parent, access_right=right)
+    out.one(await client.call(client.stub(AccessRightServiceStub).CreateAccessRight, request))
+
+
+async def _forbid(client: Client, given: argparse.Namespace, out: Output) -> None:
+    request = access_rights_pb2.DeleteAccessRightRequest(name=given.right)
+    out.one(await client.call(client.stub(AccessRightServiceStub).DeleteAccessRight, request))
+
+
+async def _check(client: Client, given: argparse.Namespace, out: Output) -> int:
+    request = access_rights_pb2.CheckAccessRequest(
+        name=_service(given.service), subsystem=_subsystem(given.who), method=given.verb, path=given.path
+    )
+    judged = await client.call(client.stub(AccessRightServiceStub).CheckAccess, request)
+    out.one(judged)
+    return 0 if judged.allowed else 1
+
+
+async def _peers(client: Client, _: argparse.Namespace, out: Output) -> None:
+    listing = monitoring_pb2.ListPeersRequest()
+    found = [each async for each in client.items(client.stub(MonitoringServiceStub).ListPeers, listing)]
+    rows = [
+        (
+            each.node.removeprefix("nodes/").replace("~", "/"),
+            label(monitoring_pb2.Peer.State.Name(each.state)),
+            str(each.directory_version),
+            str(each.envelopes_waiting),
+            each.oldest_envelope_time.ToJsonString() if each.HasField("oldest_envelope_time") else "",
+        )
+        for each in found
+    ]
+    out.table(("node", "state", "directory", "envelopes", "since"), found, rows)
 
 
 async def _call(client: Client, given: argparse.Namespace, out: Output) -> int:

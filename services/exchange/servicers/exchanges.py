@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
-from solmu.exchange.v1 import exchanges_pb2, monitoring_pb2
+from solmu.exchange.v1 import exchanges_pb2, monitoring_pb2, peer_pb2
 from solmu.exchange.v1.identifiers_pb2 import Requester
 
-from services.exchange import exchange_store, names
+from services.exchange import backlog_store, exchange_store, names
+from services.exchange.backlog import Backlogs
 from services.exchange.meshes import Meshes
 from services.exchange.peers import Circuit, Peers
 from services.exchange.requesters import Requesters
 from services.exchange.servicers.directory import page
+from services.exchange.servicers.peer_calls import PROTOCOL
 from services.exchange.servicers.timestamps import timestamp
 from services.runtime import pages
 from services.runtime.database import Database, Row
-from services.runtime.errors import InvalidArgument, not_found
+from services.runtime.errors import Fault, InvalidArgument, not_found
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_SIZE = 100
+
+GREET_WITHIN = 2.0
+"""Seconds for a peer to say how it stands."""
 
 Exchange = exchanges_pb2.Exchange
 
@@ -72,14 +83,29 @@ class Exchanges:
         return response
 
 
-class Monitoring:
-    """Answers about traffic and peers."""
+@dataclass(frozen=True)
+class Greeting:
+    """How a peer has answered to a greeting: its word, and by how much its clock differs."""
 
-    def __init__(self, *, database: Database, requesters: Requesters, meshes: Meshes, peers: Peers) -> None:
+    response: peer_pb2.GreetResponse
+    clock_offset: timedelta
+
+
+class Monitoring:
+    """Answers about traffic, peers and what waits."""
+
+    def __init__(
+        self, *, database: Database, requesters: Requesters, meshes: Meshes, peers: Peers, backlogs: Backlogs
+    ) -> None:
         self._database = database
         self._requesters = requesters
         self._meshes = meshes
         self._peers = peers
+        self._backlogs = backlogs
+
+    async def GetBacklog(self, _: monitoring_pb2.GetBacklogRequest) -> monitoring_pb2.Backlog:
+        """What waits."""
+        return await self._backlogs.read()
 
     async def ExportExchanges(
         self, request: monitoring_pb2.ExportExchangesRequest
@@ -120,18 +146,41 @@ class Monitoring:
         return response
 
     async def ListPeers(self, request: monitoring_pb2.ListPeersRequest) -> monitoring_pb2.ListPeersResponse:
-        """Peer nodes: whether they answer this process."""
-        nodes = [
-            node
+        """Peer nodes: whether they answer, how they have answered this process's calls, and what waits for them."""
+        nodes = {
+            node: monitoring_pb2.Peer(node=names.resource("nodes", node))
             for mesh in self._meshes.all()
             if mesh.directory is not None
             for node in mesh.directory.nodes
             if node != self._meshes.node
-        ]
-        known = self._peers.known()
-        shown = [(node, _peer(node, known.get(node))) for node in nodes]
-        found, token = page(shown, request.page_size, request.page_token)
+        }
+        found, token = page(list(nodes.items()), request.page_size, request.page_token)
+        asked = [names.identifier(peer.node, 4) for peer in found]
+        greetings = await asyncio.gather(*(self._greet(node) for node in asked))
+        waiting, logs = await backlog_store.of_peers(self._database), await backlog_store.logs(self._database)
+        for node, peer, greeting in zip(asked, found, greetings, strict=True):
+            _show_circuit(peer, self._peers.known().get(node))
+            peer.connections = self._peers.connections(node)
+            if greeting is not None:
+                _show_greeting(peer, greeting)
+            if (log := logs.get(node)) is not None:
+                peer.countersigned_tree_size, peer.log_contradicted = log["tree_size"], log["contradicted"]
+            for subsystem, row in waiting.items():
+                if self._meshes.serves(node, subsystem):
+                    _show_waiting(peer, row)
         return monitoring_pb2.ListPeersResponse(peers=found, next_page_token=token)
+
+    async def _greet(self, node: str) -> Greeting | None:
+        """Asks a peer how it stands; None where it does not answer."""
+        began = datetime.now(UTC)
+        try:
+            (stub, *_) = self._peers.stubs(node)
+            response = await stub.Greet(peer_pb2.GreetRequest(protocols=[PROTOCOL]), timeout=GREET_WITHIN)
+        except (Fault, grpc.RpcError, ValueError) as error:
+            logger.info("a peer does not answer", extra={"peer": node, "error": type(error).__qualname__})
+            return None
+        halfway = began + (datetime.now(UTC) - began) / 2
+        return Greeting(response, response.time.ToDatetime(UTC) - halfway)
 
     def _subsystems(
         self, request: monitoring_pb2.ExportExchangesRequest | monitoring_pb2.SummariseTrafficRequest
@@ -159,6 +208,7 @@ def view(row: Row) -> exchanges_pb2.Exchange:
         on_behalf=row["on_behalf"],
         request_statement=_statement(row["request_sha256"]),
         response_statement=_statement(row["response_sha256"]),
+        evidence_state=row["evidence_state"],
         measurement=Exchange.Measurement.FromString(row["measurement"]),
         start_time=timestamp(row["start_time"]),
         end_time=timestamp(row["end_time"]),
@@ -192,11 +242,27 @@ def _traffic(row: Row, group_by: int) -> monitoring_pb2.Traffic:
     return shown
 
 
-def _peer(node: str, circuit: Circuit | None) -> monitoring_pb2.Peer:
+def _show_waiting(peer: monitoring_pb2.Peer, row: Row) -> None:
+    peer.envelopes_waiting += row["number"]
+    if not peer.HasField("oldest_envelope_time") or row["oldest"] < peer.oldest_envelope_time.ToDatetime(UTC):
+        peer.oldest_envelope_time.FromDatetime(row["oldest"])
+
+
+def _show_greeting(peer: monitoring_pb2.Peer, greeting: Greeting) -> None:
     State = monitoring_pb2.Peer.State  # noqa: N806  # the contract's enum
-    shown = monitoring_pb2.Peer(node=names.resource("nodes", node))
+    peer.directory_version = greeting.response.directory_version
+    peer.clock_offset.FromTimedelta(greeting.clock_offset)
+    if greeting.response.maintenance:
+        peer.state = State.STATE_MAINTENANCE
+    elif peer.state in (State.STATE_UNSPECIFIED, State.STATE_UNREACHABLE):
+        peer.state = State.STATE_REACHABLE
+    peer.last_answer_time.GetCurrentTime()
+
+
+def _show_circuit(shown: monitoring_pb2.Peer, circuit: Circuit | None) -> None:
+    State = monitoring_pb2.Peer.State  # noqa: N806  # the contract's enum
     if circuit is None:
-        return shown
+        return
     shown.calls = circuit.calls
     shown.last_failure = circuit.last_failure
     if circuit.last_answer:
@@ -209,7 +275,6 @@ def _peer(node: str, circuit: Circuit | None) -> monitoring_pb2.Peer:
         shown.state = State.STATE_UNREACHABLE
     elif circuit.last_answer:
         shown.state = State.STATE_REACHABLE
-    return shown
 
 
 def _filters(request: exchanges_pb2.ListExchangesRequest) -> str:

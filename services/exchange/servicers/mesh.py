@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from uuid import UUID
 
 from google.api.httpbody_pb2 import HttpBody
@@ -36,7 +36,17 @@ CHUNK_BYTES = 256 << 10
 class MeshServicer:
     """Joins and leaves meshes, and keeps this node's entries in the directory."""
 
-    def __init__(self, *, database: Database, meshes: Meshes, ring: KeyRing, refresher: Refresher) -> None:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        meshes: Meshes,
+        ring: KeyRing,
+        refresher: Refresher,
+        abandon: Callable[[], Awaitable[int]],
+    ) -> None:
+        """`abandon` gives up the envelopes that wait for other nodes, and returns how many."""
+        self._abandon = abandon
         self._database = database
         self._meshes = meshes
         self._ring = ring
@@ -54,7 +64,7 @@ class MeshServicer:
         return view(await self._refresher.refresh(mesh.instance), now=utc_now())
 
     async def LeaveMesh(self, request: mesh_pb2.LeaveMeshRequest) -> mesh_pb2.LeaveMeshResponse:
-        """Leaves the node's own mesh."""
+        """Leaves the node's own mesh; what waits for other nodes is given up, and its senders are told."""
         mesh = self._mesh(request.name)
         if request.confirm_instance != mesh.instance or not mesh.own:
             raise InvalidArgument(
@@ -62,8 +72,9 @@ class MeshServicer:
                 "the instance to be left is another one",
                 violations=[("confirm_instance", "is not the own mesh's instance")],
             )
+        abandoned = await self._abandon()
         await self._meshes.leave(mesh.instance)
-        return mesh_pb2.LeaveMeshResponse()
+        return mesh_pb2.LeaveMeshResponse(abandoned_envelopes=abandoned)
 
     async def RefreshDirectory(self, request: mesh_pb2.RefreshDirectoryRequest) -> directory_pb2.Directory:
         """Looks for a newer anchor and directory now."""

@@ -6,12 +6,14 @@ import hashlib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
-from solmu.exchange.v1 import peer_frames_pb2, peer_pb2
+from solmu.exchange.v1 import exchanges_pb2, peer_frames_pb2, peer_pb2, statements_pb2
 
-from services.exchange import envelope_store
+from services.exchange import envelope_store, proving
 from services.exchange.arriving import Arriving
 from services.exchange.bodies_at_rest import IncomingBody
+from services.exchange.evidence import statements
 from services.exchange.evidence.statements import Statement
+from services.exchange.journal import Journal
 from services.exchange.meshes import Meshes
 from services.exchange.subscribing import Subscribing
 from services.exchange.words import DeliverResponse, refused, taken_word
@@ -23,11 +25,14 @@ from services.runtime.errors import Fault, InvalidArgument, PermissionDenied
 class PeerDeliveries:
     """Takes what peers bring."""
 
-    def __init__(self, *, database: Database, meshes: Meshes, arriving: Arriving, subscribing: Subscribing) -> None:
+    def __init__(
+        self, *, database: Database, meshes: Meshes, arriving: Arriving, subscribing: Subscribing, journal: Journal
+    ) -> None:
         self._database = database
         self._meshes = meshes
         self._arriving = arriving
         self._subscribing = subscribing
+        self._journal = journal
 
     async def Deliver(self, requests: AsyncIterator[peer_frames_pb2.DeliverRequest]) -> AsyncIterator[DeliverResponse]:
         """Takes envelopes, receipts and rejections, and gives its word on each, in their order."""
@@ -69,6 +74,7 @@ class PeerDeliveries:
         try:
             return taken_word(sha256, await self._arriving.take_receipt(peer, item.receipt))
         except Fault as fault:
+            await self._keep_refused(peer, item.receipt, fault, side=exchanges_pb2.SIDE_CONSUMER)
             return refused(sha256, fault)
 
     async def _envelope(self, peer: str, brought: peer_frames_pb2.BroughtEnvelope, items: _Items) -> DeliverResponse:
@@ -77,15 +83,33 @@ class PeerDeliveries:
         body = None
         try:
             entry = self._arriving.admit(peer, brought.proof, recipients=to, replayed=replayed)
+            await self._arriving.check_room(to)
             body = self._arriving.body_of(entry.statement)
             await items.body(body, entry.statement)
             return taken_word(sha256, await self._arriving.take(entry, body, recipients=to, replayed=replayed))
         except Fault as fault:
             await items.skip()
+            await self._keep_refused(peer, brought.proof, fault, side=exchanges_pb2.SIDE_PROVIDER)
             return refused(sha256, fault)
         finally:
             if body is not None:
                 body.close()
+
+    async def _keep_refused(
+        self, peer: str, proof: statements_pb2.Proof, fault: Fault, *, side: exchanges_pb2.Side.ValueType
+    ) -> None:
+        """Keeps a proof that does not hold: it is evidence as well."""
+        if proving.proves_nothing(fault):
+            subject = _subject(proof.statement)
+            await self._journal.refuse(exchange_id=subject, node=peer, reason=fault.reason, proof=proof, side=side)
+
+
+def _subject(content: bytes) -> str:
+    """The envelope that a statement says it is about; empty where it says nothing."""
+    try:
+        return statements.parse(content).lines["id"]
+    except Fault:
+        return ""
 
 
 class _Items:

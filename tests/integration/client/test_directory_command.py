@@ -6,14 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from solmu.exchange.v1 import mesh_pb2
-
 from tests.integration.client.test_command import solmu
 from tests.journeys import pair
 
 
 async def test_an_anchor_goes_from_hand_to_hand_and_a_node_joins_by_it(tmp_path: Path) -> None:
-    async with pair.joined(tmp_path) as (city_node, _, company_node, company):
+    async with pair.joined(tmp_path) as (city_node, _, company_node, _):
         city, other = (node.state.clients / pair.ADMINISTRATION.client_id for node in (city_node, company_node))
 
         async def told(profile: Path, *arguments: str | Path) -> Any:
@@ -34,8 +32,10 @@ async def test_an_anchor_goes_from_hand_to_hand_and_a_node_joins_by_it(tmp_path:
         assert described["usable"]
         assert await told(other, "inspect", anchor) == [described]
 
-        leave = mesh_pb2.LeaveMeshRequest(name="directories/FI", confirm_instance="FI")
-        await company.exchange.mesh.LeaveMesh(leave)
+        [refreshed] = await told(other, "refresh", "FI")
+        assert (refreshed["instance"], refreshed["state"]) == ("FI", "STATE_CURRENT")
+        assert (await solmu("--profile", other, "directory", "leave", "FI", "--confirm", "SE")).status == 1
+        assert await told(other, "leave", "FI", "--confirm", "FI") == [{}]
         assert await told(other, "show") == []
         join = ("directory", "join", anchor, "--node", pair.COMPANY, "--fingerprint")
         assert (await solmu("--profile", other, *join, "0" * 64)).status == 1

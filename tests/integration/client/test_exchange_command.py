@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from pathlib import Path
+from typing import Any
 
 from tests.integration.client.test_command import solmu
 from tests.integration.exchange import backend as backends
@@ -41,6 +42,24 @@ async def test_services_are_listed_called_and_their_rights_shown(tmp_path: Path)
         assert (answer["status"], base64.b64decode(answer["body"])) == (200, b'{"name":"somebody"}')
         assert answer["end"]["requestStatement"]
         assert backend.requests[-1].header(b"content-type") == b"application/json"
+
+        async def administered(*arguments: str) -> tuple[int, Any]:
+            done = await solmu("--profile", owner, "--json", "exchange", *arguments)
+            return done.status, json.loads(done.out) if done.out else done.error
+
+        asked = ("check", service, CONSUMER, "GET", "/others")
+        assert await administered(*asked) == (1, {"reason": "ACCESS_DENIED"})
+        status, right = await administered("allow", service, CONSUMER, "GET:/others")
+        assert (status, right["patterns"]) == (0, [{"method": "GET", "path": "/others"}])
+        assert await administered(*asked) == (0, {"allowed": True, "accessRight": right["name"]})
+        assert (await administered("forbid", right["name"]))[0] == 0
+        assert (await administered("forbid", right["name"]))[0] == 1
+        assert await administered(*asked) == (1, {"reason": "ACCESS_DENIED"})
+        status, inbox = await administered("allow", PROVIDER, CONSUMER)
+        assert (status, inbox["name"].split("/")[2]) == (0, "inbox")
+        assert (await solmu("--profile", owner, "exchange", "allow", service, CONSUMER, "GET")).status == 2
+        peers = (await solmu("--profile", owner, "exchange", "peers")).out.splitlines()
+        assert peers[1].split()[:2] == [pair.CITY, "reachable"]
 
         denied = await solmu("--profile", cases, "exchange", "call", service, "GET", "/others")
         assert (denied.status, denied.out) == (1, "")

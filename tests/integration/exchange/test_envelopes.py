@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import uuid
 from datetime import UTC, datetime, timedelta
 
 import grpc
+import prometheus_client
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -18,17 +20,23 @@ from solmu.exchange.v1 import (
     envelopes_pb2,
     evidence_pb2,
     hosting_pb2,
+    monitoring_pb2,
     peer_frames_pb2,
+    policies_pb2,
     statements_pb2,
     topics_pb2,
 )
 from solmu.exchange.v1.envelopes_pb2 import DeliveryState, Envelope
 
+from services.exchange import names
 from services.exchange.evidence import signatures, statements
 from services.exchange.evidence.statements import Kind
+from services.exchange.housekeeping import Housekeeping
+from services.exchange.policies import MAX_WAITING
 from services.exchange.proofs import signature_message
 from services.runtime import identity
 from services.runtime.errors import Fault
+from tests.integration.exchange import calls
 from tests.integration.exchange.mesh import Node
 from tests.unit.exchange import samples
 
@@ -128,7 +136,7 @@ def unreachable(node: Node, monkeypatch: pytest.MonkeyPatch):
         def Deliver(self, *_, **__):
             raise grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata())
 
-        Subscribe = Deliver
+        Subscribe = Greet = Deliver
 
     with monkeypatch.context() as patch:
         patch.setattr(node.exchange.peers, "stubs", lambda _: [Away()])
@@ -193,7 +201,7 @@ async def test_a_repeat_returns_the_first_and_other_content_is_refused(pair):
     assert len({each.name for each in both}) == 1
     with pytest.raises(Fault, match="MESSAGE_ID_REUSED"):
         await send(city, b"other", message_id=key)
-    assert len(await receive(company, 2)) == 2
+    await acknowledge(company, *await receive(company, 2))
     await drain(company)
 
 
@@ -411,10 +419,13 @@ async def test_what_does_not_hold_is_refused_and_nothing_is_handed_out(pair):
         (forged(city, body_bytes=str(2**40)), b"content", "EXCHANGE_TOO_LARGE"),
         (forged(company, sender="FI/MUN/1/letters"), b"content", "SIGNER_NOT_SENDER"),
     ]
+    kept = "select reason from refused_proof where sha256 = $1 order by refuse_time desc limit 1"
     for proof, body, reason in cases:
         answer = await bring(city, proof, body)
         assert answer.WhichOneof("word") == "refused", (reason, answer)
         assert reason in str(answer.refused.status.details), reason
+        evidence = await company.database.fetchval(kept, hashlib.sha256(proof.statement).digest())
+        assert evidence == (None if reason in {"PEER_NOT_AUTHORISED", "EXCHANGE_TOO_LARGE"} else reason)
     for lines in ({"receiver": "subsystem FI/COM/2/other"}, {"receiver": "topic FI/MUN/1/letters/none"}):
         answer = await bring(city, forged(city, **lines), b"content")
         (one,) = answer.taken.refused_recipients
@@ -459,6 +470,143 @@ async def test_an_envelope_expires_at_both_ends(pair, monkeypatch):
     assert not (await company.exchange.asynchronous.deliveries.ReceiveDeliveries(request)).deliveries
     with pytest.raises(Fault, match="ENVELOPE_EXPIRED"):
         await send(city, expire_time=soon)
+
+
+async def bounded(node: Node, subsystem: str, most: int) -> None:
+    """Has as many envelopes wait for one recipient as this, by the policy of a subsystem; 0: the usual number."""
+    policy = ""
+    if most:
+        limits = policies_pb2.ExchangePolicy.Limits(max_waiting_envelopes=most)
+        policy = await calls.policy(node, limits=limits)
+    await calls.host(node, names.identifier(subsystem, 4), policy=policy)
+
+
+async def test_as_many_wait_for_a_recipient_as_may_and_more_are_refused(pair, monkeypatch):
+    city, company = pair
+    await bounded(city, CITY, 2)
+    try:
+        with unreachable(city, monkeypatch):
+            waiting = [await send(city) for _ in range(2)]
+            with pytest.raises(Fault, match="QUEUE_FULL") as refusal:
+                await send(city)
+            assert refusal.value.metadata["recipient"] == COMPANY
+            assert refusal.value.retry_after
+            assert (await send(city, message_id=waiting[0].message_id)) == waiting[0], "a repeat is none more"
+        await acknowledge(company, *await receive(company, 2))
+        await send(city)
+        await acknowledge(company, *await receive(company))
+    finally:
+        await bounded(city, CITY, 0)
+
+
+async def test_of_many_recipients_only_the_one_with_a_full_queue_is_refused(pair, monkeypatch):
+    city, company = pair
+    name = await topic(city)
+    await allow(city, name)
+    await subscribe(company, name, topics_pb2.Subscription.STATE_ACTIVE)
+    await bounded(city, CITY, 1)
+    try:
+        with unreachable(city, monkeypatch):
+            await send(city, topic=name)
+            refused = await send(city, topic=name)
+            (recipient,) = await recipients(city, refused)
+            assert (recipient.state, recipient.reason) == (REFUSED, "QUEUE_FULL")
+        await acknowledge(company, *await receive(company, 1))
+    finally:
+        await bounded(city, CITY, 0)
+
+
+async def test_an_inbox_that_is_full_takes_more_once_it_is_emptier(pair):
+    city, company = pair
+    await bounded(company, COMPANY, 1)
+    try:
+        first = await send(city, b"first")
+        await until(city, first, DeliveryState.DELIVERY_STATE_ARRIVED)
+        second = await send(city, b"second")
+        for _ in range(200):
+            (recipient,) = await recipients(city, second)
+            if recipient.attempts:
+                break
+            await asyncio.sleep(0.05)
+        assert (recipient.state, recipient.last_failure) == (DeliveryState.DELIVERY_STATE_QUEUED, "QUEUE_FULL")
+        for expected in (b"first", b"second"):
+            (delivery,) = await receive(company)
+            assert delivery.body == expected
+            await acknowledge(company, delivery)
+    finally:
+        await bounded(company, COMPANY, 0)
+
+
+async def test_what_waits_is_shown_to_operators_and_told_to_prometheus(pair, monkeypatch):
+    city, company = pair
+    with unreachable(city, monkeypatch):
+        sent = [await send(city) for _ in range(3)]
+        while not (await recipients(city, sent[0]))[0].attempts:
+            await asyncio.sleep(0.05)
+        backlog = await city.exchange.monitoring.GetBacklog(monitoring_pb2.GetBacklogRequest())
+        assert backlog.outgoing_envelopes.count == 3
+        assert backlog.outgoing_envelopes.HasField("oldest_time")
+        assert backlog.outgoing_envelopes.last_failure
+        assert backlog.outgoing_envelopes.bound == MAX_WAITING
+        await city.exchange.backlogs.measure()
+        told = prometheus_client.REGISTRY.get_sample_value
+        assert told("solmu_exchange_waiting", {"queue": "outgoing_envelopes"}) == 3
+        assert told("solmu_exchange_oldest_seconds", {"queue": "outgoing_envelopes"})
+    found = await receive(company, 3)
+    incoming = await company.exchange.monitoring.GetBacklog(monitoring_pb2.GetBacklogRequest())
+    assert incoming.incoming_envelopes.count == 3
+    await acknowledge(company, *found)
+    for each in sent:
+        await until(city, each, ACKNOWLEDGED)
+    backlog = await city.exchange.monitoring.GetBacklog(monitoring_pb2.GetBacklogRequest())
+    assert (backlog.outgoing_envelopes.count, backlog.outgoing_envelopes.last_failure) == (0, "")
+
+
+async def test_peers_are_listed_with_what_waits_for_them_and_how_they_stand(pair, monkeypatch):
+    city, company = pair
+
+    async def peer() -> monitoring_pb2.Peer:
+        listed = await city.exchange.monitoring.ListPeers(monitoring_pb2.ListPeersRequest())
+        found: list[monitoring_pb2.Peer] = [
+            each for each in listed.peers if each.node == names.resource("nodes", company.identifier)
+        ]
+        return found[0]
+
+    found = await peer()
+    assert (found.state, found.envelopes_waiting) == (monitoring_pb2.Peer.STATE_REACHABLE, 0)
+    assert found.connections == 1
+    assert found.directory_version == company.exchange.meshes.own.directory.version
+    assert abs(found.clock_offset.ToTimedelta()) < timedelta(minutes=1)
+    with unreachable(city, monkeypatch):
+        sent = [await send(city) for _ in range(2)]
+        waits = await peer()
+        assert waits.envelopes_waiting == 2
+        assert waits.HasField("oldest_envelope_time")
+    await acknowledge(company, *await receive(company, 2))
+    await until(city, sent[1], ACKNOWLEDGED)
+
+
+async def test_who_leaves_gives_up_what_waits_and_its_senders_are_told(pair, monkeypatch):
+    city, _ = pair
+    with unreachable(city, monkeypatch):
+        sent = [await send(city) for _ in range(3)]
+        assert await city.exchange.asynchronous.sending.abandon(limit=2) == 3
+        for each in sent:
+            await until(city, each, DeliveryState.DELIVERY_STATE_CANCELLED)
+    receipts = city.exchange.asynchronous.envelopes.ListReceipts
+    page = await receipts(envelopes_pb2.ListReceiptsRequest(parent=CITY, page_size=1000))
+    assert {each.name for each in sent} <= {each.envelope for each in page.receipts}
+
+
+async def test_parts_of_directories_of_the_past_are_deleted(pair):
+    city, _ = pair
+    named = {part.sha256 for part in city.exchange.meshes.own.directory.document.parts}
+    await city.database.execute(
+        "insert into directory_part (sha256, content) values ($1, $2)", bytes(32), b"of a directory that was"
+    )
+    await Housekeeping(database=city.database).once(now=datetime.now(UTC))
+    rows = await city.database.fetch("select sha256 from directory_part")
+    assert {row["sha256"] for row in rows} == named
 
 
 async def test_an_envelope_is_cancelled_where_it_has_not_arrived(pair, monkeypatch):

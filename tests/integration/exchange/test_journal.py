@@ -1,15 +1,20 @@
 """What is appended is there once, whoever appends at the same time."""
 
 import asyncio
+import hashlib
 import uuid
+from typing import cast
 
 import pytest
-from solmu.exchange.v1 import statements_pb2
+from nats.aio.client import Client
+from solmu.exchange.v1 import events_pb2, exchanges_pb2, statements_pb2
 
 from services.exchange.evidence.statements import Kind, Statement
 from services.exchange.journal import Entry, Journal
-from services.runtime.database import Database
+from services.runtime.database import Database, Row
 from services.runtime.errors import Fault
+from services.runtime.outbox import Outbox
+from services.runtime.telemetry import Telemetry
 from tests.unit.exchange import samples
 
 SUBSYSTEM = "FI/MUN/0245437-2/letters"
@@ -86,6 +91,27 @@ async def test_a_replay_does_not_spoil_the_appends_beside_it(database):
 async def test_a_refused_proof_is_kept_with_its_reason(database):
     proof = entry(request()).proof
     exchange_id = str(uuid.uuid4())
-    await Journal(database).refuse(exchange_id=exchange_id, node="FI/MUN/1/n", reason="SIGNATURE_INVALID", proof=proof)
+    outbox = Outbox(
+        database=database, nats=cast("Client", None), node="node", service="exchange", telemetry=Telemetry()
+    )  # its relay does not run here
+    await Journal(database, outbox=outbox).refuse(
+        exchange_id=exchange_id,
+        node="FI/MUN/1/n",
+        reason="SIGNATURE_INVALID",
+        proof=proof,
+        side=exchanges_pb2.SIDE_PROVIDER,
+    )
     row = await database.fetchrow("select * from refused_proof where exchange_id = $1", uuid.UUID(exchange_id))
     assert (row["reason"], row["statement"]) == ("SIGNATURE_INVALID", proof.statement)
+    told = await database.fetch("delete from outbox where type = 'solmu.exchange.v1.ProofRefused' returning payload")
+    (refused,) = [each for each in map(_proof_refused, told) if each.subject == f"exchanges/{exchange_id}"]
+    assert (refused.reason, refused.side, refused.node) == (
+        "SIGNATURE_INVALID",
+        exchanges_pb2.SIDE_PROVIDER,
+        "nodes/FI~MUN~1~n",
+    )
+    assert refused.statement == f"statements/{hashlib.sha256(proof.statement).hexdigest()}"
+
+
+def _proof_refused(row: Row) -> events_pb2.ProofRefused:
+    return events_pb2.ProofRefused.FromString(row["payload"])

@@ -1,5 +1,7 @@
 """Both sides see their own traffic, and nobody sees another's."""
 
+import asyncio
+import uuid
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -150,3 +152,31 @@ async def test_peers_are_listed_with_how_they_answer(nodes, traffic):
 async def test_what_is_remembered_names_no_path_and_no_person(nodes, traffic):
     rows = await nodes[0].database.fetch("select row_to_json(e)::text as text from exchange e")
     assert not any("/open" in row["text"] or "/shut" in row["text"] for row in rows)
+
+
+async def test_an_exchange_says_how_far_its_evidence_is(nodes, traffic):
+    city, _ = nodes
+    _, answered, _, _ = traffic
+    act_as(CLIENT)
+
+    async def state() -> exchanges_pb2.Exchange.EvidenceState.ValueType:
+        request = exchanges_pb2.GetExchangeRequest(name=answered[0].head.exchange)
+        found: exchanges_pb2.Exchange = await city.exchange.exchanges.GetExchange(request)
+        return found.evidence_state
+
+    assert await state() == exchanges_pb2.Exchange.EVIDENCE_STATE_PENDING
+    for _ in range(400):  # the keeper of the log takes its turns by itself
+        if not await city.database.fetchval("select count(*) from evidence where log_index is null"):
+            break
+        await asyncio.sleep(0.05)
+    assert await state() == exchanges_pb2.Exchange.EVIDENCE_STATE_PENDING, "it is not stamped"
+    proofs = (
+        "update evidence set stamp_state = $2 where seq in (select seq from statement where exchange_id = $1)"
+        " and stamp_state = $3"
+    )
+    exchange_id = uuid.UUID(answered[0].head.exchange.split("/")[1])
+    await city.database.execute(proofs, exchange_id, 4, 1)  # as by a policy that asks for none
+    try:
+        assert await state() == exchanges_pb2.Exchange.EVIDENCE_STATE_COMPLETE
+    finally:
+        await city.database.execute(proofs, exchange_id, 1, 4)

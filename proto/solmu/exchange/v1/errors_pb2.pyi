@@ -333,8 +333,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     subsystem. FAILED_PRECONDITION, 400.
     """
     ERROR_REASON_QUEUE_FULL: _ErrorReason.ValueType  # 151
-    """As many envelopes wait for a recipient as the node keeps.
-    RESOURCE_EXHAUSTED, 429.
+    """As many envelopes wait for a recipient as the node keeps
+    (`Limits.max_waiting_envelopes`). Metadata: `recipient`. Of an envelope to a
+    group or a topic only this recipient is refused, told as a receipt.
+    RESOURCE_EXHAUSTED, 429; between nodes UNAVAILABLE: it is brought again.
     """
     ERROR_REASON_NOT_ADDRESSED: _ErrorReason.ValueType  # 152
     """The recipient is not, or no longer, in the group or subscribed to the topic
@@ -723,8 +725,10 @@ ERROR_REASON_NOT_ANSWERABLE: ErrorReason.ValueType  # 150
 subsystem. FAILED_PRECONDITION, 400.
 """
 ERROR_REASON_QUEUE_FULL: ErrorReason.ValueType  # 151
-"""As many envelopes wait for a recipient as the node keeps.
-RESOURCE_EXHAUSTED, 429.
+"""As many envelopes wait for a recipient as the node keeps
+(`Limits.max_waiting_envelopes`). Metadata: `recipient`. Of an envelope to a
+group or a topic only this recipient is refused, told as a receipt.
+RESOURCE_EXHAUSTED, 429; between nodes UNAVAILABLE: it is brought again.
 """
 ERROR_REASON_NOT_ADDRESSED: ErrorReason.ValueType  # 152
 """The recipient is not, or no longer, in the group or subscribed to the topic

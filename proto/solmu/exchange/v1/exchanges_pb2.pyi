@@ -106,7 +106,7 @@ class Exchange(_message.Message):
         EVIDENCE_STATE_PENDING: Exchange._EvidenceState.ValueType  # 1
         """Signed and logged; the time stamp is still to come."""
         EVIDENCE_STATE_COMPLETE: Exchange._EvidenceState.ValueType  # 2
-        """Signed, logged and time-stamped."""
+        """Signed, logged and, unless the policy asks for none, time-stamped."""
         EVIDENCE_STATE_NONE: Exchange._EvidenceState.ValueType  # 3
         """There is none: it ended before anything was signed."""
 
@@ -118,7 +118,7 @@ class Exchange(_message.Message):
     EVIDENCE_STATE_PENDING: Exchange.EvidenceState.ValueType  # 1
     """Signed and logged; the time stamp is still to come."""
     EVIDENCE_STATE_COMPLETE: Exchange.EvidenceState.ValueType  # 2
-    """Signed, logged and time-stamped."""
+    """Signed, logged and, unless the policy asks for none, time-stamped."""
     EVIDENCE_STATE_NONE: Exchange.EvidenceState.ValueType  # 3
     """There is none: it ended before anything was signed."""
 

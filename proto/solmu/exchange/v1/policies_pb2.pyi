@@ -260,6 +260,7 @@ class ExchangePolicy(_message.Message):
         IDLE_TIMEOUT_FIELD_NUMBER: _builtins.int
         TOTAL_TIMEOUT_FIELD_NUMBER: _builtins.int
         CALLS_PER_SECOND_FIELD_NUMBER: _builtins.int
+        MAX_WAITING_ENVELOPES_FIELD_NUMBER: _builtins.int
         max_request_bytes: _builtins.int
         """Largest request body, in bytes. 0: 100 MiB."""
         max_response_bytes: _builtins.int
@@ -267,6 +268,10 @@ class ExchangePolicy(_message.Message):
         calls_per_second: _builtins.int
         """Calls a second for each consumer; more are refused with RATE_LIMITED. 0:
         no limit.
+        """
+        max_waiting_envelopes: _builtins.int
+        """Envelopes that may wait for one recipient, at the sender's node and at the
+        recipient's own; above that the sender gets QUEUE_FULL. 0: 100 000.
         """
         @_builtins.property
         def response_timeout(self) -> _duration_pb2.Duration:
@@ -289,10 +294,11 @@ class ExchangePolicy(_message.Message):
             idle_timeout: _duration_pb2.Duration | None = ...,
             total_timeout: _duration_pb2.Duration | None = ...,
             calls_per_second: _builtins.int = ...,
+            max_waiting_envelopes: _builtins.int = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _typing.Literal["idle_timeout", b"idle_timeout", "response_timeout", b"response_timeout", "total_timeout", b"total_timeout"]  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["calls_per_second", b"calls_per_second", "idle_timeout", b"idle_timeout", "max_request_bytes", b"max_request_bytes", "max_response_bytes", b"max_response_bytes", "response_timeout", b"response_timeout", "total_timeout", b"total_timeout"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["calls_per_second", b"calls_per_second", "idle_timeout", b"idle_timeout", "max_request_bytes", b"max_request_bytes", "max_response_bytes", b"max_response_bytes", "max_waiting_envelopes", b"max_waiting_envelopes", "response_timeout", b"response_timeout", "total_timeout", b"total_timeout"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
