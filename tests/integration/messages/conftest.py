@@ -137,6 +137,16 @@ def person() -> NationalIdentifier:
     return NationalIdentifier(scheme=NationalIdentifier.SCHEME_FI_HETU, value=f"{digits[0]}-{digits[1]}{check}")
 
 
+def organisation() -> NationalIdentifier:
+    """A business id that was not used before."""
+    while True:
+        digits = f"{3_000_000 + next(_numbers):07}"
+        rest = sum(int(digit) * weight for digit, weight in zip(digits, (7, 9, 10, 5, 8, 4, 2), strict=True)) % 11
+        if rest != 1:  # such numbers are not given out
+            value = f"{digits}-{(11 - rest) % 11}"
+            return NationalIdentifier(scheme=NationalIdentifier.SCHEME_FI_YTUNNUS, value=value)
+
+
 @pytest.fixture(scope="session")
 async def service(
     engines: Engines, messages_database: Database, tmp_path_factory: pytest.TempPathFactory

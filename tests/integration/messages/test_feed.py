@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from solmu.messages.v1 import feed_pb2, inbox_pb2, messages_pb2
 
-from services.messages.feed import cursor, sequence
+from services.messages import housekeeping
+from services.messages.feed import KEPT_DAYS, cursor, sequence
 from services.runtime.errors import FailedPrecondition, InvalidArgument, NotFound
 from tests.integration.messages.conftest import Service
 from tests.integration.messages.test_sending import request
@@ -77,6 +79,27 @@ async def test_types_can_be_chosen_and_the_cursor_still_moves(service: Service):
     whole = await events_of(service, unit, 2)
     chosen = await page(service, unit, types=["delivery.opened"])
     assert (list(chosen.events), chosen.next_cursor) == ([], whole[-1].cursor)
+    of_a_later_release = await page(service, unit, types=["delivery.teleported", "delivery.available"])
+    assert [event.type for event in of_a_later_release.events] == ["delivery.available"]
+
+
+async def test_events_are_kept_for_more_than_sixty_days_and_then_forgotten(service: Service):
+    assert KEPT_DAYS >= 60
+    unit = await service.unit()
+    identifier, _ = await service.resident()
+    service.act_as(service.city)
+    await service.messages.SendMessage(request(unit, identifier))
+    old, young = await events_of(service, unit, 2)
+    now = datetime.now(UTC)
+    for event, days in ((old, KEPT_DAYS + 1), (young, KEPT_DAYS - 1)):
+        await service.database.execute(
+            "update feed_event set time = $3 where unit_id = $1 and sequence = $2",
+            unit.split("/")[1],
+            sequence(event.cursor, unit=unit.split("/")[1]),
+            now - timedelta(days=days),
+        )
+    await housekeeping.once(database=service.database, outbox=service.outbox, now=now)
+    assert [event.id for event in (await page(service, unit)).events] == [young.id]
 
 
 async def test_a_cursor_belongs_to_its_unit(service: Service):

@@ -12,7 +12,7 @@ from solmu.types.v1.types_pb2 import NationalIdentifier
 
 from services.messages.mailboxes import MAX_OPT_OUT
 from services.runtime.errors import Aborted, FailedPrecondition, InvalidArgument, NotFound
-from tests.integration.messages.conftest import Service, person
+from tests.integration.messages.conftest import Service, organisation, person
 from tests.integration.messages.test_attachments import download, reserve, unique, upload
 from tests.integration.messages.test_sending import request
 
@@ -115,6 +115,29 @@ async def test_a_mailbox_that_the_law_demands_stays_open(service: Service):
         with pytest.raises(FailedPrecondition) as refused:
             await act
         assert refused.value.reason == "MAILBOX_OBLIGATORY"
+
+
+@pytest.mark.parametrize("kind", [Mailbox.KIND_COMPANY, Mailbox.KIND_AUTHORITY])
+async def test_companies_and_authorities_have_mailboxes_too_on_the_basis_that_is_said(
+    service: Service, kind: mailboxes_pb2.Mailbox.Kind.ValueType
+):
+    unit, owner = await service.unit(), organisation()
+    created = await service.mailboxes.CreateMailbox(
+        mailboxes_pb2.CreateMailboxRequest(
+            owner=owner,
+            kind=kind,
+            legal_basis=Mailbox.LEGAL_BASIS_STATUTE,
+            legal_basis_reference="571/2016, 5 §",
+        )
+    )
+    sent = await service.messages.SendMessage(request(unit, owner))
+    assert sent.recipient.mailbox == created.name
+    service.act_as(service.parties.name_of(owner))
+    shown = await service.mailboxes.GetMailbox(mailboxes_pb2.GetMailboxRequest(name=created.name))
+    assert (shown.kind, shown.unread_count) == (kind, 1)
+    assert (shown.legal_basis, shown.legal_basis_reference) == (Mailbox.LEGAL_BASIS_STATUTE, "571/2016, 5 §")
+    closed = await service.mailboxes.CloseMailbox(mailboxes_pb2.CloseMailboxRequest(name=created.name))
+    assert closed.state == Mailbox.STATE_CLOSED
 
 
 async def test_what_others_own_is_not_there(service: Service):

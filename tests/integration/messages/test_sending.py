@@ -7,7 +7,7 @@ import uuid
 from typing import Any
 
 import pytest
-from solmu.messages.v1 import messages_pb2
+from solmu.messages.v1 import inbox_pb2, messages_pb2
 from solmu.types.v1.types_pb2 import NationalIdentifier
 
 from services.runtime import status, validation
@@ -44,6 +44,25 @@ async def test_a_message_is_released_to_the_mailbox_at_once(service: Service):
     assert [delivery.state for delivery in sent.deliveries] == [messages_pb2.Delivery.STATE_AVAILABLE]
     assert (sent.title, sent.bodies[0].text, sent.case_reference.case_id) == ("Decision", "Granted.", "BP-1")
     assert await service.messages.GetMessage(messages_pb2.GetMessageRequest(name=sent.name)) == sent
+
+
+async def test_metadata_is_the_senders_and_lies_sealed(service: Service):
+    unit = await service.unit()
+    identifier, mailbox = await service.resident()
+    service.act_as(service.city)
+    asked = request(unit, identifier)
+    asked.message.metadata.update({"archive.code": "10 03 00 02", "retention": "permanent-ish"})
+    sent = await service.messages.SendMessage(asked)
+    assert dict(sent.metadata) == {"archive.code": "10 03 00 02", "retention": "permanent-ish"}
+    row = await service.database.fetchrow(
+        "select * from message where message_id = $1", uuid.UUID(sent.name.split("/")[3])
+    )
+    assert row is not None
+    assert b"permanent-ish" not in repr(dict(row)).encode() + row["content"]
+    service.act_as(service.parties.name_of(identifier))
+    name = f"{mailbox}/messages/{sent.name.split('/')[3]}"
+    opened = await service.inbox.OpenInboxMessage(inbox_pb2.OpenInboxMessageRequest(name=name))
+    assert "permanent-ish" not in str(opened)
 
 
 async def test_a_repeat_returns_the_first_result(service: Service, tables):

@@ -71,5 +71,14 @@ def test_a_name_that_is_taken_can_be_saved_anywhere(name: str):
         assert files.file_name(taken) == taken
 
 
+@pytest.mark.parametrize(("size", "received"), [(0, files.MAX_BYTES), (10, 10)])
+def test_what_is_larger_than_reserved_or_than_two_gibibytes_is_refused_as_it_comes(size: int, received: int):
+    assert files.MAX_BYTES == 2 * 1024**3
+    files.not_beyond(received, size=size)
+    with pytest.raises(InvalidArgument) as refused:
+        files.not_beyond(received + 1, size=size)
+    assert refused.value.reason == "ATTACHMENT_SIZE_MISMATCH"
+
+
 def test_the_same_letters_make_the_same_name():
     assert files.file_name("pa\u0308a\u0308to\u0308s.pdf") == "päätös.pdf"
