@@ -94,6 +94,8 @@ class Profile:
     verifiable: tuple[Rule, ...]
     verifiable_lapse_days: int | None = None
     """Days after which a verifiable message without a receipt has to go another way; None: never."""
+    information_despite_opt_out: bool = False
+    """Whether who has opted out of electronic delivery still gets there what is for information."""
     reminder_days: Mapping[Kind, int] = field(default_factory=lambda: {Kind.ORDINARY: 7, Kind.VERIFIABLE: 3})
     """Days for which a message may stay unopened before its recipient is told again; as in Suomi.fi Messages, where no
     law has them. Messages for information have no reminder."""
@@ -106,6 +108,10 @@ class Profile:
     def rules(self, kind: Kind) -> tuple[Rule, ...]:
         """The rules for a kind of message; information has none."""
         return {Kind.ORDINARY: self.ordinary, Kind.VERIFIABLE: self.verifiable, Kind.INFORMATION: ()}[kind]
+
+    def despite_opt_out(self, kind: Kind) -> bool:
+        """Whether a message of this kind goes to the mailbox of one who has opted out."""
+        return kind is Kind.INFORMATION and self.information_despite_opt_out
 
     def day_after(self, instant: datetime, days: int, *, day_ends: int = 24) -> datetime:
         """The beginning of the day that many days after an instant's day, which ends at an hour."""

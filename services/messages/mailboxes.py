@@ -35,16 +35,19 @@ class Mailbox:
     """Under which its content is sealed; wrapped."""
     opt_out_end_time: datetime | None = None
 
-    def reachable(self, *, now: datetime) -> bool:
-        """Whether a message would be delivered electronically now. An opt-out ends by itself."""
+    def reachable(self, *, now: datetime, despite_opt_out: bool = False) -> bool:
+        """Whether a message would be delivered electronically now. An opt-out ends by itself.
+
+        `despite_opt_out`: it is one that an opt-out does not stop (`legal.Profile`).
+        """
         if self.state is State.OPTED_OUT:
-            return self.opt_out_end_time is not None and self.opt_out_end_time <= now
+            return despite_opt_out or (self.opt_out_end_time is not None and self.opt_out_end_time <= now)
         return self.state is State.OPEN
 
 
-def receiving(mailbox: Mailbox | None, *, now: datetime) -> Mailbox:
+def receiving(mailbox: Mailbox | None, *, now: datetime, despite_opt_out: bool = False) -> Mailbox:
     """The mailbox, where it takes messages. Raises FailedPrecondition, MAILBOX_NOT_ACTIVE."""
-    if mailbox is None or not mailbox.reachable(now=now):
+    if mailbox is None or not mailbox.reachable(now=now, despite_opt_out=despite_opt_out):
         raise FailedPrecondition("MAILBOX_NOT_ACTIVE", "the recipient has no mailbox that is open")
     return mailbox
 

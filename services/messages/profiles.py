@@ -95,6 +95,8 @@ _PROFILES = (
             Rule(Fact.RECEIPT, Basis.RECEIPT, source=FORVALTNING_29),
             Rule(Fact.PAPER_RECEIPT, Basis.PAPER_RECEIPT, source=FORVALTNING_29),
         ),
+        # Section 9: one may reserve oneself against what section 8 is about, decisions and what bears on rights.
+        information_despite_opt_out=True,
         # Section 8, fifth paragraph: told once more where it has not been accessed within a week of being available.
         reminder_days={Kind.ORDINARY: 7, Kind.VERIFIABLE: 7},
     ),

@@ -193,13 +193,15 @@ class Accepting:
         unit_id, message_id = asked.address.unit_id, new_id()
         kind = legal.Kind(request.message.kind or Message.KIND_ORDINARY)
         message = await contents.written_out(self._database, request.message, unit_id=unit_id)
-        message, policy = await self._papers.checked(message, kind=kind, profile=PROFILES[route.legal_profile])
+        profile = PROFILES[route.legal_profile]
+        message, policy = await self._papers.checked(message, kind=kind, profile=profile)
+        despite_opt_out = profile.despite_opt_out(kind)
         mailbox = _mailbox(route)
         sought = self._sought(message, mailbox)
         if mailbox is None and (policy.any or sought) and asked.address.party:
             mailbox = await self._papers.place(asked.address.party)
         if mailbox is None or not (policy.any or sought):
-            mailbox = mailboxes.receiving(mailbox, now=now)
+            mailbox = mailboxes.receiving(mailbox, now=now, despite_opt_out=despite_opt_out)
         if message.reply_policy.reply_to:
             await names.own_unit(self._database, names.part(message.reply_policy.reply_to, 1))
         thread, in_reply_to = message_id, None
@@ -212,7 +214,7 @@ class Accepting:
             profile=route.legal_profile,
             electronic=not message.recipient.HasField("postal_address"),
             abroad=sought is not None,
-            reachable=mailbox.reachable(now=now),
+            reachable=mailbox.reachable(now=now, despite_opt_out=despite_opt_out),
             paper=policy,
             publish_time=_time(message, "publish_time"),
             due_time=_time(message, "due_time"),

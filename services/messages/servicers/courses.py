@@ -84,7 +84,9 @@ def reachable(row: Row, *, now: datetime) -> bool:
     if row["data_key"] is None:
         return False
     state = mailboxes.State(row["mailbox_state"])
-    return mailboxes.Mailbox(row["mailbox_id"], state, row["data_key"], row["opt_out_end_time"]).reachable(now=now)
+    mailbox = mailboxes.Mailbox(row["mailbox_id"], state, row["data_key"], row["opt_out_end_time"])
+    despite_opt_out = PROFILES[row["legal_profile"]].despite_opt_out(legal.Kind(row["kind"]))
+    return mailbox.reachable(now=now, despite_opt_out=despite_opt_out)
 
 
 def reference(row: Row) -> events_pb2.MessageReference:

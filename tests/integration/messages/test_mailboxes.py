@@ -6,8 +6,9 @@ import uuid
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
-from solmu.messages.v1 import attachments_pb2, inbox_pb2, mailboxes_pb2, messages_pb2
+from solmu.messages.v1 import attachments_pb2, inbox_pb2, mailboxes_pb2, messages_pb2, units_pb2
 from solmu.types.v1.types_pb2 import NationalIdentifier
 
 from services.messages.mailboxes import MAX_OPT_OUT
@@ -88,6 +89,36 @@ async def test_an_opt_out_stops_delivery_until_its_end(service: Service):
     )
     assert [one.reachable for one in await look_up(service, unit, identifier)] == [True]
     await service.messages.SendMessage(request(unit, identifier))
+
+
+async def test_in_norway_an_opt_out_is_from_decisions_and_not_from_information(service: Service):
+    unit = await service.unit()
+    norwegian = units_pb2.Unit(name=unit, legal_profile="no-2014")
+    mask = FieldMask(paths=["legal_profile"])
+    await service.units.UpdateUnit(units_pb2.UpdateUnitRequest(unit=norwegian, update_mask=mask))
+    finnish = await service.unit()
+    identifier, mailbox = await service.resident()
+    service.act_as(service.parties.name_of(identifier))
+    await opt_out(service, mailbox, ahead(days=30))
+
+    async def send(to: str, kind: messages_pb2.Message.Kind.ValueType, *, key: str, later: bool = False):
+        asked = request(to, identifier, key=key)
+        asked.message.kind = kind
+        if later:
+            asked.message.publish_time.CopyFrom(ahead(hours=1))
+        service.act_as(service.city)
+        return await service.messages.SendMessage(asked)
+
+    information, decision = messages_pb2.Message.KIND_INFORMATION, messages_pb2.Message.KIND_ORDINARY
+    for to, kind in ((unit, decision), (finnish, information)):
+        with pytest.raises(FailedPrecondition) as refused:
+            await send(to, kind, key="refused")
+        assert refused.value.reason == "MAILBOX_NOT_ACTIVE"
+    sent = [await send(unit, information, key="now"), await send(unit, information, key="later", later=True)]
+    await service.pass_time(datetime.now(UTC) + timedelta(hours=2))
+    for one in sent:
+        shown = await service.messages.GetMessage(messages_pb2.GetMessageRequest(name=one.name))
+        assert [way.state for way in shown.deliveries] == [messages_pb2.Delivery.STATE_AVAILABLE]
 
 
 @pytest.mark.parametrize("days", [-1, MAX_OPT_OUT.days + 1])

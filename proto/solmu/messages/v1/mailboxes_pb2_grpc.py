@@ -137,7 +137,9 @@ class MailboxServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def OptOut(self, request, context):
-        """Stops electronic delivery for a time; letters go on paper meanwhile.
+        """Stops electronic delivery for a time; letters go on paper meanwhile. Where
+        the rules of service of a unit say so (Norway's do), what is for
+        information still comes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -51,7 +51,10 @@ class MailboxServiceStub:
     CloseMailbox: _grpc.UnaryUnaryMultiCallable[_mailboxes_pb2.CloseMailboxRequest, _mailboxes_pb2.Mailbox]
     """Closes a mailbox. What is in it stays readable; nothing new arrives."""
     OptOut: _grpc.UnaryUnaryMultiCallable[_mailboxes_pb2.OptOutRequest, _mailboxes_pb2.Mailbox]
-    """Stops electronic delivery for a time; letters go on paper meanwhile."""
+    """Stops electronic delivery for a time; letters go on paper meanwhile. Where
+    the rules of service of a unit say so (Norway's do), what is for
+    information still comes.
+    """
     LookUpMailboxes: _grpc.UnaryUnaryMultiCallable[_mailboxes_pb2.LookUpMailboxesRequest, _mailboxes_pb2.LookUpMailboxesResponse]
     """Says which of many identity codes can be reached electronically. Allowed
     for the purpose of sending only; every look-up is audited.
@@ -92,7 +95,10 @@ class MailboxServiceAsyncStub(MailboxServiceStub):
     CloseMailbox: _aio.UnaryUnaryMultiCallable[_mailboxes_pb2.CloseMailboxRequest, _mailboxes_pb2.Mailbox]  # type: ignore[assignment]
     """Closes a mailbox. What is in it stays readable; nothing new arrives."""
     OptOut: _aio.UnaryUnaryMultiCallable[_mailboxes_pb2.OptOutRequest, _mailboxes_pb2.Mailbox]  # type: ignore[assignment]
-    """Stops electronic delivery for a time; letters go on paper meanwhile."""
+    """Stops electronic delivery for a time; letters go on paper meanwhile. Where
+    the rules of service of a unit say so (Norway's do), what is for
+    information still comes.
+    """
     LookUpMailboxes: _aio.UnaryUnaryMultiCallable[_mailboxes_pb2.LookUpMailboxesRequest, _mailboxes_pb2.LookUpMailboxesResponse]  # type: ignore[assignment]
     """Says which of many identity codes can be reached electronically. Allowed
     for the purpose of sending only; every look-up is audited.
@@ -166,7 +172,10 @@ class MailboxServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _mailboxes_pb2.OptOutRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_mailboxes_pb2.Mailbox, _abc.Awaitable[_mailboxes_pb2.Mailbox]]:
-        """Stops electronic delivery for a time; letters go on paper meanwhile."""
+        """Stops electronic delivery for a time; letters go on paper meanwhile. Where
+        the rules of service of a unit say so (Norway's do), what is for
+        information still comes.
+        """
 
     @_abc_1.abstractmethod
     def LookUpMailboxes(
