@@ -251,6 +251,7 @@ def service_environment(plan: Plan, name: str) -> dict[str, str]:
     if name == "exchange":
         environment["SOLMU_PEER_LISTEN"] = _local(plan, PEER_PORT)
     if name == "authorisations":
+        environment["SOLMU_EXCHANGE"] = _local(plan, "exchange")
         environment["SOLMU_TOKEN_KEYS"] = str(state.token_keys)
         environment["SOLMU_LIFE"] = state.life_file.read_text()
         environment["SOLMU_CLIENTS"] = str(state.declared_clients)

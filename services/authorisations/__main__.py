@@ -19,6 +19,7 @@ from services.authorisations.certificate_servicer import CertificateServicer
 from services.authorisations.check_servicer import CheckServicer
 from services.authorisations.client_servicer import ClientServicer
 from services.authorisations.clients import Rules
+from services.authorisations.elsewhere import Elsewhere
 from services.authorisations.exchanger import Exchanger
 from services.authorisations.fact_stream import FactStream
 from services.authorisations.identity_providers import IdentityProviders
@@ -38,10 +39,11 @@ from services.authorisations.theme_store import ThemeStore
 from services.authorisations.token_servicer import KeyServicer, TokenServicer
 from services.authorisations.watch_servicer import WatchServicer
 from services.runtime import config, contracts, start_checks
+from services.runtime.client import Peer
 from services.runtime.config import ConfigError
 from services.runtime.facts.cache import FactCache
 from services.runtime.facts.wire import rules_in
-from services.runtime.foundation import lay
+from services.runtime.foundation import Foundation, lay
 from services.runtime.identity import TokenVerifier
 from services.runtime.ids import new_id
 from services.runtime.parties import PartyNames
@@ -53,6 +55,15 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 def now() -> datetime:
     """The time."""
     return datetime.now(UTC)
+
+
+def _exchange(settings: Settings, foundation: Foundation, stack: AsyncExitStack) -> Peer | None:
+    """The exchange of this node, where there is one."""
+    if settings.exchange is None:
+        return None
+    peer = Peer(name="exchange", address=settings.exchange, files=settings.tls, telemetry=foundation.telemetry)
+    stack.push_async_callback(peer.close)
+    return peer
 
 
 async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
@@ -115,6 +126,7 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
         limits=limits,
         audit=audit,
         parties=parties,
+        elsewhere=Elsewhere(_exchange(settings, foundation, stack)),
         clock=now,
     )
     acting = Acting(facts=facts, latest=lambda: revisions.latest, clock=now)

@@ -14,11 +14,12 @@ from solmu.authorisations.v1.parties_pb2 import Party
 from services.authorisations import asking, audit_log, callers, check_records, check_store, messages
 from services.authorisations.check_records import Judged as Recorded
 from services.authorisations.check_store import Candidate
+from services.authorisations.elsewhere import Elsewhere
 from services.authorisations.revisions import Revisions
 from services.authorisations.theme_store import ThemeStore
-from services.runtime import pages
+from services.runtime import identity, pages
 from services.runtime.database import Database
-from services.runtime.errors import Fault
+from services.runtime.errors import Fault, InvalidArgument, not_found
 from services.runtime.facts import wire
 from services.runtime.facts.cache import FactCache
 from services.runtime.facts.checking import Question, Verdict
@@ -57,8 +58,10 @@ class CheckServicer:
         limits: asking.Limits,
         audit: audit_log.AuditLog,
         parties: PartyNames,
+        elsewhere: Elsewhere,
         clock: Callable[[], datetime],
     ) -> None:
+        self._elsewhere = elsewhere
         self._database = database
         self._facts = facts
         self._revisions = revisions
@@ -70,12 +73,51 @@ class CheckServicer:
 
     async def Check(self, request: checks_pb2.CheckRequest) -> checks_pb2.CheckResponse:
         """Checks one act."""
+        _hold_relying_party(request)
+        if request.registered_at:
+            return await self._check_elsewhere(request)
+        await self._name_theme(request)
         question = self._question(request, self._clock(), await self._limits.themes())
         answers = await self._judge([question], tokens=[request.consistency_token])
         verdict = _raised(answers.verdicts[0])
         response = self._response(verdict, answers)
-        await self._record("Check", [_recorded(question, response, verdict)])
+        recorded = _recorded(question, response, verdict)
+        recorded.request.relying_party = request.relying_party
+        await self._record("Check", [recorded])
         return response
+
+    async def _check_elsewhere(self, request: checks_pb2.CheckRequest) -> checks_pb2.CheckResponse:
+        """Checks one act at the node where the mandate is registered."""
+        uri = await self._theme_uri(request)
+        response = await self._elsewhere.check(request, theme_uri=uri)
+        response.audit_record = self._audit.name()
+        messages.name_parties(request, self._parties)
+        await self._record("Check", [Recorded(request, response)])
+        return response
+
+    async def _theme_uri(self, request: checks_pb2.CheckRequest) -> str:
+        """The theme of a question for another node; the caller may ask about this node's theme of the same URI."""
+        if request.theme:
+            theme = await self._themes.find(self._database, request.theme.removeprefix("themes/"))
+            if theme is None:
+                raise not_found(request.theme)
+        else:
+            theme = await self._themes.of_uri(self._database, request.theme_uri)
+        asking.hold(theme.name if theme is not None else request.theme_uri, await self._limits.themes())
+        return theme.uri if theme is not None else request.theme_uri
+
+    async def _name_theme(self, request: checks_pb2.CheckRequest) -> None:
+        """Puts the theme's name where its URI was given. Raises InvalidArgument: THEME_UNSUITABLE, FIELD_INVALID."""
+        if request.registered_at:
+            raise _field_invalid("registered_at", "only Check asks other nodes")
+        if request.theme:
+            return
+        if not request.theme_uri:
+            raise _field_invalid("theme", "neither the theme nor its URI is there")
+        theme = await self._themes.of_uri(self._database, request.theme_uri)
+        if theme is None:
+            raise InvalidArgument("THEME_UNSUITABLE", "this node has no such theme")
+        request.theme = theme.name
 
     async def BatchCheck(self, request: checks_pb2.BatchCheckRequest) -> checks_pb2.BatchCheckResponse:
         """Checks many acts on the same facts."""
@@ -83,6 +125,8 @@ class CheckServicer:
         asked: list[Question | Fault] = []
         for check in request.checks:
             try:
+                if not check.theme or check.registered_at:
+                    await self._name_theme(check)
                 asked.append(self._question(check, now, limits))
             except Fault as fault:
                 asked.append(fault)
@@ -108,6 +152,7 @@ class CheckServicer:
 
     async def ExplainCheck(self, request: checks_pb2.ExplainCheckRequest) -> checks_pb2.ExplainCheckResponse:
         """Checks one act, and says how each rule judged it."""
+        await self._name_theme(request.check)
         question = self._question(request.check, self._clock(), await self._limits.themes())
         answers = await self._judge([question], tokens=[request.check.consistency_token], explain=True)
         verdict = _raised(answers.verdicts[0])
@@ -312,6 +357,16 @@ def _right(question: Question, verdict: Verdict) -> rights_pb2.Right:
 
 def _recorded(question: Question, response: checks_pb2.CheckResponse, verdict: Verdict) -> Recorded:
     return Recorded(wire.request(question), response, verdict.steps)
+
+
+def _hold_relying_party(request: checks_pb2.CheckRequest) -> None:
+    """Raises InvalidArgument, FIELD_INVALID, where another than the exchange says for whom it asks."""
+    if request.relying_party and identity.caller().service != "exchange":
+        raise _field_invalid("relying_party", "only the exchange asks for another member")
+
+
+def _field_invalid(field: str, text: str) -> Fault:
+    return InvalidArgument("FIELD_INVALID", "the check cannot be made like this", violations=[(field, text)])
 
 
 def _raised(verdict: Judged) -> Verdict:

@@ -7,7 +7,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from services.authorisations import provider_file
-from services.runtime.config import ServiceSettings, file, flag, folder, setting, text, time_zone
+from services.runtime.config import Address, ServiceSettings, address, file, flag, folder, setting, text, time_zone
 from services.runtime.keys.files import KeyFile
 from services.runtime.keys.files import read as key_file
 from services.runtime.keys.root import SETTING, Root
@@ -30,6 +30,12 @@ class Settings(ServiceSettings):
     token_keys: Path = setting("SOLMU_TOKEN_KEYS", folder, doc="folder of the keys that sign tokens, *.pem on P-256")
     identity_providers: Path | None = setting(
         "SOLMU_IDENTITY_PROVIDERS", file, default=None, doc="JSON file of the identity providers whose log-ins count"
+    )
+    exchange: Address | None = setting(
+        "SOLMU_EXCHANGE",
+        address,
+        default=None,
+        doc="host:port of exchange, which asks other nodes for their mandates",
     )
     browser_origin: str = setting(
         "SOLMU_BROWSER_ORIGIN",

@@ -49,6 +49,11 @@ class ThemeStore:
         row = await reader.fetchrow(f"select {_COLUMNS} from theme where theme_id = $1", theme_id)
         return self._theme(row) if row else None
 
+    async def of_uri(self, reader: Database | Connection, uri: str) -> Theme | None:
+        """The theme of this URI, in use."""
+        row = await reader.fetchrow(f"select {_COLUMNS} from theme where uri = $1 and state <> $2", uri, State.DRAFT)
+        return self._theme(row) if row else None
+
     async def page(
         self, reader: Database | Connection, *, after: str, size: int, show_all: bool, owner: str
     ) -> list[Theme]:

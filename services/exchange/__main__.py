@@ -18,6 +18,7 @@ from solmu.exchange.v1 import (
     exchanges_pb2,
     hosting_pb2,
     keys_pb2,
+    mandates_pb2,
     mesh_pb2,
     monitoring_pb2,
     policies_pb2,
@@ -28,7 +29,9 @@ from solmu.exchange.v1 import (
 
 from services.exchange.assembly import Exchange
 from services.exchange.keys import PKCS11, KeyToken
+from services.exchange.mandates import OwnChecks
 from services.runtime import config, foundation
+from services.runtime.client import Peer
 from services.runtime.config import Address, ConfigError, ServiceSettings, setting
 from services.runtime.keys.root import Root
 from services.runtime.keys.setting import root_setting
@@ -44,6 +47,7 @@ CONTRACT = (
     (policies_pb2, "PolicyService"),
     (keys_pb2, "OrganisationKeyService"),
     (calls_pb2, "CallService"),
+    (mandates_pb2, "MandateService"),
     (exchanges_pb2, "ExchangeService"),
     (topics_pb2, "TopicService"),
     (envelopes_pb2, "EnvelopeService"),
@@ -101,12 +105,17 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
     base.consume(foundation.revocation_consumer(base, service="exchange"))
 
     vault = await foundation.vault(base, settings.root_key)
+    authorisations = Peer(
+        name="authorisations", address=settings.authorisations, files=settings.tls, telemetry=base.telemetry
+    )
+    stack.push_async_callback(authorisations.close)
     exchange = Exchange(
         database=base.database,
         outbox=base.outbox,
         vault=vault,
         telemetry=base.telemetry,
         peer_listen=settings.peer_listen,
+        checks=OwnChecks(authorisations),
         test_mode=settings.test_mode,
         tokens=tokens(settings),
         revoked=base.revocations.revoked,

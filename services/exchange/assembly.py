@@ -17,6 +17,7 @@ from solmu.exchange.v1 import (
     exchanges_pb2,
     hosting_pb2,
     keys_pb2,
+    mandates_pb2,
     mesh_pb2,
     monitoring_pb2,
     peer_pb2,
@@ -29,17 +30,17 @@ from services.exchange import keys, names
 from services.exchange.backends import Backends
 from services.exchange.backlog import Backlogs
 from services.exchange.calling import Calling
-from services.exchange.configuration import Configuration
+from services.exchange.configuration import Configuration, Service
 from services.exchange.envelope_assembly import EnvelopeParts
 from services.exchange.evidence_assembly import EvidenceParts
 from services.exchange.journal import Journal
 from services.exchange.keys import KeyRing, KeyToken
-from services.exchange.mandates import NoMandates
+from services.exchange.mandates import Checks, MandateBook, Mandates
 from services.exchange.meshes import Meshes
-from services.exchange.metaservices import Metaservices
+from services.exchange.metaservices import Metaservices, own_service
 from services.exchange.peer_listener import PeerListener
 from services.exchange.peers import Peers
-from services.exchange.providing import Providing
+from services.exchange.providing import Backend, Providing
 from services.exchange.proving import Proving
 from services.exchange.publishing import Publisher
 from services.exchange.refreshing import Refresher
@@ -51,6 +52,7 @@ from services.exchange.servicers.directory import Directories
 from services.exchange.servicers.exchanges import Exchanges, Monitoring
 from services.exchange.servicers.hosting import HostingServicer
 from services.exchange.servicers.keys import OrganisationKeys
+from services.exchange.servicers.mandates import MandateServicer
 from services.exchange.servicers.mesh import MeshServicer
 from services.exchange.servicers.peer_calls import PeerCalls
 from services.exchange.servicers.peer_directory import PeerDirectory
@@ -64,7 +66,7 @@ from services.runtime.telemetry import Telemetry
 
 
 class Exchange:
-    """The exchange of one process. `peer_listen` is where other nodes reach it."""
+    """The exchange of one process. `peer_listen` is where other nodes reach it, `checks` says what mandates allow."""
 
     def __init__(
         self,
@@ -74,6 +76,7 @@ class Exchange:
         vault: Vault,
         telemetry: Telemetry,
         peer_listen: Address | None,
+        checks: Checks,
         test_mode: bool = False,
         tokens: Mapping[str, KeyToken] | None = None,
         revoked: Callable[[str], bool] = lambda _: False,
@@ -132,17 +135,7 @@ class Exchange:
             abandon=self.asynchronous.sending.abandon,
         )
         self.backends = Backends(identity=self._tls_identity)
-        metaservices = Metaservices(database=database, configuration=self.configuration, meshes=self.meshes)
-        self.providing = Providing(
-            meshes=self.meshes,
-            configuration=self.configuration,
-            journal=self.journal,
-            proving=self.proving,
-            backend=self.backends,
-            own=metaservices,
-            mandates=NoMandates(),
-            places=self.backends.turn,
-        )
+        self.metaservices = Metaservices(database=database, configuration=self.configuration, meshes=self.meshes)
         self.calling = Calling(
             meshes=self.meshes,
             configuration=self.configuration,
@@ -150,12 +143,25 @@ class Exchange:
             proving=self.proving,
             peers=self.peers,
         )
+        self.book = MandateBook(checks)
+        self.mandates = Mandates(
+            book=self.book, calling=self.calling, meshes=self.meshes, configuration=self.configuration
+        )
+        self.providing = Providing(
+            meshes=self.meshes,
+            configuration=self.configuration,
+            journal=self.journal,
+            proving=self.proving,
+            backend=self._backend,
+            mandates=self.mandates,
+            places=self.backends.turn,
+        )
         self.calls = Calls(calling=self.calling, requesters=self.requesters)
         self.catalogue = Catalogue(
             database=database,
             configuration=self.configuration,
             meshes=self.meshes,
-            metaservices=metaservices,
+            metaservices=self.metaservices,
             calling=self.calling,
             requesters=self.requesters,
         )
@@ -194,6 +200,7 @@ class Exchange:
             (hosting_pb2, "HostingService"): self.hosting,
             (services_pb2, "CatalogueService"): self.catalogue,
             (calls_pb2, "CallService"): self.calls,
+            (mandates_pb2, "MandateService"): MandateServicer(self.mandates),
             (exchanges_pb2, "ExchangeService"): self.exchanges,
             (monitoring_pb2, "MonitoringService"): self.monitoring,
             (access_rights_pb2, "AccessRightService"): self.rights,
@@ -225,6 +232,12 @@ class Exchange:
             start(work)
         if self.listener is not None:
             start(self.listener.run(stop))
+
+    def _backend(self, service: Service) -> Backend:
+        """What answers the calls of a service."""
+        if own_service(service.identifier) is not None:
+            return self.metaservices
+        return self.book if names.reserved(service.identifier) else self.backends
 
     def _tls_identity(self) -> tuple[bytes, bytes] | None:
         """The node's own key and certificate for TLS, PEM."""

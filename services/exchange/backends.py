@@ -396,6 +396,29 @@ def _request(target: Target, head: RequestHead, length: int | None) -> bytes:
     return line + lines + b"\r\n"
 
 
+def spoken(status: int, content: bytes, media_type: str, headers: tuple[Header, ...] = ()) -> Answer:
+    """An answer of the node itself."""
+
+    async def chunks() -> AsyncIterator[bytes]:
+        if content:
+            yield content
+
+    head = ResponseHead(status, "", (("Content-Type", media_type.encode("ascii")), *headers))
+    return Answer(head, len(content), chunks())
+
+
+async def collected(body: AsyncIterator[bytes] | bytes, *, most: int) -> bytes:
+    """A small body as a whole. Raises Unavailable, BACKEND_RESPONSE_INVALID, for one that is not small."""
+    if isinstance(body, bytes):
+        return body
+    content = b""
+    async for chunk in body:
+        content += chunk
+        if len(content) > most:
+            raise Unavailable("BACKEND_RESPONSE_INVALID", "more came than such an answer has")
+    return content
+
+
 def _load_identity(context: ssl.SSLContext, key: bytes, certificate: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:  # OpenSSL takes files only
         path = Path(folder, "identity.pem")

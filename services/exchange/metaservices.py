@@ -17,9 +17,9 @@ from solmu.exchange.v1 import services_pb2
 
 from services.exchange import configuration_store, descriptions, names
 from services.exchange.access import Pattern
-from services.exchange.backends import Answer
+from services.exchange.backends import Answer, spoken
 from services.exchange.configuration import Configuration, Service, Snapshot
-from services.exchange.heads import Header, RequestHead, ResponseHead
+from services.exchange.heads import RequestHead
 from services.exchange.meshes import Meshes, utc_now
 from services.exchange.policies import Policy
 from services.runtime.database import Database
@@ -67,13 +67,13 @@ class Metaservices:
         code = service.identifier[len(subsystem) + 1 :]
         consumer = next((value.decode() for name, value in head.headers if name == "X-Road-Client"), "")
         if head.method != "GET":
-            yield _answer(405, b"", "text/plain", (("Allow", b"GET"),))
+            yield spoken(405, b"", "text/plain", (("Allow", b"GET"),))
         elif code == GET_OPENAPI:
             yield await self._description(subsystem, head.target)
         else:
             listed = self.services(subsystem, consumer=consumer if code == ALLOWED_METHODS else "")
             content = json_format.MessageToJson(listed, indent=None, ensure_ascii=False)
-            yield _answer(200, content.encode(), "application/json")
+            yield spoken(200, content.encode(), "application/json")
 
     def services(self, subsystem: str, *, consumer: str = "") -> services_pb2.ListServicesResponse:
         """The services of a subsystem, as other members see them; of a consumer, those that it may call."""
@@ -97,8 +97,8 @@ class Metaservices:
         codes = parse_qs(target.partition(b"?")[2].decode("ascii")).get("serviceCode", [])
         found = await self.description(f"{subsystem}/{codes[0].replace('~', '/')}") if len(codes) == 1 else None
         if found is None:
-            return _answer(404, b"", "text/plain")
-        return _answer(200, found, "application/json")
+            return spoken(404, b"", "text/plain")
+        return spoken(200, found, "application/json")
 
     def _allowed(self, current: Snapshot, service: Service, consumer: str) -> services_pb2.Service | None:
         """What a consumer may call of a service: the endpoints that some right of its allows."""
@@ -154,12 +154,3 @@ def _covered(endpoint: Pattern, patterns: set[Pattern]) -> bool:
     """Whether some pattern allows all calls of an endpoint."""
     segments = tuple(endpoint.path[1:].split("/"))
     return endpoint in patterns or any(pattern.allows(endpoint.method, segments) for pattern in patterns)
-
-
-def _answer(status: int, content: bytes, media_type: str, headers: tuple[Header, ...] = ()) -> Answer:
-    async def chunks() -> AsyncIterator[bytes]:
-        if content:
-            yield content
-
-    head = ResponseHead(status, "", (("Content-Type", media_type.encode("ascii")), *headers))
-    return Answer(head, len(content), chunks())

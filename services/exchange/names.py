@@ -15,6 +15,16 @@ RESERVED = "solmu"
 """The subsystem in which a node's own services stand."""
 
 
+def own_subsystem(identifier: str) -> str:
+    """The subsystem of a node's own services, from the identifier of the node or of something of its member."""
+    return f"{member_of(identifier)}/{RESERVED}"
+
+
+def reserved(identifier: str) -> bool:
+    """Whether something is of a subsystem in which a node's own services stand."""
+    return identifier.split("/")[3] == RESERVED
+
+
 def member(value: MemberId) -> str:
     """A member's identifier. Raises InvalidArgument, NAME_INVALID, as all of these."""
     return identifiers.join((value.instance, value.member_class, value.member_code))

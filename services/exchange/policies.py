@@ -10,6 +10,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from solmu.exchange.v1 import policies_pb2
 
+from services.exchange import names
 from services.exchange.directory import Directory
 from services.runtime.errors import InvalidArgument, Unavailable
 
@@ -84,6 +85,14 @@ class Policy:
     def circuit_pause(self) -> float:
         """Seconds for which it is passed over."""
         return _seconds(self.content.retries, "circuit_pause", 10.0)
+
+    def takes_mandates(self, member: str, theme_uri: str) -> bool:
+        """Whether mandates in a theme count that are registered with a member."""
+        return any(
+            source.member == names.resource("members", member)
+            and (not source.theme_uris or theme_uri in source.theme_uris)
+            for source in self.content.mandate_sources
+        )
 
     def check_directory(self, directory: Directory, *, now: datetime) -> None:
         """Goes on with a directory whose time is over for as long as the policy says.

@@ -56,6 +56,9 @@ from services.runtime.errors import (
 CONSUMER = "X-Road-Client"
 """The header that tells a backend who calls."""
 
+OWN_HEADERS = "solmu-"
+"""How headers begin that the node alone writes."""
+
 Response = peer_frames_pb2.ExchangeResponse
 Frame = Frames[peer_frames_pb2.ExchangeRequest, peer_frames_pb2.ExchangeRequestHead]
 Outcome = exchanges_pb2.Exchange.Outcome
@@ -78,8 +81,10 @@ class Backend(Protocol):
 class Mandates(Protocol):
     """Checks by what right somebody acts for another."""
 
-    async def check(self, on_behalf_of: bytes, *, consumer: str, required: bool) -> tuple[heads.Header, ...]:
-        """What the backend is told of it. Raises Fault: MANDATE_MISSING, MANDATE_UNVERIFIABLE."""
+    async def check(
+        self, on_behalf_of: bytes, *, consumer: str, policy: Policy, message_id: str
+    ) -> tuple[heads.Header, ...]:
+        """What the backend is told of it; `message_id` names the call. Raises Fault."""
 
 
 class Clock:
@@ -108,6 +113,8 @@ class _Call:
     request: Entry | None = None
     proof: statements_pb2.Proof | None = None
     """As it came, until it is verified."""
+    judged_by: int = 0
+    """The revision of the configuration by which it was admitted."""
     status: int = 0
 
     @property
@@ -136,8 +143,7 @@ class Providing:
         configuration: Configuration,
         journal: Journal,
         proving: Proving,
-        backend: Backend,
-        own: Backend,
+        backend: Callable[[Service], Backend],
         mandates: Mandates,
         places: Callable[[str, int], AbstractAsyncContextManager[None]],
     ) -> None:
@@ -146,7 +152,6 @@ class Providing:
         self._journal = journal
         self._proving = proving
         self._backend = backend
-        self._own = own
         self._mandates = mandates
         self._places = places
         self._rates = Rates()
@@ -175,7 +180,7 @@ class Providing:
         call.frame = await frames.head()
         call.clock.step("request_head")
         self._identify(call)
-        service, policy, reserved = self._admit(call)
+        service, policy = self._admit(call)
         frames.patience(policy.idle_timeout)
         head = call.head
         assert head is not None  # `_admit` has read it
@@ -195,14 +200,16 @@ class Providing:
                     source = body.whole() if body.in_memory else body.chunks()
                     length = body.size
                 told = await self._mandates.check(
-                    call.frame.on_behalf_of, consumer=call.consumer, required=policy.content.mandate_required
+                    call.frame.on_behalf_of,
+                    consumer=call.consumer,
+                    policy=policy,
+                    message_id=call.frame.exchange_id,
                 )
                 call.clock.step("request_admitted")
-                head = RequestHead(head.method, head.target, (*_told(call), *_untold(head.headers), *told))
-                backend = self._own if reserved else self._backend
+                head = RequestHead(head.method, head.target, (*_told(call), *_untold(head.headers, told), *told))
                 async with (
                     self._places(service.identifier, service.content.backend.max_concurrent_calls),
-                    backend.call(service, head, source, length, policy) as answer,
+                    self._backend(service).call(service, head, source, length, policy) as answer,
                 ):
                     call.clock.step("response_head")
                     async for response in self._respond(call, answer, policy):
@@ -220,8 +227,8 @@ class Providing:
                 "PEER_NOT_AUTHORISED", "the node does not serve the sender", node=names.resource("nodes", call.node)
             )
 
-    def _admit(self, call: _Call) -> tuple[Service, Policy, bool]:
-        """Steps 2 and 3: the service, by which policy, and whether it is the node's own."""
+    def _admit(self, call: _Call) -> tuple[Service, Policy]:
+        """Steps 2 and 3: the service, and by which policy."""
         kind, _, identifier = call.frame.receiver.partition(" ")
         current = self._configuration.current
         if kind != "service" or not self._meshes.hosts(names.subsystem_of(identifier)):
@@ -243,11 +250,12 @@ class Providing:
             raise InvalidArgument("SERVICE_PROTOCOL_MISMATCH", "the service is not called this way", service=identifier)
         self._judge(call, current)
         self._check_rate(call, policy)
-        return service, policy, reserved is not None
+        return service, policy
 
     def _judge(self, call: _Call, current: Snapshot) -> None:
         """Step 3, and whether the service is there for anybody at all."""
         assert call.head is not None
+        call.judged_by = current.revision
         path = access.path_of(call.head.target)
         if own_service(call.target) is not None:
             access.segments(path)  # open to every member
@@ -308,7 +316,7 @@ class Providing:
         call.clock.step("request_proven")
         revision = await self._journal.append(entry)
         call.proof = None
-        if revision != self._configuration.current.revision:
+        if revision != call.judged_by:
             await self._configuration.load()
             self._judge(call, self._configuration.current)
 
@@ -536,9 +544,14 @@ def _told(call: _Call) -> tuple[heads.Header, ...]:
     return tuple((name, value.encode("ascii")) for name, value in told.items() if value)
 
 
-def _untold(headers: tuple[heads.Header, ...]) -> tuple[heads.Header, ...]:
-    """The headers without those that only the node may say."""
-    return tuple(header for header in headers if header[0].lower() not in _PROVEN)
+def _untold(headers: tuple[heads.Header, ...], told: tuple[heads.Header, ...]) -> tuple[heads.Header, ...]:
+    """The headers without those that only the node may say, or that it says now."""
+    proven = _PROVEN | {name.lower() for name, _ in told}
+    return tuple(
+        header
+        for header in headers
+        if header[0].lower() not in proven and not header[0].lower().startswith(OWN_HEADERS)
+    )
 
 
 _PROVEN = {"x-road-client", "x-road-service", "x-road-request-id", "x-road-id"}

@@ -57,7 +57,7 @@ class Requesters:
             now = datetime.now(UTC)
             sha256 = requester.certificate_sha256
             return [subsystem for subsystem, hosting in hostings.items() if hosting.takes_certificate(sha256, now=now)]
-        return [f"{names.member_of(self._meshes.node)}/{names.RESERVED}"] if self._meshes.joined else []
+        return [names.own_subsystem(self._meshes.node)] if self._meshes.joined else []
 
 
 def _not_registered(subsystem: str) -> Fault:

@@ -13,11 +13,13 @@ from solmu.exchange.v1 import access_rights_pb2, services_pb2
 from solmu.exchange.v1.identifiers_pb2 import Requester
 
 from services.exchange import configuration_store, descriptions, names
+from services.exchange.backends import collected
 from services.exchange.bodies import IN_MEMORY
 from services.exchange.calling import Call, Calling
 from services.exchange.configuration import Configuration, Service, Snapshot
 from services.exchange.evidence import identifiers
 from services.exchange.heads import RequestHead
+from services.exchange.mandates import MANDATES
 from services.exchange.meshes import Meshes
 from services.exchange.metaservices import ALLOWED_METHODS, GET_OPENAPI, LIST_METHODS, Metaservices, view
 from services.exchange.requesters import Requesters
@@ -65,7 +67,7 @@ class Catalogue:
         identifier = f"{subsystem}/{code}{version}"
         content = services_pb2.Service()
         merge(content, request.service, FieldMask(), changeable=CHANGEABLE)
-        await self._check(content)
+        await self._check(identifier, content)
         request_id = UUID(request.request_id) if request.request_id else None
         async with configuration_store.changing(self._database) as transaction:
             made = await configuration_store.insert_service(
@@ -114,7 +116,7 @@ class Catalogue:
         content = services_pb2.Service()
         content.CopyFrom(current.content)
         merge(content, request.service, request.update_mask, changeable=CHANGEABLE)
-        await self._check(content)
+        await self._check(current.identifier, content)
         async with configuration_store.changing(self._database) as transaction:
             await configuration_store.set_service(transaction, current.identifier, content.SerializeToString())
         return view(await self._own(current.identifier))
@@ -194,11 +196,7 @@ class Catalogue:
             length=0,
         )
         async with self._calling.call(call) as reply:
-            content = b""
-            async for chunk in reply.chunks:
-                content += chunk
-                if len(content) > 4 * IN_MEMORY:
-                    raise DataLoss("BACKEND_RESPONSE_INVALID", "the other node's answer is too large")
+            content = await collected(reply.chunks, most=4 * IN_MEMORY)
         if reply.head.status == 404:
             return None
         if reply.head.status != 200:
@@ -219,12 +217,15 @@ class Catalogue:
             )
         return subsystem
 
-    async def _check(self, content: services_pb2.Service) -> None:
+    async def _check(self, identifier: str, content: services_pb2.Service) -> None:
         policies = (await self._configuration.load()).policies
         if content.policy and content.policy.rpartition("/")[2] not in policies:
             raise not_found(content.policy)
         if content.protocol == services_pb2.Service.PROTOCOL_GRPC:
             raise Unimplemented("METHOD_NOT_IMPLEMENTED", "this release does not call gRPC backends yet")
+        if names.reserved(identifier):
+            _check_own(identifier, content)
+            return
         uri = content.backend.uri
         if not uri or "@" in uri.partition("://")[2].partition("/")[0] or "?" in uri or "#" in uri or not uri.isascii():
             raise InvalidArgument(
@@ -232,6 +233,22 @@ class Catalogue:
                 "a service needs the address of its backend",
                 violations=[("service.backend.uri", "is empty, or has a user, a query or a fragment")],
             )
+
+
+def _check_own(identifier: str, content: services_pb2.Service) -> None:
+    """Raises InvalidArgument, FIELD_INVALID, for what is no service of the node itself."""
+    if identifier.rpartition("/")[2] != MANDATES:
+        raise InvalidArgument(
+            "FIELD_INVALID",
+            "the node has no such service of its own",
+            violations=[("service_code", f"is not {MANDATES}")],
+        )
+    if content.HasField("backend"):
+        raise InvalidArgument(
+            "FIELD_INVALID",
+            "the node answers for itself",
+            violations=[("service.backend", "is set, for a service of the node itself")],
+        )
 
 
 def _affected(current: Snapshot, service: Service, gone: set[str]) -> list[tuple[UUID, access_rights_pb2.AccessRight]]:

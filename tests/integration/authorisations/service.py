@@ -22,6 +22,7 @@ from services.authorisations.authentication import Authenticator
 from services.authorisations.certificate_servicer import CertificateServicer
 from services.authorisations.check_servicer import CheckServicer
 from services.authorisations.client_servicer import ClientServicer
+from services.authorisations.elsewhere import Elsewhere
 from services.authorisations.exchanger import Check, Exchanger
 from services.authorisations.fact_stream import FactStream
 from services.authorisations.identity_providers import IdentityProviders
@@ -39,6 +40,7 @@ from services.authorisations.theme_store import ThemeStore
 from services.authorisations.token_servicer import TokenServicer
 from services.authorisations.watch_servicer import WatchServicer
 from services.runtime import identity
+from services.runtime.client import Peer
 from services.runtime.database import Database
 from services.runtime.facts.cache import FactCache
 from services.runtime.facts.wire import rules_in
@@ -144,10 +146,12 @@ def assemble(
     providers: Path | None = None,
     check: Check | None = None,
     http: aiohttp.ClientSession | None = None,
+    exchange: Peer | None = None,
 ) -> Service:
     """The service, with one signing key in `folder`, and its own time where none is given.
 
-    `providers` names a file of identity providers; `http` is for log-ins at them.
+    `providers` names a file of identity providers; `http` is for log-ins at them;
+    `exchange` asks other nodes.
     """
     facts_clock = Clock(None if clock else NOW)
     clock = clock or ticking(NOW)
@@ -207,6 +211,7 @@ def assemble(
         limits=limits,
         audit=audit,
         parties=PARTIES,
+        elsewhere=Elsewhere(exchange),
         clock=facts_clock,
     )
     chainer = Chainer(database=database, sign=keys.sign, issuer=ISSUER, clock=facts_clock, new_id=new_uuid)

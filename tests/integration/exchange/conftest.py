@@ -46,5 +46,7 @@ async def nodes(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple
         await meshes.join(company, city, description.fingerprint)
         await meshes.serve(city, city, "FI/MUN/1/letters")
         await meshes.serve(company, city, "FI/COM/2/register")
+        await meshes.serve(city, city, "FI/MUN/1/solmu")
+        await meshes.serve(company, city, "FI/COM/2/solmu")
         await city.refresh()
         yield city, company

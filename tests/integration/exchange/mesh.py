@@ -16,14 +16,17 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from google.protobuf.internal import decoder
+from solmu.authorisations.v1 import checks_pb2
 from solmu.exchange.v1 import directory_pb2, keys_pb2, mesh_pb2, publishing_pb2, statements_pb2
 from solmu.exchange.v1.directory_document_pb2 import AnchorDocument
 
 import services.exchange
 from services.exchange import names
 from services.exchange.assembly import Exchange
+from services.exchange.mandates import Checks
 from services.runtime.config import Address
 from services.runtime.database import Database
+from services.runtime.errors import Unavailable
 from services.runtime.sealing import FIRST, Vault
 from services.runtime.server import Tasks
 from services.runtime.telemetry import Telemetry
@@ -154,6 +157,22 @@ class Node(Member):
     engines: Engines
     database: Database
 
+    @property
+    def checks(self) -> Checks:
+        """The authorisations service, which tests put in its place and take away."""
+        return self.exchange.book.checks
+
+    @checks.setter
+    def checks(self, checks: Checks) -> None:
+        self.exchange.book.checks = checks
+
+
+class Away:
+    """An authorisations service that does not run."""
+
+    async def check(self, _: checks_pb2.CheckRequest) -> checks_pb2.CheckResponse:
+        raise Unavailable("UNAVAILABLE", "the service does not run")
+
 
 @asynccontextmanager
 async def node(identifier: str, folder: Path, *, given: Engines | None = None) -> AsyncIterator[Node]:
@@ -170,6 +189,7 @@ async def node(identifier: str, folder: Path, *, given: Engines | None = None) -
             vault=Vault({FIRST: secrets.token_bytes(32)}, current=FIRST),
             telemetry=Telemetry(),
             peer_listen=Address("127.0.0.1", 0),
+            checks=Away(),
             test_mode=True,
         )
         await exchange.load()

@@ -16,12 +16,17 @@ async def test_a_registration_takes_its_way_into_every_directory(nodes):
         answer = await node.exchange.directories.ListSubsystems(directory_service_pb2.ListSubsystemsRequest())
         assert [subsystem.name for subsystem in answer.subsystems] == [
             "subsystems/FI~COM~2~register",
+            "subsystems/FI~COM~2~solmu",
             "subsystems/FI~MUN~1~letters",
+            "subsystems/FI~MUN~1~solmu",
         ]
     hosted = await company.exchange.directories.ListSubsystems(
         directory_service_pb2.ListSubsystemsRequest(hosted_only=True)
     )
-    assert [subsystem.name for subsystem in hosted.subsystems] == ["subsystems/FI~COM~2~register"]
+    assert [subsystem.name for subsystem in hosted.subsystems] == [
+        "subsystems/FI~COM~2~register",
+        "subsystems/FI~COM~2~solmu",
+    ]
     registrations = await company.exchange.mesh.ListRegistrations(mesh_pb2.ListRegistrationsRequest())
     assert {one.state for one in registrations.registrations} == {mesh_pb2.Registration.STATE_PUBLISHED}
 

@@ -95,6 +95,25 @@ async def test_a_right_that_was_taken_back_allows_no_call_that_begins_afterwards
     await check_refused(pair, backend, whole(head(identifier)), "ACCESS_DENIED")
 
 
+async def test_a_right_that_is_taken_back_after_a_call_was_admitted_allows_nothing(pair, backend, monkeypatch):
+    """The process takes the new configuration between judging the call and writing it: judged anew all the same."""
+    from solmu.exchange.v1 import access_rights_pb2
+
+    _, company = pair
+    backend.begun = 0
+    identifier = await calls.service(company, backend.uri)
+    right = await calls.allow(company, identifier)
+    providing = company.exchange.providing
+    genuine = providing._prove
+
+    async def taken_back(*given):
+        await company.exchange.rights.DeleteAccessRight(access_rights_pb2.DeleteAccessRightRequest(name=right))
+        await genuine(*given)
+
+    monkeypatch.setattr(providing, "_prove", taken_back)
+    await check_refused(pair, backend, whole(head(identifier)), "ACCESS_DENIED")
+
+
 async def test_what_is_not_there_disabled_or_of_another_kind_is_refused(pair, backend, service):
     _, company = pair
     await check_refused(pair, backend, whole(head(f"{PROVIDER}/nothing")), "SERVICE_UNKNOWN")

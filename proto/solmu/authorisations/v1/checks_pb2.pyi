@@ -94,8 +94,11 @@ class CheckRequest(_message.Message):
     ASSURANCE_LEVEL_FIELD_NUMBER: _builtins.int
     AT_FIELD_NUMBER: _builtins.int
     CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
+    THEME_URI_FIELD_NUMBER: _builtins.int
+    REGISTERED_AT_FIELD_NUMBER: _builtins.int
+    RELYING_PARTY_FIELD_NUMBER: _builtins.int
     theme: _builtins.str
-    """In what: `themes/{theme}`."""
+    """In what: `themes/{theme}`. Empty where `theme_uri` says it."""
     specifier: _builtins.str
     """On which one thing, where the theme has specifiers. Empty: on the whole
     theme, which a mandate for one thing does not allow.
@@ -107,6 +110,20 @@ class CheckRequest(_message.Message):
     consistency_token: _builtins.str
     """Judge at least as fresh as this. In a batch, the newest of all holds for
     all.
+    """
+    theme_uri: _builtins.str
+    """In what, by the theme's URI, which other nodes know too."""
+    registered_at: _builtins.str
+    """The node where the mandate is registered: `nodes/{node}`. It is asked now,
+    through the exchange, and must be a source of mandates by the policy of this
+    node's subsystem "solmu". Both parties are named by their codes then, and
+    `through`, `at` and `consistency_token` are not set: names, revisions and
+    past facts of another node mean nothing here. Its mandates and facts are
+    what the answer names. Empty: this node. Not in a batch.
+    """
+    relying_party: _builtins.str
+    """Who asks, where the exchange asks for another member: its subsystem,
+    `subsystems/{subsystem}`. The record names it. From the exchange only.
     """
     @_builtins.property
     def delegate(self) -> _parties_pb2.Party:
@@ -137,10 +154,13 @@ class CheckRequest(_message.Message):
         assurance_level: _parties_pb2.AssuranceLevel.ValueType = ...,
         at: _timestamp_pb2.Timestamp | None = ...,
         consistency_token: _builtins.str = ...,
+        theme_uri: _builtins.str = ...,
+        registered_at: _builtins.str = ...,
+        relying_party: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "delegate", b"delegate", "principal", b"principal", "through", b"through"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assurance_level", b"assurance_level", "at", b"at", "consistency_token", b"consistency_token", "delegate", b"delegate", "principal", b"principal", "specifier", b"specifier", "theme", b"theme", "through", b"through"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assurance_level", b"assurance_level", "at", b"at", "consistency_token", b"consistency_token", "delegate", b"delegate", "principal", b"principal", "registered_at", b"registered_at", "relying_party", b"relying_party", "specifier", b"specifier", "theme", b"theme", "theme_uri", b"theme_uri", "through", b"through"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -197,6 +197,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The consumer takes the changes more slowly than they come, and was cut off:
     go on after the last revision. RESOURCE_EXHAUSTED, 429.
     """
+    ERROR_REASON_MANDATE_NODE_UNAVAILABLE: _ErrorReason.ValueType  # 106
+    """The node where the mandate is registered cannot be asked, or does not say.
+    Metadata: `node`. UNAVAILABLE, 503.
+    """
+    ERROR_REASON_MANDATE_NODE_UNTRUSTED: _ErrorReason.ValueType  # 107
+    """This node does not take the word of the node where the mandate is said to be
+    registered, in this theme. Metadata: `node`. PERMISSION_DENIED, 403.
+    """
     ERROR_REASON_FOUR_EYES_NEEDED: _ErrorReason.ValueType  # 120
     """The officer who decides is the one who proposed. PERMISSION_DENIED, 403."""
     ERROR_REASON_PERSON_NEEDED: _ErrorReason.ValueType  # 121
@@ -412,6 +420,14 @@ snapshot. FAILED_PRECONDITION, 400.
 ERROR_REASON_WATCH_TOO_SLOW: ErrorReason.ValueType  # 104
 """The consumer takes the changes more slowly than they come, and was cut off:
 go on after the last revision. RESOURCE_EXHAUSTED, 429.
+"""
+ERROR_REASON_MANDATE_NODE_UNAVAILABLE: ErrorReason.ValueType  # 106
+"""The node where the mandate is registered cannot be asked, or does not say.
+Metadata: `node`. UNAVAILABLE, 503.
+"""
+ERROR_REASON_MANDATE_NODE_UNTRUSTED: ErrorReason.ValueType  # 107
+"""This node does not take the word of the node where the mandate is said to be
+registered, in this theme. Metadata: `node`. PERMISSION_DENIED, 403.
 """
 ERROR_REASON_FOUR_EYES_NEEDED: ErrorReason.ValueType  # 120
 """The officer who decides is the one who proposed. PERMISSION_DENIED, 403."""

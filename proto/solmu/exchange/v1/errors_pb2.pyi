@@ -64,11 +64,13 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_MANDATE_MISSING: _ErrorReason.ValueType  # 10
     """The service takes calls on behalf of somebody only, or no mandate allows
-    this one. Metadata: `theme`. PERMISSION_DENIED, 403.
+    this one. Metadata: `theme`, and `denial`, coarsely why not.
+    PERMISSION_DENIED, 403.
     """
     ERROR_REASON_MANDATE_UNVERIFIABLE: _ErrorReason.ValueType  # 11
     """The mandate could not be checked: the node where it is registered, or the
-    provider's own authorisations service, is away. UNAVAILABLE, 503.
+    provider's own authorisations service, is away, or refuses to say. Metadata:
+    `cause`. UNAVAILABLE, 503.
     """
     ERROR_REASON_EXCHANGE_TOO_LARGE: _ErrorReason.ValueType  # 12
     """The body is larger than the policy of the side that refuses allows.
@@ -390,6 +392,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A field of the update mask does not exist, or may not be changed. Metadata:
     `field`. INVALID_ARGUMENT, 400.
     """
+    ERROR_REASON_MANDATE_SOURCE_UNTRUSTED: _ErrorReason.ValueType  # 174
+    """The policy does not take the word of the node where the mandate is said to
+    be registered, in this theme. Metadata: `node`, `theme`. PERMISSION_DENIED,
+    403.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why an exchange was refused. Travels in `google.rpc.ErrorInfo` without the
@@ -456,11 +463,13 @@ UNAVAILABLE, 503.
 """
 ERROR_REASON_MANDATE_MISSING: ErrorReason.ValueType  # 10
 """The service takes calls on behalf of somebody only, or no mandate allows
-this one. Metadata: `theme`. PERMISSION_DENIED, 403.
+this one. Metadata: `theme`, and `denial`, coarsely why not.
+PERMISSION_DENIED, 403.
 """
 ERROR_REASON_MANDATE_UNVERIFIABLE: ErrorReason.ValueType  # 11
 """The mandate could not be checked: the node where it is registered, or the
-provider's own authorisations service, is away. UNAVAILABLE, 503.
+provider's own authorisations service, is away, or refuses to say. Metadata:
+`cause`. UNAVAILABLE, 503.
 """
 ERROR_REASON_EXCHANGE_TOO_LARGE: ErrorReason.ValueType  # 12
 """The body is larger than the policy of the side that refuses allows.
@@ -781,5 +790,10 @@ ERROR_REASON_EVIDENCE_PENDING: ErrorReason.ValueType  # 172
 ERROR_REASON_UPDATE_MASK_INVALID: ErrorReason.ValueType  # 173
 """A field of the update mask does not exist, or may not be changed. Metadata:
 `field`. INVALID_ARGUMENT, 400.
+"""
+ERROR_REASON_MANDATE_SOURCE_UNTRUSTED: ErrorReason.ValueType  # 174
+"""The policy does not take the word of the node where the mandate is said to
+be registered, in this theme. Metadata: `node`, `theme`. PERMISSION_DENIED,
+403.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -162,6 +162,7 @@ class ExchangeResponse(_message.Message):
     CHUNK_FIELD_NUMBER: _builtins.int
     END_FIELD_NUMBER: _builtins.int
     REFUSAL_FIELD_NUMBER: _builtins.int
+    ENOUGH_FIELD_NUMBER: _builtins.int
     chunk: _builtins.bytes
     """The next bytes of the body, at most 1 MiB."""
     @_builtins.property
@@ -178,6 +179,13 @@ class ExchangeResponse(_message.Message):
         of one that breaks off.
         """
 
+    @_builtins.property
+    def enough(self) -> Global___RequestEnough:
+        """The backend has answered and takes no more of the request, as gRPC servers
+        may: the consumer's node ends the request where it is, with its proof, to
+        which the answer is bound. Between the answer's chunks and its end.
+        """
+
     def __init__(
         self,
         *,
@@ -185,16 +193,34 @@ class ExchangeResponse(_message.Message):
         chunk: _builtins.bytes = ...,
         end: Global___ExchangeEnd | None = ...,
         refusal: Global___Refusal | None = ...,
+        enough: Global___RequestEnough | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "end", b"end", "frame", b"frame", "head", b"head", "refusal", b"refusal"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "end", b"end", "enough", b"enough", "frame", b"frame", "head", b"head", "refusal", b"refusal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "end", b"end", "frame", b"frame", "head", b"head", "refusal", b"refusal"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "end", b"end", "enough", b"enough", "frame", b"frame", "head", b"head", "refusal", b"refusal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["head", "chunk", "end", "refusal"]  # noqa: Y015
+    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["head", "chunk", "end", "refusal", "enough"]  # noqa: Y015
     _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_frame) -> _WhichOneofReturnType_frame | None: ...
 
 Global___ExchangeResponse: _TypeAlias = ExchangeResponse  # noqa: Y015
+
+@_typing.final
+class RequestEnough(_message.Message):
+    """That no more of a request is wanted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RequestEnough: _TypeAlias = RequestEnough  # noqa: Y015
 
 @_typing.final
 class ExchangeResponseHead(_message.Message):

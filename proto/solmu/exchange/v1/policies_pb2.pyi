@@ -249,6 +249,32 @@ class ExchangePolicy(_message.Message):
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     @_typing.final
+    class MandateSource(_message.Message):
+        """A member whose word on mandates is taken."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        MEMBER_FIELD_NUMBER: _builtins.int
+        THEME_URIS_FIELD_NUMBER: _builtins.int
+        member: _builtins.str
+        """`members/{member}`."""
+        @_builtins.property
+        def theme_uris(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+            """In which themes, by their URIs. Empty: in all."""
+
+        def __init__(
+            self,
+            *,
+            member: _builtins.str = ...,
+            theme_uris: _abc.Iterable[_builtins.str] | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["member", b"member", "theme_uris", b"theme_uris"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
     class Limits(_message.Message):
         """What an exchange may take."""
 
@@ -356,6 +382,7 @@ class ExchangePolicy(_message.Message):
     RETRIES_FIELD_NUMBER: _builtins.int
     ENVELOPE_LIFETIME_FIELD_NUMBER: _builtins.int
     MANDATE_REQUIRED_FIELD_NUMBER: _builtins.int
+    MANDATE_SOURCES_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
@@ -412,6 +439,12 @@ class ExchangePolicy(_message.Message):
         """
 
     @_builtins.property
+    def mandate_sources(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExchangePolicy.MandateSource]:
+        """Members at whose nodes mandates count that are registered there. Of the
+        provider's own node they always do.
+        """
+
+    @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was made. Output only."""
 
@@ -436,13 +469,14 @@ class ExchangePolicy(_message.Message):
         retries: Global___ExchangePolicy.Retries | None = ...,
         envelope_lifetime: _duration_pb2.Duration | None = ...,
         mandate_required: _builtins.bool = ...,
+        mandate_sources: _abc.Iterable[Global___ExchangePolicy.MandateSource] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["certificate_status", b"certificate_status", "content_retention", b"content_retention", "create_time", b"create_time", "directory_grace", b"directory_grace", "envelope_lifetime", b"envelope_lifetime", "evidence_retention", b"evidence_retention", "limits", b"limits", "retries", b"retries", "time_stamping", b"time_stamping", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body_release", b"body_release", "certificate_status", b"certificate_status", "content_retention", b"content_retention", "create_time", b"create_time", "description", b"description", "directory_grace", b"directory_grace", "envelope_lifetime", b"envelope_lifetime", "etag", b"etag", "evidence_retention", b"evidence_retention", "limits", b"limits", "mandate_required", b"mandate_required", "name", b"name", "retries", b"retries", "revision", b"revision", "time_stamping", b"time_stamping", "update_time", b"update_time", "when_directory_expired", b"when_directory_expired"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body_release", b"body_release", "certificate_status", b"certificate_status", "content_retention", b"content_retention", "create_time", b"create_time", "description", b"description", "directory_grace", b"directory_grace", "envelope_lifetime", b"envelope_lifetime", "etag", b"etag", "evidence_retention", b"evidence_retention", "limits", b"limits", "mandate_required", b"mandate_required", "mandate_sources", b"mandate_sources", "name", b"name", "retries", b"retries", "revision", b"revision", "time_stamping", b"time_stamping", "update_time", b"update_time", "when_directory_expired", b"when_directory_expired"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

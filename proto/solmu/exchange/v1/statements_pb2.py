@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from solmu.types.v1 import types_pb2 as solmu_dot_types_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"solmu/exchange/v1/statements.proto\x12\x11solmu.exchange.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1asolmu/types/v1/types.proto\"\xd4\x01\n\tSignature\x12:\n\x04\x66orm\x18\x01 \x01(\x0e\x32 .solmu.exchange.v1.SignatureFormB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x1d\n\x0csigning_time\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02 \x00\x12#\n\x12\x63\x65rtificate_sha256\x18\x03 \x01(\x0c\x42\x07\xbaH\x04z\x02h \x12\x19\n\x05value\x18\x04 \x01(\x0c\x42\n\xbaH\x07z\x05\x10@\x18\x80\x08\x12,\n\x05\x62\x61tch\x18\x05 \x01(\x0b\x32\x1d.solmu.exchange.v1.BatchPlace\"]\n\nBatchPlace\x12\x19\n\x05\x63ount\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x80\x08(\x01\x12\x16\n\x05index\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\x04path\x18\x03 \x03(\x0c\x42\x0e\xbaH\x0b\x92\x01\x08\x10\n\"\x04z\x02h \"\xa5\x01\n\x05Proof\x12\x1d\n\tstatement\x18\x01 \x01(\x0c\x42\n\xbaH\x07z\x05\x10\x01\x18\x80@\x12\x37\n\tsignature\x18\x02 \x01(\x0b\x32\x1c.solmu.exchange.v1.SignatureB\x06\xbaH\x03\xc8\x01\x01\x12%\n\x12\x63\x65rtificate_status\x18\x03 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\x80\x01\x12\x1d\n\ntime_stamp\x18\x04 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\x80\x02\"\xcf\x02\n\nOnBehalfOf\x12\x15\n\x04salt\x18\x01 \x01(\x0c\x42\x07\xbaH\x04z\x02\x18 \x12=\n\tprincipal\x18\x02 \x01(\x0b\x32\".solmu.types.v1.NationalIdentifierB\x06\xbaH\x03\xc8\x01\x01\x12\x34\n\x08\x64\x65legate\x18\x03 \x01(\x0b\x32\".solmu.types.v1.NationalIdentifier\x12\x1d\n\ttheme_uri\x18\x04 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xf4\x03\x12\x1e\n\tspecifier\x18\x05 \x01(\tB\x0b\x80\x01\x01\xbaH\x05r\x03\x18\xc8\x01\x12=\n\rregistered_at\x18\x06 \x01(\tB&\xbaH#r\x1e\x32\x1c^nodes/[^/:~]+(~[^/:~]+){3}$\xd8\x01\x01\x12\x37\n\x13\x61uthentication_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xb9\x01\n\x12SignatureAlgorithm\x12#\n\x1fSIGNATURE_ALGORITHM_UNSPECIFIED\x10\x00\x12)\n%SIGNATURE_ALGORITHM_ECDSA_P256_SHA256\x10\x01\x12)\n%SIGNATURE_ALGORITHM_ECDSA_P384_SHA384\x10\x02\x12(\n$SIGNATURE_ALGORITHM_RSA_PKCS1_SHA256\x10\x03*m\n\rSignatureForm\x12\x1e\n\x1aSIGNATURE_FORM_UNSPECIFIED\x10\x00\x12\x1a\n\x16SIGNATURE_FORM_XADES_1\x10\x01\x12 \n\x1cSIGNATURE_FORM_XADES_1_BATCH\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"solmu/exchange/v1/statements.proto\x12\x11solmu.exchange.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1asolmu/types/v1/types.proto\"\xd4\x01\n\tSignature\x12:\n\x04\x66orm\x18\x01 \x01(\x0e\x32 .solmu.exchange.v1.SignatureFormB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x1d\n\x0csigning_time\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02 \x00\x12#\n\x12\x63\x65rtificate_sha256\x18\x03 \x01(\x0c\x42\x07\xbaH\x04z\x02h \x12\x19\n\x05value\x18\x04 \x01(\x0c\x42\n\xbaH\x07z\x05\x10@\x18\x80\x08\x12,\n\x05\x62\x61tch\x18\x05 \x01(\x0b\x32\x1d.solmu.exchange.v1.BatchPlace\"]\n\nBatchPlace\x12\x19\n\x05\x63ount\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x80\x08(\x01\x12\x16\n\x05index\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\x04path\x18\x03 \x03(\x0c\x42\x0e\xbaH\x0b\x92\x01\x08\x10\n\"\x04z\x02h \"\xa5\x01\n\x05Proof\x12\x1d\n\tstatement\x18\x01 \x01(\x0c\x42\n\xbaH\x07z\x05\x10\x01\x18\x80@\x12\x37\n\tsignature\x18\x02 \x01(\x0b\x32\x1c.solmu.exchange.v1.SignatureB\x06\xbaH\x03\xc8\x01\x01\x12%\n\x12\x63\x65rtificate_status\x18\x03 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\x80\x01\x12\x1d\n\ntime_stamp\x18\x04 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\x80\x02\"\xab\x03\n\nOnBehalfOf\x12\x15\n\x04salt\x18\x01 \x01(\x0c\x42\x07\xbaH\x04z\x02\x18 \x12=\n\tprincipal\x18\x02 \x01(\x0b\x32\".solmu.types.v1.NationalIdentifierB\x06\xbaH\x03\xc8\x01\x01\x12\x34\n\x08\x64\x65legate\x18\x03 \x01(\x0b\x32\".solmu.types.v1.NationalIdentifier\x12\x1d\n\ttheme_uri\x18\x04 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xf4\x03\x12\x1e\n\tspecifier\x18\x05 \x01(\tB\x0b\x80\x01\x01\xbaH\x05r\x03\x18\xc8\x01\x12=\n\rregistered_at\x18\x06 \x01(\tB&\xbaH#r\x1e\x32\x1c^nodes/[^/:~]+(~[^/:~]+){3}$\xd8\x01\x01\x12\x37\n\x13\x61uthentication_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12Z\n\x0f\x61ssurance_level\x18\x08 \x01(\tBA\xbaH>r927^http://eidas[.]europa[.]eu/LoA/(low|substantial|high)$\xd8\x01\x01*\xb9\x01\n\x12SignatureAlgorithm\x12#\n\x1fSIGNATURE_ALGORITHM_UNSPECIFIED\x10\x00\x12)\n%SIGNATURE_ALGORITHM_ECDSA_P256_SHA256\x10\x01\x12)\n%SIGNATURE_ALGORITHM_ECDSA_P384_SHA384\x10\x02\x12(\n$SIGNATURE_ALGORITHM_RSA_PKCS1_SHA256\x10\x03*m\n\rSignatureForm\x12\x1e\n\x1aSIGNATURE_FORM_UNSPECIFIED\x10\x00\x12\x1a\n\x16SIGNATURE_FORM_XADES_1\x10\x01\x12 \n\x1cSIGNATURE_FORM_XADES_1_BATCH\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -66,10 +66,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ONBEHALFOF'].fields_by_name['specifier']._serialized_options = b'\200\001\001\272H\005r\003\030\310\001'
   _globals['_ONBEHALFOF'].fields_by_name['registered_at']._loaded_options = None
   _globals['_ONBEHALFOF'].fields_by_name['registered_at']._serialized_options = b'\272H#r\0362\034^nodes/[^/:~]+(~[^/:~]+){3}$\330\001\001'
-  _globals['_SIGNATUREALGORITHM']._serialized_start=964
-  _globals['_SIGNATUREALGORITHM']._serialized_end=1149
-  _globals['_SIGNATUREFORM']._serialized_start=1151
-  _globals['_SIGNATUREFORM']._serialized_end=1260
+  _globals['_ONBEHALFOF'].fields_by_name['assurance_level']._loaded_options = None
+  _globals['_ONBEHALFOF'].fields_by_name['assurance_level']._serialized_options = b'\272H>r927^http://eidas[.]europa[.]eu/LoA/(low|substantial|high)$\330\001\001'
+  _globals['_SIGNATUREALGORITHM']._serialized_start=1056
+  _globals['_SIGNATUREALGORITHM']._serialized_end=1241
+  _globals['_SIGNATUREFORM']._serialized_start=1243
+  _globals['_SIGNATUREFORM']._serialized_end=1352
   _globals['_SIGNATURE']._serialized_start=148
   _globals['_SIGNATURE']._serialized_end=360
   _globals['_BATCHPLACE']._serialized_start=362
@@ -77,5 +79,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROOF']._serialized_start=458
   _globals['_PROOF']._serialized_end=623
   _globals['_ONBEHALFOF']._serialized_start=626
-  _globals['_ONBEHALFOF']._serialized_end=961
+  _globals['_ONBEHALFOF']._serialized_end=1053
 # @@protoc_insertion_point(module_scope)

@@ -369,6 +369,7 @@ class OnBehalfOf(_message.Message):
     SPECIFIER_FIELD_NUMBER: _builtins.int
     REGISTERED_AT_FIELD_NUMBER: _builtins.int
     AUTHENTICATION_TIME_FIELD_NUMBER: _builtins.int
+    ASSURANCE_LEVEL_FIELD_NUMBER: _builtins.int
     salt: _builtins.bytes
     """Random bytes, made by the consumer's node. Ignored in a call."""
     theme_uri: _builtins.str
@@ -378,6 +379,11 @@ class OnBehalfOf(_message.Message):
     registered_at: _builtins.str
     """The node where the mandate is registered: `nodes/{node}`. Empty: the
     provider's own.
+    """
+    assurance_level: _builtins.str
+    """How surely the consumer's node knows who acts: a level of eIDAS by its URI,
+    "http://eidas.europa.eu/LoA/substantial". Empty: not said, which is not
+    enough for a theme that asks for a level.
     """
     @_builtins.property
     def principal(self) -> _types_pb2.NationalIdentifier:
@@ -401,10 +407,11 @@ class OnBehalfOf(_message.Message):
         specifier: _builtins.str = ...,
         registered_at: _builtins.str = ...,
         authentication_time: _timestamp_pb2.Timestamp | None = ...,
+        assurance_level: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["authentication_time", b"authentication_time", "delegate", b"delegate", "principal", b"principal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["authentication_time", b"authentication_time", "delegate", b"delegate", "principal", b"principal", "registered_at", b"registered_at", "salt", b"salt", "specifier", b"specifier", "theme_uri", b"theme_uri"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assurance_level", b"assurance_level", "authentication_time", b"authentication_time", "delegate", b"delegate", "principal", b"principal", "registered_at", b"registered_at", "salt", b"salt", "specifier", b"specifier", "theme_uri", b"theme_uri"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
