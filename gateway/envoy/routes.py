@@ -22,6 +22,12 @@ UNKNOWN = "unknown"
 ROUTE_METADATA = "solmu.edge"
 """Metadata of a route, for replies: `scopes`, separated by spaces."""
 
+CALL = "/solmu.exchange.v1.CallService/Call"
+"""The method by whose policy calls of other members' gRPC services go."""
+
+OTHERS = "solmu-service"
+"""The metadata by which such a call is known (calls.proto)."""
+
 _NOT_GRPC = {**xds.GRPC_REQUEST, "invert_match": True, "treat_missing_header_as_empty": True}
 
 _HTTPS_ONLY = {"key": "strict-transport-security", "value": "max-age=31536000"}
@@ -48,16 +54,17 @@ _NO_TOKEN = {
 
 def render(plan: Plan, door: Door) -> Json:
     """File of all routes of a listener (RDS)."""
-    calls = {}
+    calls, others = {}, []
     paths = [(endpoint.prefix, _endpoint(endpoint, door)) for endpoint in plan.endpoints if door in endpoint.doors]
     if door is Door.SYSTEMS:
         calls = {route.path: _grpc(route) for route in plan.routes}
+        others = [_others(route) for route in plan.routes if route.path == CALL]
         paths += [(binding.prefix, _rest(route, binding)) for route in plan.routes for binding in route.rest]
     configuration = xds.typed(
         "envoy.config.route.v3.RouteConfiguration",
         name=door.value,
         request_headers_to_remove=[*_FOR_THE_EDGE_ALONE],
-        virtual_hosts=[{"name": door.value, "domains": ["*"], "matcher": _tree(calls, paths, door)}],
+        virtual_hosts=[{"name": door.value, "domains": ["*"], "matcher": _tree(calls, paths, others, door)}],
     )
     if door is Door.SYSTEMS:
         configuration["request_headers_to_add"] = [{"header": _SERIAL, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}]
@@ -67,10 +74,11 @@ def render(plan: Plan, door: Door) -> Json:
     return xds.resources(configuration)
 
 
-def _tree(calls: Mapping[str, Json], paths: Sequence[tuple[str, Json]], door: Door) -> Json:
+def _tree(calls: Mapping[str, Json], paths: Sequence[tuple[str, Json]], others: Sequence[Json], door: Door) -> Json:
     """Finds a route without trying all: `calls` by their whole path, `paths` by what a path begins with.
 
     The longest beginning decides, so each has the routes of the shorter ones, too.
+    `others` are tried for whatever is no call of the node's own.
     """
     unknown = _unknown(door)
 
@@ -79,10 +87,10 @@ def _tree(calls: Mapping[str, Json], paths: Sequence[tuple[str, Json]], door: Do
         return {"action": {"name": "routes", "typed_config": listed}}
 
     beginnings = {
-        beginning: found(*(route for prefix, route in paths if beginning.startswith(prefix)))
+        beginning: found(*(route for prefix, route in paths if beginning.startswith(prefix)), *others)
         for beginning in sorted({prefix for prefix, _ in paths})
     }
-    tree = {"matcher_tree": {"input": _PATH, "prefix_match_map": {"map": beginnings}}, "on_no_match": found()}
+    tree = {"matcher_tree": {"input": _PATH, "prefix_match_map": {"map": beginnings}}, "on_no_match": found(*others)}
     if not calls:
         return tree
     whole = {path: found(route) for path, route in calls.items()}
@@ -112,6 +120,15 @@ def _grpc(route: Route) -> Json:
             filters.BODY_LIMIT: filters.body_limit(route.max_request_bytes),
             filters.SCOPES: filters.scope_policy(route.scopes),
         },
+    }
+
+
+def _others(route: Route) -> Json:
+    """GRPC methods of other members' services: the call says in metadata whose, and goes by the policy of `CALL`."""
+    named = {"name": OTHERS, "present_match": True}
+    return _grpc(route) | {
+        "name": f"{route.service}/{route.method} of others",
+        "match": {"prefix": "/", "grpc": {}, "headers": [named]},
     }
 
 

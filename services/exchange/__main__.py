@@ -30,6 +30,7 @@ from solmu.exchange.v1 import (
 from services.exchange.assembly import Exchange
 from services.exchange.keys import PKCS11, KeyToken
 from services.exchange.mandates import OwnChecks
+from services.exchange.servicers.grpc_calls import SERVICE
 from services.runtime import config, foundation
 from services.runtime.client import Peer
 from services.runtime.config import Address, ConfigError, ServiceSettings, setting
@@ -128,6 +129,8 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
     servicers = exchange.servicers()
     for module, name in CONTRACT:
         base.server.add(module.DESCRIPTOR.services_by_name[name], servicers.get((module, name)))
+    call = calls_pb2.DESCRIPTOR.services_by_name["CallService"].methods_by_name["Call"]
+    base.server.pass_on(SERVICE, call, exchange.grpc_calls.call)
     await base.server.run(stop)
 
 

@@ -33,6 +33,7 @@ from services.exchange.calling import Calling
 from services.exchange.configuration import Configuration, Service
 from services.exchange.envelope_assembly import EnvelopeParts
 from services.exchange.evidence_assembly import EvidenceParts
+from services.exchange.grpc_backends import GrpcBackends
 from services.exchange.journal import Journal
 from services.exchange.keys import KeyRing, KeyToken
 from services.exchange.mandates import Checks, MandateBook, Mandates
@@ -50,6 +51,7 @@ from services.exchange.servicers.calls import Calls
 from services.exchange.servicers.catalogue import Catalogue
 from services.exchange.servicers.directory import Directories
 from services.exchange.servicers.exchanges import Exchanges, Monitoring
+from services.exchange.servicers.grpc_calls import GrpcCalls
 from services.exchange.servicers.hosting import HostingServicer
 from services.exchange.servicers.keys import OrganisationKeys
 from services.exchange.servicers.mandates import MandateServicer
@@ -135,6 +137,7 @@ class Exchange:
             abandon=self.asynchronous.sending.abandon,
         )
         self.backends = Backends(identity=self._tls_identity)
+        self.grpc_backends = GrpcBackends(identity=self._tls_identity)
         self.metaservices = Metaservices(database=database, configuration=self.configuration, meshes=self.meshes)
         self.calling = Calling(
             meshes=self.meshes,
@@ -156,6 +159,7 @@ class Exchange:
             mandates=self.mandates,
             places=self.backends.turn,
         )
+        self.grpc_calls = GrpcCalls(calling=self.calling, requesters=self.requesters)
         self.calls = Calls(calling=self.calling, requesters=self.requesters)
         self.catalogue = Catalogue(
             database=database,
@@ -237,7 +241,9 @@ class Exchange:
         """What answers the calls of a service."""
         if own_service(service.identifier) is not None:
             return self.metaservices
-        return self.book if names.reserved(service.identifier) else self.backends
+        if names.reserved(service.identifier):
+            return self.book
+        return self.grpc_backends if service.protocol == "grpc" else self.backends
 
     def _tls_identity(self) -> tuple[bytes, bytes] | None:
         """The node's own key and certificate for TLS, PEM."""
@@ -252,6 +258,7 @@ class Exchange:
     async def close(self) -> None:
         """Closes connections."""
         await self.backends.close()
+        await self.grpc_backends.close()
         await self.peers.close()
         await self.evidence.close()
 

@@ -57,6 +57,8 @@ class Answer:
     chunks: AsyncIterator[bytes]
     trailers: list[Header] = field(default_factory=list)
     """Complete once the chunks have ended."""
+    sending: asyncio.Task[None] | None = None
+    """Reads the request to its end, where the backend may have answered before that."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import random
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -113,6 +113,8 @@ class _Try:
     refusal: Entry | None = None
     response_bytes: int = 0
     status: int = 0
+    enough: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once the provider's node wants no more of the request."""
     kept: asyncio.Task[int] | None = None
     """Writes the request in the journal while it is on its way."""
 
@@ -250,7 +252,7 @@ class Calling:
         try:
             await _connected(stream)
             sending = asyncio.create_task(self._send(attempt, stream, known))
-            frames: Frames[Any, Any] = Frames(_responses(stream), side="peer")
+            frames: Frames[Any, Any] = Frames(_responses(stream, attempt.enough), side="peer")
             attempt.first = await self._began(attempt, frames, sending)
             yield await self._reply(attempt, attempt.first, frames, sending)
         except (Fault, _Refused, grpc.aio.AioRpcError) as error:
@@ -305,7 +307,8 @@ class Calling:
             first.body_bytes = call.length
         attempt.sent = True
         await stream.write(peer_frames_pb2.ExchangeRequest(head=first))
-        async for chunk in call.body.chunks():
+        chunks = call.body.chunks()
+        async for chunk in _until(attempt.enough, chunks) if call.head.grpc else chunks:
             body.count(chunk)
             for at in range(0, len(chunk), CHUNK):
                 await stream.write(peer_frames_pb2.ExchangeRequest(chunk=chunk[at : at + CHUNK]))
@@ -383,7 +386,7 @@ class Calling:
             await self._complete(attempt, first, frames.end, reply)
 
         if attempt.policy.streamed and not first.HasField("proof"):
-            reply.chunks = _released(frames, answer, complete)
+            reply.chunks = _released(frames, answer, complete, messages=attempt.call.head.grpc)
             return reply
         with _providers_fault():
             async for chunk in frames.chunks():
@@ -562,24 +565,55 @@ async def _connected(stream: Any) -> None:
         raise Unavailable("PEER_UNAVAILABLE", "the provider's node does not answer") from None
 
 
-async def _responses(stream: Any) -> AsyncIterator[peer_frames_pb2.ExchangeResponse]:
+async def _responses(stream: Any, enough: asyncio.Event) -> AsyncIterator[peer_frames_pb2.ExchangeResponse]:
     while (frame := await stream.read()) is not grpc.aio.EOF:
-        if frame.WhichOneof("frame") == "refusal":
+        kind = frame.WhichOneof("frame")
+        if kind == "refusal":
             raise _Refused(frame.refusal)
-        yield frame
+        if kind == "enough":
+            enough.set()
+        else:
+            yield frame
+
+
+async def _following(chunks: AsyncIterator[bytes]) -> bytes | None:
+    return await anext(chunks, None)
+
+
+async def _until(enough: asyncio.Event, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Chunks as they come, until there are enough."""
+    stopped = asyncio.ensure_future(enough.wait())
+    try:
+        while not enough.is_set():
+            coming = asyncio.ensure_future(_following(chunks))
+            try:
+                await asyncio.wait((coming, stopped), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                coming.cancel()  # nothing where it is done
+            if coming.done() and not coming.cancelled():
+                chunk = coming.result()
+                if chunk is None:
+                    return
+                yield chunk
+    finally:
+        stopped.cancel()
 
 
 async def _released(
-    frames: Frames[Any, Any], body: Body, complete: Callable[[], Awaitable[None]]
+    frames: Frames[Any, Any], body: Body, complete: Callable[[], Awaitable[None]], *, messages: bool
 ) -> AsyncIterator[bytes]:
-    """A body while it comes; its last bytes once all of it is proven."""
+    """A body while it comes; its last bytes, or of messages the status that ends them, once all of it is proven."""
     held = b""
     with _providers_fault():
         async for chunk in frames.chunks():
             body.count(chunk)
             if held and chunk:
                 yield held
-            held = chunk or held
+                held = b""
+            if messages:
+                yield chunk
+            else:
+                held = chunk or held
         body.end()
     await complete()
     if held:

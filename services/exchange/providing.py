@@ -340,13 +340,18 @@ class Providing:
         proving.check_on_behalf(call.request.statement, call.frame.on_behalf_of)
 
     async def _released(self, call: _Call, frames: Frame, body: Body) -> AsyncIterator[bytes]:
-        """The body while it comes; its last bytes once all of it is proven."""
+        """The body while it comes; its last bytes, or the end of a stream of messages, once all of it is proven."""
+        assert call.head is not None
         held = b""
         async for chunk in frames.chunks():
             body.count(chunk)
             if held and chunk:
                 yield held
-            held = chunk or held
+                held = b""
+            if call.head.grpc:
+                yield chunk
+            else:
+                held = chunk or held
         body.end()
         call.clock.step("request_received")
         await self._prove(call, frames, body)
@@ -360,6 +365,10 @@ class Providing:
         try:
             call.status = answer.head.status
             chunks = aiter(answer.chunks)
+            if answer.sending is not None and policy.streamed:
+                async for response in self._flowing(call, answer, body, chunks):
+                    yield response
+                return
             async for chunk in chunks:
                 await body.keep(chunk)
                 if body.size > IN_MEMORY:
@@ -409,6 +418,10 @@ class Providing:
             for at in range(0, len(chunk), CHUNK):
                 yield Response(chunk=chunk[at : at + CHUNK])
         call.clock.step("response_received")
+        if answer.sending is not None:
+            if not answer.sending.done():
+                yield Response(enough=peer_frames_pb2.RequestEnough())
+            await answer.sending
         trailers = heads.fields(answer.trailers)
         lines = {"body-sha256": kept.sha256, "body-bytes": str(kept.size)}
         entry = await self._sign(call, answer.head.status, lines, Content(head=head, trailers=trailers))

@@ -54,6 +54,9 @@ if TYPE_CHECKING:  # generic in their stubs alone
     Handler = grpc.RpcMethodHandler[Any, Any]
 
 
+Passing = Callable[[str, AsyncIterator[bytes], "Context"], AsyncIterator[bytes]]
+"""Passes a call on: its path, its messages, and the context in which metadata and status are."""
+
 Judge = Callable[[identity.Caller], Awaitable[identity.Right]]
 """What allows a caller to act in another's name now. Raises PermissionDenied, and Unavailable where it cannot know."""
 
@@ -127,6 +130,24 @@ class Chain:
             method.name: self._handler(Policy.of(method, judge), method, getattr(servicer, method.name, None))
             for method in service.methods
         }
+
+    def passing(self, method: MethodDescriptor, behaviour: Passing) -> Callable[[str], Handler]:
+        """Handlers for methods of others' contracts, by their paths, that go by the policy of one's own.
+
+        Whatever their shape they are streams of messages, which are passed on as bytes.
+        """
+        policy = Policy.of(method)
+
+        def handler(path: str) -> Handler:
+            async def stream(requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
+                with telemetry.STREAMS_OPEN.labels(policy.method).track_inprogress():
+                    async with self._around(policy, context, _metadata(context)):
+                        async for response in behaviour(path, requests, context):
+                            yield response
+
+            return grpc.stream_stream_rpc_method_handler(stream)
+
+        return handler
 
     def _handler(
         self, policy: Policy, method: MethodDescriptor, behaviour: Callable[..., Any] | None

@@ -13,17 +13,20 @@ import logging
 import signal
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 import uvloop
-from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from services.runtime import tls
-from services.runtime.chain import Chain, Judge
+from services.runtime.chain import Chain, Judge, Passing
 from services.runtime.config import Address, ConfigError
 from services.runtime.database import MigrationError
+
+if TYPE_CHECKING:
+    from services.runtime.chain import Handler
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +65,8 @@ class Server:
         self._chain = chain
         self._ready = ready
         self._server = grpc.aio.server(options=OPTIONS)
+        self._passing = _Passing()
+        self._server.add_generic_rpc_handlers((self._passing,))
         self._listen = listen
         self.port = self._server.add_secure_port(str(listen), tls.server_credentials(files))
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
@@ -74,6 +79,10 @@ class Server:
         """
         handlers = self._chain.handlers(service, servicer, judge=judge)
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.full_name, handlers),))
+
+    def pass_on(self, named: str, method: MethodDescriptor, behaviour: Passing) -> None:
+        """Has calls of any method that carry this metadata passed on, by the policy of one method of the contract."""
+        self._passing.named, self._passing.handler = named, self._chain.passing(method, behaviour)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serves until `stop` is set, then ends the calls under way."""
@@ -96,6 +105,20 @@ class Server:
             status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
             await self._health.set("", status)
             await asyncio.sleep(HEALTH_INTERVAL)
+
+
+class _Passing(grpc.GenericRpcHandler):
+    """Finds the calls that are passed on, before any method of the same path is looked for."""
+
+    def __init__(self) -> None:
+        self.named = ""
+        self.handler: Callable[[str], Handler] | None = None
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler | None:
+        metadata = handler_call_details.invocation_metadata or ()
+        if self.handler is None or all(name != self.named for name, _ in metadata):
+            return None
+        return self.handler(handler_call_details.method)
 
 
 def run(main: Callable[[asyncio.Event, AsyncExitStack], Coroutine[Any, Any, None]]) -> None:

@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from solmu.exchange.v1 import calls_pb2, calls_pb2_grpc, exchanges_pb2, exchanges_pb2_grpc
+import grpc
+import pytest
+from solmu.exchange.v1 import calls_pb2, calls_pb2_grpc, exchanges_pb2, exchanges_pb2_grpc, services_pb2
 
 from gateway.client import Client, Profile
+from services.exchange import names
 from tests.integration.exchange import backend as backends
-from tests.integration.exchange import calls
+from tests.integration.exchange import calls, grpc_backend, mesh
 from tests.integration.exchange.backend import plain
 from tests.journeys import pair
 from tests.journeys.pair import CONSUMER, PROVIDER
@@ -57,6 +60,38 @@ async def test_one_organisation_calls_another_and_both_hold_the_proof(tmp_path: 
             backend.answer = plain(content)
             async with consumer.get(f"/r1/{service}/persons/large", headers=headers) as response:
                 assert await response.read() == content
+        async with grpc_backend.running() as parcels:
+            await _grpc(profile, company, parcels)
+
+
+async def _grpc(profile: Profile, company: mesh.Member, parcels: grpc_backend.Backend) -> None:
+    """A stub of a contract that neither node knows: through the edge, both nodes, and to the company's server."""
+    service = await calls.service(
+        company, parcels.uri, subsystem=PROVIDER, code="parcels", protocol=services_pb2.Service.PROTOCOL_GRPC
+    )
+    await calls.allow(company, service, ("POST", "/parcels.v1.Parcels/**"), consumer=CONSUMER)
+    files = profile.files
+    credentials = grpc.ssl_channel_credentials(
+        files.authorities.read_bytes(), files.key.read_bytes(), files.certificate.read_bytes()
+    )
+    async with Client(profile) as client:
+        token = await client.metadata()
+    named = (*token, ("solmu-service", names.service_resource(service)))
+    async with grpc.aio.secure_channel(profile.edge.partition("://")[2], credentials) as opened:
+        channel: Any = opened  # its methods take bytes where they are given nothing else
+        join = channel.unary_unary(f"{grpc_backend.PACKAGE}/Join")
+        assert await join(b"a", metadata=named, timeout=60) == b"<a>"
+        assert "authorization" not in parcels.metadata
+        echo = channel.stream_stream(f"{grpc_backend.PACKAGE}/Echo")
+        assert [message async for message in echo(iter([b"1", b"2"]), metadata=named)] == [b"1", b"2"]
+        for metadata, path, code in (
+            (named[-1:], "Join", grpc.StatusCode.UNAUTHENTICATED),
+            (named, "../Join", grpc.StatusCode.PERMISSION_DENIED),  # the edge has put the path straight
+            (named[:-1], "Join", grpc.StatusCode.UNIMPLEMENTED),
+        ):
+            with pytest.raises(grpc.aio.AioRpcError) as error:
+                await channel.unary_unary(f"{grpc_backend.PACKAGE}/{path}")(b"a", metadata=metadata, timeout=60)
+            assert error.value.code() == code, path
 
 
 async def _call(client: Client, head: calls_pb2.CallRequestHead) -> calls_pb2.CallResponseHead:

@@ -38,7 +38,7 @@ class Calls:
             body=frames.whole if frames.whole is not None else frames,
             length=head.body_bytes if head.HasField("body_bytes") else None,
             message_id=head.message_id,
-            on_behalf_of=_salted(head.on_behalf_of) if head.HasField("on_behalf_of") else b"",
+            on_behalf_of=salted(head.on_behalf_of) if head.HasField("on_behalf_of") else b"",
             node=names.identifier(head.node, 4) if head.node else "",
             repeatable=head.repeatable,
             timeout=head.timeout.ToTimedelta().total_seconds() if head.HasField("timeout") else None,
@@ -71,7 +71,8 @@ def _request(head: calls_pb2.CallRequestHead) -> RequestHead:
     return heads.read_request(made.encode())  # what could not be read on the other side is refused here
 
 
-def _salted(given: statements_pb2.OnBehalfOf) -> bytes:
+def salted(given: statements_pb2.OnBehalfOf) -> bytes:
+    """Who stands behind a call, as it is sent: with a new salt."""
     shown = statements_pb2.OnBehalfOf()
     shown.CopyFrom(given)
     shown.salt = os.urandom(SALT_BYTES)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 from uuid import UUID
 
 from google.api.httpbody_pb2 import HttpBody
@@ -32,7 +32,6 @@ from services.runtime.errors import (
     FailedPrecondition,
     InvalidArgument,
     Unavailable,
-    Unimplemented,
     not_found,
 )
 
@@ -221,8 +220,6 @@ class Catalogue:
         policies = (await self._configuration.load()).policies
         if content.policy and content.policy.rpartition("/")[2] not in policies:
             raise not_found(content.policy)
-        if content.protocol == services_pb2.Service.PROTOCOL_GRPC:
-            raise Unimplemented("METHOD_NOT_IMPLEMENTED", "this release does not call gRPC backends yet")
         if names.reserved(identifier):
             _check_own(identifier, content)
             return
@@ -232,6 +229,12 @@ class Catalogue:
                 "FIELD_INVALID",
                 "a service needs the address of its backend",
                 violations=[("service.backend.uri", "is empty, or has a user, a query or a fragment")],
+            )
+        if content.protocol == services_pb2.Service.PROTOCOL_GRPC and urlsplit(uri).path not in {"", "/"}:
+            raise InvalidArgument(
+                "FIELD_INVALID",
+                "methods of gRPC have no path before them",
+                violations=[("service.backend.uri", "has a path")],
             )
 
 

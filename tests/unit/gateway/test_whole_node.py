@@ -6,7 +6,7 @@ from gateway import envoy
 from gateway.adapters import documentation, log_in, oauth
 from gateway.envoy import filters, xds
 from gateway.envoy.plan import Json
-from gateway.envoy.routes import UNKNOWN
+from gateway.envoy.routes import CALL, OTHERS, UNKNOWN
 from gateway.routes import Door
 from tests.unit.gateway import plans
 from tests.unit.gateway.test_envoy_accepts import of_the_node
@@ -97,8 +97,18 @@ def test_what_a_path_may_mean_is_tried_wherever_the_path_is_looked_up() -> None:
     calls = {route.path for route in PLAN.routes}
     for beginning in table.keys() - calls:
         tried = [name for name, prefix in meant if beginning.startswith(prefix)]
-        assert [each["name"] for each in table[beginning]] == [*tried, UNKNOWN]
+        assert [each["name"] for each in table[beginning]] == [*tried, f"{CALL[1:]} of others", UNKNOWN]
     assert {prefix for _, prefix in meant} == table.keys() - calls - {""}
+
+
+def test_grpc_methods_of_other_members_go_to_the_exchange_under_the_policy_of_its_call() -> None:
+    table = beginnings(FILES, Door.SYSTEMS)
+    [call, _], [others, _] = table[CALL], table[""]
+    assert others["match"] == {"prefix": "/", "grpc": {}, "headers": [{"name": OTHERS, "present_match": True}]}
+    assert {key: others[key] for key in others.keys() - {"name", "match"}} == {
+        key: call[key] for key in call.keys() - {"name", "match"}
+    }
+    assert others["route"]["cluster"] == "exchange"
 
 
 def test_a_look_up_tries_few_routes() -> None:

@@ -30,7 +30,16 @@ class CallServiceStub:
     """Calls services: the consumer's side of a synchronous exchange.
 
     This is the form in which the exchange itself takes calls. The gateway's
-    adapters turn plain HTTP, gRPC and X-Road's REST interface into it.
+    adapters turn X-Road's REST interface into it.
+
+    A gRPC service of another member is called with the consumer's own stub, at
+    this node's edge, with the metadata `solmu-service` naming it as `service` of
+    `CallRequestHead` does: any method, unary or streaming. Such calls need the
+    scope of `Call`. More metadata: `solmu-subsystem`, `solmu-message-id`,
+    `solmu-node`, `solmu-on-behalf-of-bin` (serialised `OnBehalfOf`), and
+    `solmu-backend-authorization`, which the backend gets as `authorization`.
+    Messages are at most 4 MiB. For streams in which each side waits for the other
+    both sides' policies have `BODY_RELEASE_STREAMED`.
     """
 
     @_typing.overload
@@ -61,7 +70,16 @@ class CallServiceAsyncStub(CallServiceStub):
     """Calls services: the consumer's side of a synchronous exchange.
 
     This is the form in which the exchange itself takes calls. The gateway's
-    adapters turn plain HTTP, gRPC and X-Road's REST interface into it.
+    adapters turn X-Road's REST interface into it.
+
+    A gRPC service of another member is called with the consumer's own stub, at
+    this node's edge, with the metadata `solmu-service` naming it as `service` of
+    `CallRequestHead` does: any method, unary or streaming. Such calls need the
+    scope of `Call`. More metadata: `solmu-subsystem`, `solmu-message-id`,
+    `solmu-node`, `solmu-on-behalf-of-bin` (serialised `OnBehalfOf`), and
+    `solmu-backend-authorization`, which the backend gets as `authorization`.
+    Messages are at most 4 MiB. For streams in which each side waits for the other
+    both sides' policies have `BODY_RELEASE_STREAMED`.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -88,7 +106,16 @@ class CallServiceServicer(metaclass=_abc_1.ABCMeta):
     """Calls services: the consumer's side of a synchronous exchange.
 
     This is the form in which the exchange itself takes calls. The gateway's
-    adapters turn plain HTTP, gRPC and X-Road's REST interface into it.
+    adapters turn X-Road's REST interface into it.
+
+    A gRPC service of another member is called with the consumer's own stub, at
+    this node's edge, with the metadata `solmu-service` naming it as `service` of
+    `CallRequestHead` does: any method, unary or streaming. Such calls need the
+    scope of `Call`. More metadata: `solmu-subsystem`, `solmu-message-id`,
+    `solmu-node`, `solmu-on-behalf-of-bin` (serialised `OnBehalfOf`), and
+    `solmu-backend-authorization`, which the backend gets as `authorization`.
+    Messages are at most 4 MiB. For streams in which each side waits for the other
+    both sides' policies have `BODY_RELEASE_STREAMED`.
     """
 
     @_abc_1.abstractmethod
