@@ -63,6 +63,21 @@ class TimeStamps:
                     continue  # another may do better; that none did is told by whoever asked
         raise unavailable()
 
+    def accept(self, content: bytes, imprint: bytes, authorities: Sequence[TimeStampAuthority]) -> bytes:
+        """A token that came with a statement, where it holds; empty: by an authority that is not recognised here.
+
+        Raises InvalidArgument: TIME_STAMP_INVALID, TIME_STAMP_IMPRINT_MISMATCH.
+        """
+        recognised = [certificate for authority in authorities for certificate in authority.certificates]
+        try:
+            timestamps.verify(content, imprint, authorities=recognised)
+        except InvalidArgument as fault:
+            if fault.reason == "TIME_STAMP_AUTHORITY_UNKNOWN":
+                return b""
+            raise
+        test = timestamps.policy(content) == TEST_POLICY
+        return b"" if test and not self._test_mode else content
+
     async def _ask(self, uri: str, imprint: bytes, authority: TimeStampAuthority) -> Token:
         nonce = secrets.randbits(NONCE_BITS)
         answer = await _post(

@@ -129,6 +129,10 @@ class EvidenceParts:
         """A time stamp of its own for a signature, where the policy asks for one (`proving.Status`)."""
         return await self.stamp_policy.token(evidence_rules.rules(policy.content), value)
 
+    def accept_stamp(self, value: bytes, token: bytes) -> bytes:
+        """The time stamp that came with a signature value of another node (`proving.Status`)."""
+        return self.stamp_policy.accept(value, token)
+
     def work(self) -> list[Coroutine[Any, Any, None]]:
         """What runs for as long as the process does."""
         return [self.stamp_policy.follow(), self.statuses.follow(), self.leading.run()]

@@ -50,6 +50,9 @@ class Status(Protocol):
     def accept(self, pinned: PinnedKey, stapled: bytes, policy: Policy) -> bytes:
         """By which a statement of another node is taken. Raises Fault where it is not."""
 
+    def accept_stamp(self, value: bytes, token: bytes) -> bytes:
+        """The time stamp that came with another node's signature value; empty: none counts. Raises Fault."""
+
     async def stamp(self, value: bytes, policy: Policy) -> bytes:
         """A time stamp over a signature value, where the policy asks for one before it goes on; empty: it does not."""
 
@@ -135,7 +138,7 @@ class Proving:
             subsystem=subsystem,
             policy=policy.line,
             certificate_status=status,
-            time_stamp=proof.time_stamp,
+            time_stamp=self._status.accept_stamp(proof.signature.value, proof.time_stamp),
             content=content,
         )
 
@@ -195,6 +198,8 @@ _UNPROVEN = frozenset(
         "STATEMENT_REPLAYED",
         "STATEMENT_EXPIRED",
         "SIGNATURE_INVALID",
+        "TIME_STAMP_IMPRINT_MISMATCH",
+        "TIME_STAMP_INVALID",
         "SIGNATURE_FORM_REFUSED",
         "SIGNER_NOT_SENDER",
         "KEY_CERTIFICATE_MISMATCH",

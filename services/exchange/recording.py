@@ -64,6 +64,7 @@ class Recorder:
         1. The node serves who signs: PEER_NOT_AUTHORISED.
         2. The signature is the sender's member's, by a key that the directory pins: `signatures.verify`.
         3. The certificate's status is as the policy wants it: `Status.accept`.
+        4. A time stamp that came along is over this signature: TIME_STAMP_INVALID, TIME_STAMP_IMPRINT_MISMATCH.
 
         What the caller must still check: what the statement says, its time, and
         the digests that it holds.
@@ -87,7 +88,7 @@ class Recorder:
             subsystem=subsystem,
             policy=policy.line,
             certificate_status=status,
-            time_stamp=proof.time_stamp,
+            time_stamp=self._status.accept_stamp(proof.signature.value, proof.time_stamp),  # 4
         )
 
     async def write(self, transaction: Connection, entry: Entry) -> bool:

@@ -157,6 +157,13 @@ class StampPolicy:
         """Refuses an exchange whose evidence could not be stamped in time; see `evidence_rules.check_backlog`."""
         check_backlog(rules, self.backlog, now=datetime.now(UTC))
 
+    def accept(self, value: bytes, token: bytes) -> bytes:
+        """The time stamp that came with another node's signature value, where it counts; empty: the batch does it.
+
+        Raises as `TimeStamps.accept`: what is over other bytes is no evidence of this.
+        """
+        return self._time_stamps.accept(token, _imprint(value), self._authorities()) if token else b""
+
     async def token(self, rules: Rules, value: bytes) -> bytes:
         """A time stamp over a signature value, where the policy asks for one at once; empty: the batch does it.
 
@@ -165,14 +172,17 @@ class StampPolicy:
         """
         if rules.stamping is not Stamping.SYNCHRONOUS:
             return b""
-        imprint = hashlib.sha256(signatures.signature_value(value)).digest()
         try:
-            token: Token = await self._time_stamps.stamp(imprint, chosen(self._authorities(), rules))
+            token: Token = await self._time_stamps.stamp(_imprint(value), chosen(self._authorities(), rules))
         except Unavailable:
             if rules.stop_when_away:
                 raise
             return b""
         return token.content
+
+
+def _imprint(value: bytes) -> bytes:
+    return hashlib.sha256(signatures.signature_value(value)).digest()
 
 
 def chosen(authorities: Sequence[TimeStampAuthority], rules: Rules) -> Sequence[TimeStampAuthority]:

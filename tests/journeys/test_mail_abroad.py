@@ -121,6 +121,7 @@ async def as_client(node: Node, client: demo_clients.DemoClient) -> AsyncIterato
         yield opened
 
 
+@pytest.mark.timeout(600)  # two nodes, each of which is stopped and started again
 async def test_a_message_to_a_mailbox_on_another_node_comes_back_with_its_receipts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

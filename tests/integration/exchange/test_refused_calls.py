@@ -21,6 +21,7 @@ from tests.integration.exchange import backend as backends
 from tests.integration.exchange import calls
 from tests.integration.exchange.backend import plain
 from tests.integration.exchange.calls import CLIENT, CONSUMER, PROVIDER, flowing, head, refused, send, whole
+from tests.unit.exchange import test_timestamps as stamps
 
 CONSUMERS, PROVIDERS = exchanges_pb2.SIDE_CONSUMER, exchanges_pb2.SIDE_PROVIDER
 REFUSED = exchanges_pb2.Exchange.OUTCOME_REFUSED
@@ -409,6 +410,20 @@ async def test_a_tampered_body_is_refused(forger, backend):
 async def test_a_tampered_header_is_refused(forger, backend):
     frame = forger.frame(await forger.sign(), http_head=b"POST\r\n/\r\nX-Added:1\r\n")
     await check_unproven(forger, backend, [frame], "HEAD_DIGEST_MISMATCH")
+
+
+@pytest.mark.parametrize(
+    ("stamp", "reason"),
+    [
+        (stamps.token(stamps.digest("other bytes")), "TIME_STAMP_IMPRINT_MISMATCH"),
+        (b"no time stamp", "TIME_STAMP_INVALID"),
+    ],
+    ids=["over other bytes", "none at all"],
+)
+async def test_a_time_stamp_that_is_none_of_the_signature_is_refused(forger, backend, stamp, reason):
+    proof = await forger.sign()
+    proof.time_stamp = stamp
+    await check_unproven(forger, backend, [forger.frame(proof)], reason)
 
 
 async def test_a_tampered_statement_is_refused(forger, backend):
