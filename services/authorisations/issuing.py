@@ -149,10 +149,10 @@ class Issuing:
         lost = [(party, record) for party, record in ended.items() if party not in carers]
         count = 0
         for mandate in await mandate_store.open_of(write.transaction, [ward]):
+            if mandate.principal != ward or mandate.issued_under is not None:  # the latter goes with what it is under
+                continue
             confirmed = _confirmed(mandate)
             records = [record for party, record in lost if party in {one for one, _ in confirmed}]
-            if mandate.principal != ward:
-                continue
             if records and not confirming.upheld(mandate.rule, confirmed, carers):
                 count += await self.end(write, mandate, Cause.ISSUING_RIGHT_ENDED, record=records[0], now=now)
             else:

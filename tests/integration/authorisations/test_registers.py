@@ -535,6 +535,12 @@ async def test_what_was_given_under_a_right_to_issue_ends_where_the_registers_en
     assert (await check(service, theme.name, clerk, child, at=over)).decision == ALLOWED
     await keeper.says(custody(mother, child, until="2026-12-31"), custody(father, child))
     assert (await check(service, theme.name, clerk, child, at=over)).decision == DENIED
+    # What a register says of somebody else changes nothing of that; that the custody goes on does.
+    await keeper.says(custody(mother, child, until="2026-12-31"), custody(father, child, terms=TERMS_JOINTLY))
+    assert (await check(service, theme.name, clerk, child, at=over)).decision == DENIED
+    await keeper.says(custody(mother, child), custody(father, child))
+    assert (await check(service, theme.name, clerk, child, at=over)).decision == ALLOWED
+    await keeper.says(custody(mother, child, until="2026-12-31"), custody(father, child))
     calls_as(agency)
     beyond = asking(theme.name, principal=child, delegate=person())
     assert await reason(service.mandates.CreateMandate(beyond)) == "TERM_TOO_LONG"
