@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import ssl
 import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
@@ -31,10 +30,11 @@ from solmu.messages.v1 import (
     units_pb2_grpc,
 )
 
-from gateway.client import batches, following, transfers
+from gateway.client import assertions, batches, following, transfers
+from gateway.client.connections import Connections
 from gateway.client.profile import Profile, Representation
 from gateway.client.transfers import Progress
-from services.runtime import status, tls
+from services.runtime import status
 from services.runtime.errors import (
     BY_CODE,
     DeadlineExceeded,
@@ -96,14 +96,8 @@ class Client:
         self._lock = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
-        context = ssl.create_default_context(cafile=str(self.profile.files.authorities))
-        context.load_cert_chain(str(self.profile.files.certificate), str(self.profile.files.key))
-        self._http = aiohttp.ClientSession(self.profile.edge, connector=aiohttp.TCPConnector(ssl=context))
-        self.channel = grpc.aio.secure_channel(
-            self.profile.target,
-            tls.channel_credentials(self.profile.files),
-            options=[("grpc.use_local_subchannel_pool", 1)],
-        )
+        self._connections = Connections(self.profile)
+        self.channel: grpc.aio.Channel = self._connections.channel
         self.clients = clients_pb2_grpc.ClientServiceStub(self.channel)
         self.units = units_pb2_grpc.UnitServiceStub(self.channel)
         self.mailboxes = mailboxes_pb2_grpc.MailboxServiceStub(self.channel)
@@ -117,12 +111,17 @@ class Client:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self.channel.close()
-        await self._http.close()
+        await self._connections.close()
 
     async def token(self) -> str:
-        """An access token that is valid for a while yet. Raises Fault where the edge grants none."""
+        """An access token that is valid for a while yet. Raises Fault where the edge grants none.
+
+        Where the profile's certificate has been renewed, calls go over new
+        connections from now on, and the token is one for it.
+        """
         async with self._lock:
+            if self._connections.renew():
+                self.forget_token()
             if time.time() > self._expires - RENEW_BEFORE:
                 answer = await self._own_token()
                 if self.profile.acts_for is not None:
@@ -296,8 +295,12 @@ class Client:
         return await self._json(verb, path, json=body, headers={"authorization": f"Bearer {await self.token()}"})
 
     async def form(self, path: str, form: Mapping[str, str]) -> dict[str, Any]:
-        """A call of an OAuth endpoint: a form in, JSON out. The certificate says who calls."""
-        return await self._json("POST", path, data=form)
+        """A call of an OAuth endpoint: a form in, JSON out.
+
+        The certificate says who calls, and where the profile has an assertion
+        key an assertion does, too.
+        """
+        return await self._json("POST", path, data={**form, **assertions.of(self.profile)})
 
     async def document(self, path: str) -> dict[str, Any]:
         """A document that takes no token, such as the metadata of the authorisation server."""
@@ -306,7 +309,7 @@ class Client:
     async def rest_content(self, path: str) -> tuple[str, bytes]:
         """Content by REST: its media type and bytes."""
         headers = {"authorization": f"Bearer {await self.token()}"}
-        async with self._http.get(path, headers=headers) as answer:
+        async with self._connections.http.get(path, headers=headers) as answer:
             if answer.status >= 400:
                 raise _fault(answer.status, await answer.json(content_type=None))
             return answer.content_type, await answer.read()
@@ -325,7 +328,7 @@ class Client:
 
     async def _json(self, verb: str, path: str, **options: Any) -> dict[str, Any]:
         try:
-            async with self._http.request(verb, path, **options) as answer:
+            async with self._connections.http.request(verb, path, **options) as answer:
                 if answer.status >= 400:
                     raise _fault(answer.status, await answer.json(content_type=None))
                 result: dict[str, Any] = await answer.json(content_type=None)

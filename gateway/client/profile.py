@@ -43,6 +43,8 @@ class Profile:
     """Whose name calls are made in; None: that of the client's own party."""
     redirect_uri: str = ""
     """Where people who logged in are sent back to; empty where nobody logs in to the client."""
+    assertion_key: Path | None = None
+    """A private key as JWK (RFC 7517) with `kid` and `alg`, for clients that are registered for `private_key_jwt`."""
 
     @classmethod
     def load(cls, path: str | Path) -> Profile:
@@ -63,6 +65,7 @@ class Profile:
                 ),
                 scopes=tuple(values["scopes"]),
                 redirect_uri=values.get("redirect_uri", ""),
+                assertion_key=folder / values["assertion_key"] if "assertion_key" in values else None,
             )
         except OSError as error:
             raise ProfileError(f"cannot read the profile {file}: {error.strerror}") from None

@@ -35,6 +35,12 @@ def add(commands: Any) -> None:
         "--owner", required=True, metavar="BUSINESS-ID", help="Y-tunnus of the organisation it acts for"
     )
     register.add_argument("--scope", action="append", default=[], metavar="SCOPE", help="may be given again")
+    register.add_argument(
+        "--assertion-keys",
+        type=Path,
+        metavar="FILE",
+        help="a JWK Set: proven by private_key_jwt, too",
+    )
     register.set_defaults(remote=_register)
 
     listing = actions.add_parser("list", help="list clients")
@@ -73,6 +79,12 @@ def add(commands: Any) -> None:
 async def _register(client: Client, given: argparse.Namespace, out: Output) -> None:
     owner = NationalIdentifier(scheme=NationalIdentifier.SCHEME_FI_YTUNNUS, value=given.owner)
     asked = clients_pb2.Client(display_name=given.name, owner=owner, scopes=given.scope)
+    if given.assertion_keys is not None:
+        asked.authentication = clients_pb2.Client.AUTHENTICATION_PRIVATE_KEY_JWT
+        try:
+            asked.jwks = given.assertion_keys.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"--assertion-keys {given.assertion_keys}: {error}") from None
     request = clients_pb2.CreateClientRequest(client_id=given.id, client=asked)
     out.one(await client.call(client.clients.CreateClient, request))
 

@@ -17,6 +17,7 @@ from cryptography import x509
 from deploy.local.node import Node
 from gateway.client.command import build_parser, completion
 from tests.integration.client.test_examples import letter
+from tests.tokens import Signer
 
 
 @dataclass
@@ -63,6 +64,18 @@ async def test_a_message_is_sent_listed_shown_and_followed(node: Node, tmp_path:
     follow = (*permits, "--json", "events", "follow", "--cursor", cursor, "--type", "message.accepted", "-n", "1")
     first, second = json.loads((await solmu(*follow)).out), cursor.read_text().strip()
     assert first["cursor"] == second
+
+
+async def test_a_client_is_registered_with_its_assertion_keys(node: Node, tmp_path: Path):
+    register = ("clients", "register", "lakes", "--name", "Lakes", "--owner", "9999999-2", "--assertion-keys")
+    operator = ("--profile", node.state.clients / "operator", "--json")
+    absent = await solmu(*operator, *register, tmp_path / "absent.json")
+    assert (absent.status, "--assertion-keys" in absent.error) == (2, True)
+    keys = Signer().jwks()
+    (tmp_path / "keys.json").write_text(keys)
+    registered = json.loads((await solmu(*operator, *register, tmp_path / "keys.json")).out)
+    assert registered["authentication"] == "AUTHENTICATION_PRIVATE_KEY_JWT"
+    assert json.loads(registered["jwks"]) == json.loads(keys)
 
 
 async def test_a_client_is_registered_certified_and_revoked(node: Node, tmp_path: Path):

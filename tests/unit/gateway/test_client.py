@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from datetime import UTC, datetime
 from pathlib import Path
 
+import jwt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from solmu.authorisations.v1 import clients_pb2
 from solmu.messages.v1 import attachments_pb2, messages_pb2
 
-from gateway.client import following, transfers
+from gateway.client import Profile, assertions, following, transfers
 from gateway.client.client import is_repeatable, keyed
+from gateway.client.profile import ProfileError
+from services.authorisations.assertions import ASSERTION_TYPE, verify
+from services.runtime import tls
+from tests.tokens import Signer
 
 
 def test_reading_may_be_repeated_and_keeps_its_request():
@@ -54,3 +61,35 @@ def test_a_cursor_is_saved_whole_and_found_again(tmp_path: Path):
     following.write_cursor(file, "AAAAAAAAADA")
     assert following.read_cursor(file) == "AAAAAAAAADA"
     assert [path.name for path in tmp_path.iterdir()] == ["cursor"]
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"kty": "EC", "alg": "ES256", "kid": "a"}'])
+def test_a_key_that_is_none_is_a_fault_of_the_profile_and_its_text_is_not_told(tmp_path: Path, text: str):
+    file = tmp_path / "key.json"
+    file.write_text(text)
+    files = tls.Files(tmp_path, tmp_path, tmp_path)
+    with pytest.raises(ProfileError, match=r"is not a private JWK with kid and alg$"):
+        assertions.of(Profile("https://localhost", "office", files, (), assertion_key=file))
+    with pytest.raises(ProfileError, match="cannot read"):
+        assertions.of(Profile("https://localhost", "office", files, (), assertion_key=tmp_path / "absent"))
+    assert assertions.of(Profile("https://localhost", "office", files, ())) == {}
+
+
+def test_an_assertion_is_what_the_node_takes_and_no_two_are_the_same(tmp_path: Path):
+    signer, file = Signer(kid="office-1"), tmp_path / "key.json"
+    private = json.loads(jwt.algorithms.ECAlgorithm.to_jwk(signer.key)) | {"kid": signer.kid, "alg": "ES256"}
+    file.write_text(json.dumps(private))
+    profile = Profile("https://localhost", "office", tls.Files(tmp_path, tmp_path, tmp_path), (), assertion_key=file)
+    made = [assertions.of(profile) for _ in range(2)]
+    used = [
+        verify(
+            each["client_assertion"],
+            jwks=signer.jwks(),
+            client_id="office",
+            issuer="https://localhost",
+            now=datetime.now(UTC),
+        )
+        for each in made
+    ]
+    assert used[0].jti != used[1].jti
+    assert {each["client_assertion_type"] for each in made} == {ASSERTION_TYPE}
