@@ -97,7 +97,13 @@ bench: $(VENV)/.dev ## Measure start, memory, throughput, and checks beside othe
 
 .PHONY: faults
 faults: $(VENV)/.dev ## Long runs that kill processes at random while messages are sent
-	@$(BIN)/python -m pytest -q tests/faults tests/journeys/test_batch_of_letters.py -m long -s
+	@$(BIN)/python -m pytest -q tests/faults/test_dying.py tests/journeys/test_batch_of_letters.py -m long -s
+
+.PHONY: upgrade
+upgrade: $(VENV)/.dev ## Update a node under load and put it back: from the last release, or the commit FROM=...
+	PATH=$(BIN):$$PATH $(BIN)/buf breaking proto --against \
+		".git#ref=$(or $(FROM),$(shell git log --max-count=1 --format=%H -- deploy/migrations.txt)),subdir=proto"
+	@FROM="$(FROM)" $(BIN)/python -m pytest -q tests/faults/test_upgrade.py -m long -s
 
 # What goes into the image of the services; a mirror, a proxy's authority and its pip configuration can be named.
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)

@@ -29,6 +29,7 @@ from services.runtime.database import needed
 
 SOURCE = Path(__file__).resolve().parents[1]
 RELEASED = SOURCE / "deploy/migrations.txt"
+HEADER = "# The migrations of the last release: python -m deploy.migrations release\n"
 EX_USAGE = 64
 
 TABLE = r"(?:table|index|on|into)\s+(?:only\s+)?(?:concurrently\s+)?(?:if\s+(?:not\s+)?exists\s+)?"
@@ -108,7 +109,8 @@ def digest(statements: str) -> str:
 
 def released() -> dict[str, str]:
     """The migrations of the last release: checksums by name."""
-    return {name: sha256 for sha256, name in (line.split() for line in RELEASED.read_text().splitlines())}
+    lines = RELEASED.read_text().removeprefix(HEADER).splitlines()
+    return {name: sha256 for sha256, name in (line.split() for line in lines)}
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -120,7 +122,7 @@ def main(arguments: Sequence[str]) -> int:
             return 1 if found else 0
         case ["release"]:
             lines = [f"{digest(statements)}  {name}\n" for name, statements in migrations().items()]
-            RELEASED.write_text("".join(lines))
+            RELEASED.write_text(HEADER + "".join(lines))
             return 0
     sys.stderr.write(f"{__doc__}\n")
     return EX_USAGE

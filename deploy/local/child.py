@@ -57,7 +57,7 @@ class Process:
     stop_signal: signal.Signals = signal.SIGTERM
     death_signal: signal.Signals = signal.SIGKILL
     """What it gets when the supervisor is killed."""
-    grace: float = 10.0
+    grace: float = 30.0
     """Seconds from the stop signal to SIGKILL."""
     ready_within: float = 60.0
     """Seconds from start to ready, before it counts as failed."""

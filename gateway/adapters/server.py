@@ -34,6 +34,10 @@ ENDPOINTS = (Endpoint(HEALTH_PATH, 1024),)
 MAX_REQUEST_BYTES = 4 << 20
 """What any adapter reads into memory at most; the edge has a limit per path."""
 
+DRAIN_NOTICE = 1.0
+"""Seconds in which a process that stops still answers, each time with the word that the connection ends: closed without
+it, a connection may have the next request on its way."""
+
 LOOK_SECONDS = 1.0
 """Between two looks at the files of the server's certificate."""
 
@@ -54,13 +58,21 @@ def application(routes: Iterable[web.RouteDef], *, node: str, traces: Telemetry)
 async def serve(application: web.Application, *, listen: Address, files: tls.Files, stop: asyncio.Event) -> None:
     """Serves until `stop` is set, with certificates that may change meanwhile."""
     context, stamp = tls.server_context(files), files.stamp()
+
+    async def close_when_stopping(_: web.Request, response: web.StreamResponse) -> None:
+        if stop.is_set():
+            response.force_close()
+
+    application.on_response_prepare.append(close_when_stopping)
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
     await runner.setup()
     try:
-        await web.TCPSite(runner, listen.host, listen.port, ssl_context=context).start()
+        site = web.TCPSite(runner, listen.host, listen.port, ssl_context=context, reuse_port=True)
+        await site.start()
         logger.info("serving", extra={"listen": str(listen)})
         while not await within(stop, LOOK_SECONDS):
             stamp = _refreshed(context, files, stamp)
+        await asyncio.sleep(DRAIN_NOTICE)
     finally:
         await runner.cleanup()
         logger.info("stopped")

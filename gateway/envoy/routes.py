@@ -132,9 +132,22 @@ def _others(route: Route) -> Json:
     }
 
 
-# Only what surely did not reach the service: no connection, a stream it says it
-# never looked at, a connection that broke before the request was written.
-_RETRY = {"retry_on": "connect-failure,refused-stream,reset-before-request", "num_retries": 2}
+# Only what did not reach the service: no connection, a stream it says it never
+# looked at, a connection that broke before the request was written. A service
+# answers CANCELLED to calls that come while it stops, before it looks at them.
+# Tried again at another instance, if there is one: DNS may name for seconds one
+# that is gone.
+_RETRY = {
+    "retry_on": "connect-failure,refused-stream,reset-before-request,cancelled",
+    "num_retries": 2,
+    "retry_host_predicate": [
+        xds.extension(
+            "envoy.retry_host_predicates.previous_hosts",
+            "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate",
+        )
+    ],
+    "host_selection_retry_max_attempts": 5,
+}
 
 
 def _rest(route: Route, binding: Binding) -> Json:

@@ -37,13 +37,14 @@ RETRIES = json.dumps(
                     "initialBackoff": "0.05s",
                     "maxBackoff": "1s",
                     "backoffMultiplier": 3,
-                    "retryableStatusCodes": ["UNAVAILABLE"],
+                    "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
                 },
             }
         ]
     }
 )
-"""A peer that restarts is tried again; every method between services may be called twice."""
+"""A peer that restarts is tried again (one that stops answers CANCELLED to what it does not look at any more); every
+method between services may be called twice."""
 
 
 class Peer:

@@ -17,6 +17,7 @@ from pathlib import Path
 from tests.bench import (
     backlog,
     checks,
+    compose,
     edge,
     evidence,
     exchange_stream,
@@ -52,6 +53,7 @@ async def main(arguments: argparse.Namespace) -> None:
             "evidence": functools.partial(asyncio.to_thread, evidence.measure),
             "backlog": functools.partial(backlog.measure, folder),
             "start": functools.partial(start.measure, state),
+            "compose": compose.measure,
             "edge": functools.partial(edge.measure, folder),
             "sending": functools.partial(sending.measure, state),
             "growth": functools.partial(growth.measure, state, messages=arguments.messages),

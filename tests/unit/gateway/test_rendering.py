@@ -134,6 +134,15 @@ def test_a_streamed_body_is_never_sent_twice() -> None:
             assert "retry_policy" not in route["route"]
 
 
+def test_what_an_instance_that_stops_did_not_take_is_tried_at_another() -> None:
+    tried = [each["route"] for each in routes(envoy.render(plans.ONE_MACHINE), Door.SYSTEMS) if "route" in each]
+    policies = [route["retry_policy"] for route in tried if "retry_policy" in route]
+    assert policies
+    for policy in policies:
+        assert "cancelled" in policy["retry_on"].split(",")
+        assert "previous_hosts" in policy["retry_host_predicate"][0]["name"]
+
+
 def test_refusing_is_what_happens_where_no_route_says_otherwise() -> None:
     by_name = {each["name"]: each for each in http_filters(envoy.render(plans.ONE_MACHINE), Door.SYSTEMS)}
     assert by_name[filters.SCOPES]["typed_config"]["rules"] == {"action": "ALLOW", "policies": {}}
