@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds stand-ins for the official images of the engines and of Python, on a machine with a Docker engine and Debian's
-# packages but without a registry. Needs mmdebstrap, and `make setup` done. Takes two to three minutes.
+# packages but without a registry. Needs mmdebstrap, and `make setup` done. Takes two to three minutes. `build.sh telemetry`
+# adds Prometheus, from Debian, and an OpenTelemetry collector, compiled by Go (1.23 or newer) in some minutes more.
 set -euo pipefail
 cd "$(dirname "$0")"
 python=../../.venv/bin/python
@@ -27,7 +28,15 @@ from deploy.local import engines
 for name, engine in (("nats-server", engines.nats(None)), ("envoy", engines.envoy(None))):
     shutil.copy(asyncio.run(engine).program, f"{sys.argv[1]}/{name}")
 PYTHON
-for engine in postgres nats envoy; do
+engines="postgres nats envoy"
+if [ "${1:-}" = telemetry ]; then
+    echo "Compiling the collector ..."
+    cp collector.yaml "$folder"
+    (cd "$folder" && CGO_ENABLED=0 go run go.opentelemetry.io/collector/cmd/builder@v0.119.0 --config collector.yaml)
+    mv "$folder/built/otelcol" "$folder"
+    engines="$engines prometheus collector"
+fi
+for engine in $engines; do
     echo "Building solmu-test/$engine ..."
     DOCKER_BUILDKIT=1 docker build --quiet --target "$engine" --tag "solmu-test/$engine" "$folder"
 done
