@@ -88,3 +88,29 @@ def test_of_headers_that_stand_twice_the_last_counts():
     call = requests.read("GET", b"/r1/FI/COM/2/a/b", [("x-road-client", b"FI/MUN/1/first"), *CLIENT])
     assert call.client == ("FI", "MUN", "1", "letters")
     assert call.target == b"/"
+
+
+# What `openssl dgst -sha512 -binary` says of bytes that were written by hand from PR-REST, sections 4.3 and 4.6:
+#   printf 'GET\r\n/r1/...\r\nName:Value\r\n...x-road-request-id:...\r\n'   by itself where there is no body, else
+#   (openssl dgst -sha512 -binary part; openssl dgst -sha512 -binary body) | openssl dgst -sha512 -binary
+EXCHANGE = "5f2a1b7e-0000-4000-8000-000000000001"
+DROPPED = [("Host", b"localhost"), ("User-Agent", b"me"), ("Content-Length", b"6"), ("X-Road-Request-Hash", b"forged")]
+
+
+def test_the_request_hash_of_a_call_without_a_body_is_what_openssl_makes_of_it():
+    headers = [*CLIENT, *DROPPED, ("X-Road-Id", b"case-7"), ("Accept", b"application/json")]
+    call = requests.read("GET", b"/r1/FI/COM/2/register/persons/7?full=1", headers)
+    assert requests.RequestHash().value(call, exchange_id=EXCHANGE, message_id="case-7") == (
+        "qRu9gzlUHIODHRvxHaWfcLLTrMNrXQjvNBFCTdknaEKBNtwj061NzLhoBLf+onxwxc4Ncc/b28NsegH8b2lT6Q=="
+    )
+
+
+def test_the_request_hash_of_a_call_with_a_body_is_what_openssl_makes_of_both():
+    headers = [*CLIENT, ("Content-Type", b"text/plain"), *DROPPED]
+    call = requests.read("POST", b"/r1/FI/COM/2/register/persons/%C3%A4?", headers)
+    digest = requests.RequestHash()
+    for chunk in (b"hy", "vä\n".encode()):
+        digest.update(chunk)
+    assert digest.value(call, exchange_id=EXCHANGE, message_id="FI-1") == (
+        "lS8v/cDIombkl2ULR9kU1SOCiGm2agavVmNsjHc7zMeGVgbMpK0B9PnFBhc33/zvFfh5GfSq6nrQZCpldOdfEQ=="
+    )
