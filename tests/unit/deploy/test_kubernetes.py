@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 import yaml
 from kubernetes_validate import utils as kubernetes_validate
+from solmu.options.v1 import access_pb2
 
 from deploy import config
 from deploy.kubernetes import generate
-from deploy.local import plan
-from services.runtime import mesh
+from deploy.local import plan, postgres
+from services.runtime import contracts, mesh
 
 OVERLAYS = ("small", "high-availability")
 VERSIONS = ("1.30", "1.33", "1.36")
@@ -242,13 +243,7 @@ def test_certificates_have_the_names_of_the_embedded_nodes() -> None:
 
 
 def test_people_log_in_where_the_component_is_named(tmp_path: Path) -> None:
-    # kustomize reads nothing outside of the folder that it is given, links aside.
-    copied = shutil.copytree(generate.FOLDER, tmp_path / "kubernetes")
-    (copied / "own").mkdir()
-    own = {"resources": ["../overlays/small"], "components": ["../components/log-in"], "namespace": "solmu"}
-    (copied / "own" / "kustomization.yaml").write_text(yaml.safe_dump(own))
-    text = subprocess.check_output(["kubectl", "kustomize", str(copied / "own")], text=True, timeout=60)
-    manifests = list(yaml.safe_load_all(text))
+    manifests = with_component(tmp_path, "small", "log-in")
     changed = [one for one in manifests if one not in rendered("small")]
     assert {(one["kind"], one["metadata"]["name"]) for one in changed} == {
         ("Deployment", "authorisations"),
@@ -297,3 +292,86 @@ def quantity(text: str) -> int:
     match = re.fullmatch(r"(\d+)(Mi|Gi)", text)
     assert match, text
     return int(match[1]) * {"Mi": 1, "Gi": 1024}[match[2]]
+
+
+def with_component(tmp_path: Path, overlay: str, component: str) -> list[Manifest]:
+    """What kustomize makes of an overlay with a component; links aside, it reads nothing outside of its folder."""
+    copied = shutil.copytree(generate.FOLDER, tmp_path / "kubernetes")
+    (copied / "own").mkdir()
+    own = {"resources": [f"../overlays/{overlay}"], "components": [f"../components/{component}"], "namespace": "solmu"}
+    (copied / "own" / "kustomization.yaml").write_text(yaml.safe_dump(own))
+    text = subprocess.check_output(["kubectl", "kustomize", str(copied / "own")], text=True, timeout=60)
+    made = list(yaml.safe_load_all(text))
+    for version in VERSIONS:
+        for manifest in made:
+            if manifest["apiVersion"] in {"networking.k8s.io/v1", "v1", "apps/v1"}:
+                kubernetes_validate.validate(manifest, version, strict=True)
+    return made
+
+
+def test_messages_has_ways_out_where_the_component_is_named(tmp_path: Path) -> None:
+    before = rendered("small")
+    added = [one for one in with_component(tmp_path, "small", "ways-out") if one not in before]
+    assert {one["metadata"]["name"] for one in added} == {"messages-to-mail-server", "messages-to-public-https"}
+    for policy in added:
+        assert policy["spec"]["podSelector"]["matchLabels"] == {"app.kubernetes.io/name": "messages"}
+        assert policy["spec"]["policyTypes"] == ["Egress"]
+    (web,) = [one for one in added if one["metadata"]["name"] == "messages-to-public-https"]
+    (rule,) = web["spec"]["egress"]
+    assert "10.0.0.0/8" in rule["to"][0]["ipBlock"]["except"], "nothing of the cluster is reached that way"
+
+
+def test_postgresql_by_cloudnative_pg_lets_in_whom_the_nodes_own_does(tmp_path: Path) -> None:
+    made = with_component(tmp_path, "high-availability", "cloudnative-pg")
+    (cluster,) = kinds(made, "Cluster")
+    rules = postgres.host_based_authentication(mesh.SERVICES, source="all").splitlines()
+    assert cluster["spec"]["postgresql"]["pg_hba"] == rules
+    assert cluster["spec"]["postgresql"]["pg_ident"] == postgres.identity_map(mesh.SERVICES).splitlines()
+    assert cluster["spec"]["instances"] == 3
+    assert cluster["spec"]["minSyncReplicas"] >= 1, "what is committed is on two instances"
+    assert cluster["spec"]["affinity"]["topologyKey"] == "topology.kubernetes.io/zone"
+    labels = cluster["spec"]["inheritedMetadata"]["labels"]
+    (selected,) = [one for one in kinds(made, "NetworkPolicy") if one["metadata"]["name"] == "postgres-instances"]
+    assert selected["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
+    secrets = {one["spec"]["secretName"] for one in kinds(made, "Certificate")}
+    assert set(cluster["spec"]["certificates"].values()) <= secrets
+    (service,) = [one for one in kinds(made, "Service") if one["metadata"]["name"] == "postgres"]
+    assert service["spec"]["externalName"] == f"{cluster['metadata']['name']}-rw.solmu.svc.cluster.local"
+    assert "postgres-outside" not in names(made, "NetworkPolicy")
+
+
+def test_a_gateway_of_the_site_passes_tls_on_or_shows_that_it_is_the_edge(tmp_path: Path) -> None:
+    made = with_component(tmp_path, "small", "gateway-api")
+    (gateway,) = kinds(made, "Gateway")
+    listeners = {one["name"]: one for one in gateway["spec"]["listeners"]}
+    for route in kinds(made, "TLSRoute"):
+        (parent,) = route["spec"]["parentRefs"]
+        assert listeners[parent["sectionName"]]["tls"]["mode"] == "Passthrough"
+        assert listeners[parent["sectionName"]]["hostname"] in route["spec"]["hostnames"]
+    assert gateway["spec"]["tls"]["frontend"]["default"]["validation"]["caCertificateRefs"]
+    assert gateway["spec"]["tls"]["backend"]["clientCertificateRef"]["name"] == "edge-certificate"
+    routed = {
+        route["spec"]["rules"][0]["backendRefs"][0]["name"]: route["spec"]["rules"][0]["matches"][0]["method"]
+        for route in kinds(made, "GRPCRoute")
+    }
+    assert routed.keys() == set(mesh.SERVICES)
+    public = {service for package in mesh.SERVICES for service in published(package)}
+    for name, method in routed.items():
+        matched = {service for service in public if re.fullmatch(method["service"], service)}
+        assert matched == published(name), "to each service what is its own"
+    checked = {policy["spec"]["targetRefs"][0]["name"]: policy for policy in kinds(made, "BackendTLSPolicy")}
+    assert checked.keys() == routed.keys()
+    assert all(policy["spec"]["validation"]["hostname"] == name for name, policy in checked.items())
+    outside = [one["metadata"]["name"] for one in kinds(made, "Service") if one["spec"].get("type") == "LoadBalancer"]
+    assert set(outside) <= {"peers"}
+
+
+def published(service: str) -> set[str]:
+    """The services of a contract that clients may call."""
+    return {
+        one.full_name
+        for file in contracts.files(service)
+        for one in file.services_by_name.values()
+        for method in one.methods
+        if method.GetOptions().Extensions[access_pb2.access].scopes
+    }
