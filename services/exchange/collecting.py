@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from datetime import datetime
 
 import grpc
@@ -12,6 +14,8 @@ from services.exchange.peers import Peers
 from services.exchange.subscribing import Subscribing
 from services.runtime.errors import Fault
 from services.runtime.status import fault_of
+
+logger = logging.getLogger(__name__)
 
 COLLECT_WITHIN = 10.0
 """Seconds for a node to say what it will bring."""
@@ -39,6 +43,27 @@ class Collecting:
             request.end_time.FromDatetime(end)
         answer = await self._collect(publisher, request)
         return answer is not None and answer.count > 0
+
+    async def sent(self, subsystem: str, *, start: datetime, end: datetime | None) -> bool:
+        """Has what any node sent to the subsystem itself in a time be brought; says whether anything will.
+
+        Nodes that are away, or of an older release, bring nothing.
+        """
+        request = peer_pb2.CollectRequest(recipient=subsystem)
+        request.start_time.FromDatetime(start)
+        if end is not None:
+            request.end_time.FromDatetime(end)
+        nodes = set(self._meshes.directory_of(subsystem).nodes) - {self._meshes.node}
+        return any(await asyncio.gather(*(self._sent_by(node, request) for node in sorted(nodes))))
+
+    async def _sent_by(self, node: str, request: peer_pb2.CollectRequest) -> bool:
+        try:
+            for stub in self._peers.stubs(node):
+                return (await stub.Collect(request, timeout=COLLECT_WITHIN)).count > 0
+        except (grpc.RpcError, Fault) as error:
+            fault = fault_of(error) if isinstance(error, grpc.RpcError) else error
+            logger.warning("a node brings nothing again", extra={"peer": node, "reason": fault.reason})
+        return False
 
     async def _collect(self, publisher: str, request: peer_pb2.CollectRequest) -> peer_pb2.CollectResponse | None:
         """Asks the nodes that serve a subsystem, until one has answered; None where none is reached."""

@@ -53,7 +53,7 @@ CASES = DemoClient(
     client_id="case-system",
     display_name="Case system",
     owner=demo_clients.CITY,
-    scopes=("exchange.call", "exchange.read", "exchange.receive", "exchange.send"),
+    scopes=("exchange.call", "exchange.evidence.read", "exchange.read", "exchange.receive", "exchange.send"),
 )
 
 
@@ -108,15 +108,21 @@ async def joined(folder: Path) -> AsyncIterator[tuple[Node, mesh.Member, Node, m
     async with (
         running(NodeSettings(state=folder / "city", edge_port=0)) as city_node,
         running(NodeSettings(state=folder / "company", edge_port=0)) as company_node,
-        _member(city_node, CITY) as city,
-        _member(company_node, COMPANY) as company,
+        met(city_node, company_node) as (city, company),
     ):
+        yield city_node, city, company_node, company
+
+
+@asynccontextmanager
+async def met(city_node: Node, company_node: Node) -> AsyncIterator[tuple[mesh.Member, mesh.Member]]:
+    """Two nodes that run already, joined as `joined` tells."""
+    async with _member(city_node, CITY) as city, _member(company_node, COMPANY) as company:
         description = await mesh.found(city)
         await mesh.join(company, city, description.fingerprint)
         await mesh.serve(city, city, CONSUMER)
         await mesh.serve(company, city, PROVIDER)
         await city.refresh()
-        yield city_node, city, company_node, company
+        yield city, company
 
 
 async def consumer(node: Node, member: mesh.Member) -> Profile:

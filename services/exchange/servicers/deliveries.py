@@ -170,7 +170,10 @@ class Deliveries:
         end = request.end_time.ToDatetime(UTC) if request.HasField("end_time") else None
         topic = topic_identifier(request.topic) if request.topic else ""
         count = await delivery_store.replay(self._database, subsystem, start=start, end=end, topic=topic)
-        asked = bool(topic) and await self._collecting.again(subsystem, topic, start=start, end=end)
+        if topic:
+            asked = await self._collecting.again(subsystem, topic, start=start, end=end)
+        else:
+            asked = await self._collecting.sent(subsystem, start=start, end=end)
         return deliveries_pb2.ReplayDeliveriesResponse(count=count, more_asked_for=asked)
 
     async def _lease(

@@ -46,17 +46,20 @@ class PeerDeliveries:
                 raise InvalidArgument("FRAMES_INVALID", "bytes of a body come after an envelope only")
 
     async def Collect(self, request: peer_pb2.CollectRequest) -> peer_pb2.CollectResponse:
-        """Has what waits, or what was sent to a topic, be brought now."""
+        """Has what waits, or what was sent in a time, be brought now."""
         if not self._meshes.serves(identity.caller().node, request.recipient):
             raise PermissionDenied("PEER_NOT_AUTHORISED", "the node does not serve the recipient")
         now = datetime.now(UTC)
+        start = request.start_time.ToDatetime(UTC)
+        end = request.end_time.ToDatetime(UTC) if request.HasField("end_time") else None
+        if not request.topic and request.HasField("start_time"):
+            count = await envelope_store.again(self._database, request.recipient, start=start, end=end)
+            return peer_pb2.CollectResponse(count=count)
         if not request.topic:
             return peer_pb2.CollectResponse(
                 count=await envelope_store.wake(self._database, [request.recipient], now=now)
             )
         self._subscribing.check_right(request.topic, request.recipient)
-        start = request.start_time.ToDatetime(UTC)
-        end = request.end_time.ToDatetime(UTC) if request.HasField("end_time") else None
         count = await self._subscribing.again(request.topic, request.recipient, start=start, end=end)
         response = peer_pb2.CollectResponse(count=count)
         oldest = await envelope_store.oldest_of_topic(self._database, request.topic)

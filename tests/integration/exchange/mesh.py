@@ -256,7 +256,7 @@ async def trust(publisher: Member, authority: Authority) -> None:
                 service_code=code[:60],
                 kind=directory_pb2.TrustService.KIND_CERTIFICATION,
                 certificates=[authority.der],
-                uses=[directory_pb2.KEY_USE_STATEMENTS, directory_pb2.KEY_USE_TLS],
+                uses=[directory_pb2.KEY_USE_STATEMENTS, directory_pb2.KEY_USE_TLS, directory_pb2.KEY_USE_LOG],
             ),
         )
     )

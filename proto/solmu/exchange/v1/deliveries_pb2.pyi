@@ -593,7 +593,7 @@ class ReplayDeliveriesResponse(_message.Message):
     count: _builtins.int
     """How many are on this node already."""
     more_asked_for: _builtins.bool
-    """Whether more may come from the node of the topic's publisher."""
+    """Whether more may come from other nodes."""
     def __init__(
         self,
         *,

@@ -167,9 +167,11 @@ class DeliveryServiceServicer:
 
     def ReplayDeliveries(self, request, context):
         """Has what came since an instant handed out again, acknowledged or not, as
-        far as it is kept: on this node, and for a topic on the node of its
-        publisher for as long as the topic's retention. Each is marked `replayed`;
-        a receipt that was given is not given again.
+        far as it is kept: on this node, for a topic on the node of its publisher
+        for as long as the topic's retention, and without a topic on every node
+        that has sent something to the subsystem itself: so a node that was
+        restored comes to what its backup lacks. Each is marked `replayed`; a
+        receipt that was given is not given again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -70,9 +70,11 @@ class DeliveryServiceStub:
     """Prolongs a lease, or with no time left gives the delivery back at once."""
     ReplayDeliveries: _grpc.UnaryUnaryMultiCallable[_deliveries_pb2.ReplayDeliveriesRequest, _deliveries_pb2.ReplayDeliveriesResponse]
     """Has what came since an instant handed out again, acknowledged or not, as
-    far as it is kept: on this node, and for a topic on the node of its
-    publisher for as long as the topic's retention. Each is marked `replayed`;
-    a receipt that was given is not given again.
+    far as it is kept: on this node, for a topic on the node of its publisher
+    for as long as the topic's retention, and without a topic on every node
+    that has sent something to the subsystem itself: so a node that was
+    restored comes to what its backup lacks. Each is marked `replayed`; a
+    receipt that was given is not given again.
     """
 
 @_typing.type_check_only
@@ -116,9 +118,11 @@ class DeliveryServiceAsyncStub(DeliveryServiceStub):
     """Prolongs a lease, or with no time left gives the delivery back at once."""
     ReplayDeliveries: _aio.UnaryUnaryMultiCallable[_deliveries_pb2.ReplayDeliveriesRequest, _deliveries_pb2.ReplayDeliveriesResponse]  # type: ignore[assignment]
     """Has what came since an instant handed out again, acknowledged or not, as
-    far as it is kept: on this node, and for a topic on the node of its
-    publisher for as long as the topic's retention. Each is marked `replayed`;
-    a receipt that was given is not given again.
+    far as it is kept: on this node, for a topic on the node of its publisher
+    for as long as the topic's retention, and without a topic on every node
+    that has sent something to the subsystem itself: so a node that was
+    restored comes to what its backup lacks. Each is marked `replayed`; a
+    receipt that was given is not given again.
     """
 
 class DeliveryServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -213,9 +217,11 @@ class DeliveryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_deliveries_pb2.ReplayDeliveriesResponse, _abc.Awaitable[_deliveries_pb2.ReplayDeliveriesResponse]]:
         """Has what came since an instant handed out again, acknowledged or not, as
-        far as it is kept: on this node, and for a topic on the node of its
-        publisher for as long as the topic's retention. Each is marked `replayed`;
-        a receipt that was given is not given again.
+        far as it is kept: on this node, for a topic on the node of its publisher
+        for as long as the topic's retention, and without a topic on every node
+        that has sent something to the subsystem itself: so a node that was
+        restored comes to what its backup lacks. Each is marked `replayed`; a
+        receipt that was given is not given again.
         """
 
 def add_DeliveryServiceServicer_to_server(servicer: DeliveryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -130,16 +130,16 @@ class CollectRequest(_message.Message):
     recipient: _builtins.str
     """For which subsystem of the calling node, spelt with "/"."""
     topic: _builtins.str
-    """What was sent to this topic, spelt with "/". Empty: what waits."""
+    """What was sent to this topic, spelt with "/". Empty: what was sent to the
+    recipient itself; without a start, what waits for it.
+    """
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """Of the topic: what was sent at this time or later, whether it had been
-        brought or not.
-        """
+        """What was sent at this time or later, whether it had been brought or not."""
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
-        """Of the topic: what was sent before this time. Not set: until now."""
+        """What was sent before this time. Not set: until now."""
 
     def __init__(
         self,
