@@ -145,7 +145,7 @@ class Arriving:
                 ):
                     fresh = True
                     await self._recorder.tell(transaction, _arrived(statement, recipient))
-                elif replayed:
+                elif replayed and statement.receiver[0] == "topic":  # else it was replayed here
                     await delivery_store.replay_one(transaction, body.envelope_id, recipient)
         self._recorder.wake()
         if fresh:

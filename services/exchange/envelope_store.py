@@ -63,12 +63,12 @@ async def insert_recipients(
 
 
 async def again(database: Database, subsystem: str, *, start: datetime, end: datetime | None) -> int:
-    """Has what was sent to a subsystem itself, and is kept, be brought again; returns how many envelopes."""
+    """Has what was sent to a subsystem, by no topic, and is kept, be brought again; returns how many envelopes."""
     rows = await database.fetch(
         "update recipient r set state = 1, replayed = true, next_attempt_time = clock_timestamp(),"
         " settle_time = case when r.state in (4, 5) then r.settle_time end"
         " from envelope e join envelope_content using (envelope_id) where e.envelope_id = r.envelope_id"
-        " and r.subsystem = $1 and e.target = $1 and r.state > 1 and e.create_time >= $2"
+        " and r.subsystem = $1 and e.target not like 'topic %' and r.state > 1 and e.create_time >= $2"
         " and ($3::timestamptz is null or e.create_time < $3) returning r.envelope_id",
         subsystem,
         start,

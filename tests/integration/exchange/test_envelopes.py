@@ -819,3 +819,25 @@ async def test_only_consumers_send_receive_and_see(pair):
             await call
     act()
     await acknowledge(company, delivery)
+
+
+async def test_what_was_sent_before_comes_again_to_a_node_that_asks_for_it(pair):
+    city, company = pair
+    sent = await send(city, b"before the backup")
+    await acknowledge(company, *await receive(company))
+    (before,) = await until(city, sent, ACKNOWLEDGED)
+    delivery = f"envelope_id = '{sent.name.rpartition('/')[2]}'"
+    await company.database.execute(f"delete from delivery where {delivery}")  # as a backup from before would have it
+    await company.database.execute(f"delete from arrival where {delivery}")
+    start = Timestamp()
+    start.FromDatetime(datetime.now(UTC) - timedelta(minutes=5))
+    asked = deliveries_pb2.ReplayDeliveriesRequest(parent="subsystems/-", start_time=start)
+    answer = await company.exchange.asynchronous.deliveries.ReplayDeliveries(asked)
+    assert answer.more_asked_for
+    found = await receive(company)
+    async with asyncio.timeout(30):
+        while b"before the backup" not in {one.body for one in found}:
+            found += await receive(company)
+    await acknowledge(company, *found)
+    (after,) = await until(city, sent, ACKNOWLEDGED)
+    assert after.settle_time == before.settle_time, "the first receipt stands"
