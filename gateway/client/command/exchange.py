@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import json
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -38,7 +39,11 @@ def add(commands: Any) -> None:
     call = actions.add_parser("call", help="call a service, print its answer (scope exchange.call)")
     call.add_argument("service", metavar="SERVICE", help="such as FI/COM/2/register/persons")
     call.add_argument("verb", metavar="VERB", type=str.upper)
-    call.add_argument("path", metavar="PATH", help="with a query, where there is one")
+    call.add_argument(
+        "path",
+        metavar="PATH",
+        help="with its query; @FILE or - (standard input) keeps it out of process lists",
+    )
     call.add_argument("--body", type=Path, metavar="FILE", help="what to send")
     call.add_argument("--type", default="application/json", help="of what is sent (default: application/json)")
     call.set_defaults(remote=_call)
@@ -160,22 +165,28 @@ async def _peers(client: Client, _: argparse.Namespace, out: Output) -> None:
 
 
 async def _call(client: Client, given: argparse.Namespace, out: Output) -> int:
-    """Prints the answer's body as it comes; with --json all of the answer, its body in base64."""
-    head, body, end = calls_pb2.CallResponseHead(), bytearray(), calls_pb2.CallResponseEnd()
+    """Prints the answer's body as it comes; with --json all of the answer, its body in base64, as it comes too."""
+    head, end, rest = calls_pb2.CallResponseHead(), calls_pb2.CallResponseEnd(), b""
     stub: Any = client.stub(CallServiceStub)
     async for frame in client.stream(stub.Call, _frames(_head(given), given.body)):
         if frame.HasField("head"):
             head, end = frame.head, frame.head.end
+            if out.as_json:
+                shown = {name: value for name, value in plain(head).items() if name not in {"body", "end"}}
+                sys.stdout.write(json.dumps({**shown, "body": ""}, ensure_ascii=False)[:-2])
         elif frame.HasField("end"):
             end = frame.end
         part = frame.head.body or frame.chunk
         if out.as_json:
-            body += part
+            rest += part
+            whole = len(rest) - len(rest) % 3
+            sys.stdout.write(base64.b64encode(rest[:whole]).decode())
+            rest = rest[whole:]
         else:
             sys.stdout.buffer.write(part)
     sys.stdout.flush()
     if out.as_json:
-        out.line({**plain(head), "end": plain(end), "body": base64.b64encode(body).decode()})
+        print(f'{base64.b64encode(rest).decode()}", "end": {json.dumps(plain(end), ensure_ascii=False)}}}')
     elif head.status >= FAILED:
         print(f"the service answered {head.status} {head.reason_phrase}; {head.exchange}", file=sys.stderr)
     return 1 if head.status >= FAILED else 0
@@ -183,13 +194,22 @@ async def _call(client: Client, given: argparse.Namespace, out: Output) -> int:
 
 def _head(given: argparse.Namespace) -> calls_pb2.CallRequestHead:
     """Raises UsageError; OSError where the file cannot be read."""
-    head = calls_pb2.CallRequestHead(service=_service(given.service), method=given.verb, target=given.path.encode())
+    head = calls_pb2.CallRequestHead(service=_service(given.service), method=given.verb, target=_target(given.path))
     if given.body is None:
         head.body = b""
     else:
         head.headers.add(name="Content-Type", value=given.type.encode())
         head.body_bytes = given.body.stat().st_size
     return head
+
+
+def _target(path: str) -> bytes:
+    """The path as it was typed, or the line that a file or standard input has. Raises OSError."""
+    if path == "-":
+        path = sys.stdin.readline()
+    elif path.startswith("@"):
+        path = Path(path[1:]).read_text(encoding="utf-8")
+    return path.strip().encode()
 
 
 async def _frames(head: calls_pb2.CallRequestHead, body: Path | None) -> AsyncIterator[Message]:

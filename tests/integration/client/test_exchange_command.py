@@ -34,6 +34,22 @@ async def test_services_are_listed_called_and_their_rights_shown(tmp_path: Path)
         called = await solmu("--profile", cases, "exchange", "call", service, "GET", "/persons/7?full=1")
         assert (called.status, called.out) == (0, '{"name":"somebody"}'), called.error
         assert backend.requests[-1].line == b"GET /base/persons/7?full=1 HTTP/1.1"
+        path = tmp_path / "path"
+        path.write_text("/persons/9?a=b\n")
+        called = await solmu("--profile", cases, "exchange", "call", service, "GET", f"@{path}")
+        assert (called.status, backend.requests[-1].line) == (0, b"GET /base/persons/9?a=b HTTP/1.1"), called.error
+        small = json.loads(
+            (await solmu("--profile", cases, "--json", "exchange", "call", service, "GET", f"@{path}")).out
+        )
+        assert (base64.b64decode(small["body"]), small["status"]) == (b'{"name":"somebody"}', 200)
+        assert small["end"]["responseStatement"]
+        content = bytes(range(256)) * 8_000
+        backend.answer = plain(content)
+        large = json.loads(
+            (await solmu("--profile", cases, "--json", "exchange", "call", service, "GET", f"@{path}")).out
+        )
+        assert (base64.b64decode(large["body"]), large["bodyBytes"]) == (content, str(len(content)))
+        backend.answer = plain(b'{"name":"somebody"}')
         body = tmp_path / "body"
         body.write_bytes(b'{"of":8}')
         post = ("exchange", "call", service, "POST", "/persons/8", "--body", body)
