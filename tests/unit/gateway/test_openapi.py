@@ -52,6 +52,18 @@ def test_every_documented_reason_is_told_of():
         assert missing == []
 
 
+def test_nothing_personal_can_be_asked_for_in_a_url():
+    for name, route in PUBLIC.items():
+        operation = OPERATIONS[name]
+        request = Default().FindServiceByName(route.service).methods_by_name[route.method].input_type
+        for parameter in operation.get("parameters", []):
+            field = parameter["name"] if parameter["in"] == "query" else ""
+            described = next((each for each in request.fields if each.json_name == field.partition(".")[0]), None)
+            if described is not None:
+                assert not described.GetOptions().debug_redact, f"{name}: {field}"
+                assert described.type != described.TYPE_BYTES, f"{name}: {field}"
+
+
 def test_rules_of_the_contract_are_in_the_schemas():
     attachment = DOCUMENT["components"]["schemas"]["messages.Attachment"]
     assert attachment["properties"]["sha256"]["pattern"] == "^[0-9a-f]{64}$"

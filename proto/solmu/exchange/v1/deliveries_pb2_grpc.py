@@ -170,8 +170,8 @@ class DeliveryServiceServicer:
         far as it is kept: on this node, for a topic on the node of its publisher
         for as long as the topic's retention, and without a topic on every node
         that has sent something to the subsystem itself: so a node that was
-        restored comes to what its backup lacks. Each is marked `replayed`; a
-        receipt that was given is not given again.
+        restored comes to what its backup lacks. Each that the node had before is
+        marked `replayed`; a receipt that was given is not given again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

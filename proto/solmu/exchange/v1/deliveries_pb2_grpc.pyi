@@ -73,8 +73,8 @@ class DeliveryServiceStub:
     far as it is kept: on this node, for a topic on the node of its publisher
     for as long as the topic's retention, and without a topic on every node
     that has sent something to the subsystem itself: so a node that was
-    restored comes to what its backup lacks. Each is marked `replayed`; a
-    receipt that was given is not given again.
+    restored comes to what its backup lacks. Each that the node had before is
+    marked `replayed`; a receipt that was given is not given again.
     """
 
 @_typing.type_check_only
@@ -121,8 +121,8 @@ class DeliveryServiceAsyncStub(DeliveryServiceStub):
     far as it is kept: on this node, for a topic on the node of its publisher
     for as long as the topic's retention, and without a topic on every node
     that has sent something to the subsystem itself: so a node that was
-    restored comes to what its backup lacks. Each is marked `replayed`; a
-    receipt that was given is not given again.
+    restored comes to what its backup lacks. Each that the node had before is
+    marked `replayed`; a receipt that was given is not given again.
     """
 
 class DeliveryServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -220,8 +220,8 @@ class DeliveryServiceServicer(metaclass=_abc_1.ABCMeta):
         far as it is kept: on this node, for a topic on the node of its publisher
         for as long as the topic's retention, and without a topic on every node
         that has sent something to the subsystem itself: so a node that was
-        restored comes to what its backup lacks. Each is marked `replayed`; a
-        receipt that was given is not given again.
+        restored comes to what its backup lacks. Each that the node had before is
+        marked `replayed`; a receipt that was given is not given again.
         """
 
 def add_DeliveryServiceServicer_to_server(servicer: DeliveryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
