@@ -95,8 +95,10 @@ async def declare(transaction: Connection, clients: Collection[Client]) -> tuple
 
     Raises AlreadyExists, CERTIFICATE_URI_TAKEN.
     """
+    # Processes that start together do it one after another: each finds what the one before has written.
+    await transaction.execute("lock table client in share row exclusive mode")
     changed = []
-    for client in sorted(clients, key=lambda each: each.client_id):  # one order, so that processes do not deadlock
+    for client in sorted(clients, key=lambda each: each.client_id):
         try:
             written = await transaction.fetchval(
                 f"insert into client ({_COLUMNS}) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"

@@ -78,6 +78,10 @@ class Token:
             key = session.get_key(object_class=ObjectClass.PRIVATE_KEY, id=key_id)
             return bytes(key.sign(content, mechanism=mechanism))
 
+    def close(self) -> None:
+        """Ends the log-in: the next use begins anew."""
+        self._held.close()
+
     @contextmanager
     def _session(self) -> Iterator[Any]:
         try:

@@ -23,6 +23,9 @@ from services.runtime.errors import BY_CODE, Fault, Internal, Unavailable
 NODE_DOMAIN = "node.solmu"
 PREFIX = "ERROR_REASON_"
 
+_REASONS_BY_THEMSELVES = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED"})
+"""Codes that gRPC gives by itself, and that say all that there is to say."""
+
 _BROKEN_WRITE = "Internal error from Core"
 """What gRPC's asyncio calls an INTERNAL error where a stream ended, or its connection broke, while a message was being
 written and the status had not come yet. It says nothing of the other side, which is as good as away."""
@@ -70,14 +73,14 @@ def to_status(fault: Fault, *, service: str) -> status_pb2.Status:
 
 
 def from_status(status: status_pb2.Status) -> Fault:
-    """The Fault that a status stands for. Without an ErrorInfo its reason is UNAVAILABLE or INTERNAL."""
+    """The Fault that a status stands for. Without an ErrorInfo its reason follows from its code."""
     kind = BY_CODE.get(code_pb2.Code.Name(status.code), Internal)
     info, bad, retry = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
     for detail in status.details:
         for message in (info, bad, retry):
             detail.Unpack(message)  # where it is one; else nothing
     return kind(
-        info.reason or ("UNAVAILABLE" if kind.code == "UNAVAILABLE" else "INTERNAL"),
+        info.reason or (kind.code if kind.code in _REASONS_BY_THEMSELVES else "INTERNAL"),
         status.message,
         violations=[(violation.field, violation.description) for violation in bad.field_violations],
         retry_after=retry.retry_delay.ToTimedelta().total_seconds() if retry.HasField("retry_delay") else None,

@@ -41,8 +41,7 @@ class Session:
         with self._lock:
             try:
                 if self._session is None:
-                    token = pkcs11.lib(str(self._module)).get_token(token_label=self.label)
-                    self._session = token.open(rw=True, user_pin=self._pin.read_text().strip())
+                    self._session = self._open()
                 yield self._session
             except pkcs11.NoSuchKey:
                 raise TokenAway(f"the token {self.label} does not have the key") from None
@@ -50,6 +49,14 @@ class Session:
                 logger.warning("the token cannot be used", extra={"error": type(error).__qualname__})
                 self.close()  # a device that was pulled out is opened anew when it is back
                 raise TokenAway(f"the token {self.label} cannot be used ({_said(error)})") from None
+
+    def _open(self) -> Any:
+        token = pkcs11.lib(str(self._module)).get_token(token_label=self.label)
+        pin = self._pin.read_text().strip()
+        try:
+            return token.open(rw=True, user_pin=pin)
+        except pkcs11.UserAlreadyLoggedIn:  # by another session of this process: a log-in is for all of them
+            return token.open(rw=True)
 
     def close(self) -> None:
         """Ends the session, and with it the log-in: the next use begins anew."""

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
-from solmu.exchange.v1 import evidence_log_pb2, evidence_pb2
+from solmu.exchange.v1 import evidence_log_pb2, evidence_pb2, exchanges_pb2
 from solmu.exchange.v1.evidence_pb2 import Statement
 from solmu.exchange.v1.identifiers_pb2 import Requester
 
@@ -194,7 +194,11 @@ async def test_a_refused_proof_is_evidence_with_its_defect(database, journal, ev
     statement = request(receiver=f"service {SUBSYSTEM}/persons")
     entry = mesh.entry(mesh.signer(), statement)
     await journal.refuse(
-        exchange_id=statement.lines["id"], node="FI/COM/1/n", reason="SIGNATURE_INVALID", proof=entry.proof
+        exchange_id=statement.lines["id"],
+        node="FI/COM/1/n",
+        reason="SIGNATURE_INVALID",
+        proof=entry.proof,
+        side=exchanges_pb2.SIDE_PROVIDER,
     )
     shown = await get(evidence, statement)
     assert (shown.defect, shown.own, shown.kind) == ("SIGNATURE_INVALID", False, Statement.KIND_REQUEST)
@@ -211,7 +215,9 @@ async def test_what_was_refused_and_cannot_be_read_is_kept_all_the_same(database
     entry = mesh.entry(mesh.signer())
     proof = entry.proof
     proof.statement = b"nonsense \xff"
-    await journal.refuse(exchange_id="no id", node="", reason="STATEMENT_MALFORMED", proof=proof)
+    await journal.refuse(
+        exchange_id="no id", node="", reason="STATEMENT_MALFORMED", proof=proof, side=exchanges_pb2.SIDE_PROVIDER
+    )
     await logged(database, mesh)
     row = await database.fetchrow("select * from refused_proof where statement = $1", proof.statement)
     assert row["subsystem"] == ""

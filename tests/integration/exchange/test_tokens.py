@@ -2,6 +2,7 @@
 
 import asyncio
 import uuid
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -26,12 +27,28 @@ from tests.softhsm import LABEL, SoftToken
 
 pytest.importorskip("pkcs11", reason="python-pkcs11 is not installed (pip install 'solmu[pkcs11]')")
 from services.exchange.tokens import Token
+from services.runtime.keys.session import Session
 
 
-@pytest.fixture(scope="session")
-def token(soft_token: SoftToken) -> Token:
+@pytest.fixture(scope="module")
+def token(soft_token: SoftToken) -> Iterator[Token]:
     """The token, as the exchange holds it."""
-    return Token(soft_token.module, LABEL, soft_token.pin)
+    token = Token(soft_token.module, LABEL, soft_token.pin)
+    yield token
+    token.close()
+
+
+def test_one_log_in_serves_all_that_a_process_does_with_a_token(token, soft_token):
+    token.describe()
+    root = Session(
+        soft_token.module, LABEL, soft_token.pin
+    )  # as where the root key is in the token of the signing keys
+    with root.use() as session:
+        assert session.token.label == LABEL
+    root.close()
+    key_id = uuid.uuid4().bytes
+    token.generate(Algorithm.ECDSA_P256_SHA256, key_id)
+    token.destroy(key_id)
 
 
 def certified(key, algorithm: Algorithm) -> PinnedKey:

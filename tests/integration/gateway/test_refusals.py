@@ -238,5 +238,8 @@ async def test_a_call_over_its_time_ends(rig: Rig) -> None:
     refused = await rig.call("CreateParcel", contract.messages.CreateParcelRequest(parcel=slow))
     answer = await rig.rest("POST", "/v1/parcels", '{"name": "slow"}')
 
-    assert (refused.code, refused.reason) == ("DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED")
+    assert refused.code == "DEADLINE_EXCEEDED"
+    assert refused.reason in {"DEADLINE_EXCEEDED", ""}, (
+        "gRPC in the service may be the first to notice, without a reason"
+    )
     assert (answer.status, answer.reason) == (504, "DEADLINE_EXCEEDED")
