@@ -12,13 +12,15 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from solmu.exchange.v1 import envelopes_pb2, events_pb2, statements_pb2
+from solmu.exchange.v1.mandates_pb2 import CheckMandateResponse
 
-from services.exchange import backlog_store, delivery_store, envelope_store, names, topic_store
+from services.exchange import backlog_store, delivery_store, envelope_store, names, proving, topic_store
 from services.exchange.bodies_at_rest import IncomingBody
 from services.exchange.configuration import Configuration
 from services.exchange.evidence import identifiers, statements
 from services.exchange.evidence.statements import Kind, Statement
 from services.exchange.journal import Entry
+from services.exchange.mandates import Mandates
 from services.exchange.meshes import Meshes
 from services.exchange.recording import Recorder
 from services.exchange.sending import Sending
@@ -63,6 +65,15 @@ class Taken:
     refused: Sequence[RefusedFor] = field(default_factory=tuple)
 
 
+@dataclass(frozen=True)
+class _Judged:
+    """What becomes of an envelope with each recipient."""
+
+    findings: dict[str, CheckMandateResponse | None] = field(default_factory=dict)
+    """Those who take it, with what was found of the mandate where it is on behalf of somebody."""
+    faults: dict[str, Fault] = field(default_factory=dict)
+
+
 class Arriving:
     """Judges and stores what is brought."""
 
@@ -75,6 +86,7 @@ class Arriving:
         configuration: Configuration,
         recorder: Recorder,
         sending: Sending,
+        mandates: Mandates,
     ) -> None:
         self._database = database
         self._vault = vault
@@ -82,10 +94,14 @@ class Arriving:
         self._configuration = configuration
         self._recorder = recorder
         self._sending = sending
+        self._mandates = mandates
 
-    def body_of(self, statement: Statement) -> IncomingBody:
-        """Where the body of an envelope that is brought goes."""
-        return IncomingBody(self._vault, UUID(statement.lines["id"]))
+    def body_of(self, statement: Statement, on_behalf_of: bytes) -> IncomingBody:
+        """Where the body of an envelope that is brought goes. Raises InvalidArgument, ON_BEHALF_DIGEST_MISMATCH."""
+        proving.check_on_behalf(statement, on_behalf_of)
+        body = IncomingBody(self._vault, UUID(statement.lines["id"]))
+        body.on_behalf_of = on_behalf_of
+        return body
 
     def admit(self, peer: str, proof: statements_pb2.Proof, *, recipients: Sequence[str], replayed: bool) -> Entry:
         """What is judged of an envelope before its body is taken.
@@ -123,25 +139,28 @@ class Arriving:
         2. For each recipient: this node serves it, it is addressed, and takes from the sender:
            SUBSYSTEM_NOT_HOSTED, NOT_ADDRESSED, RECIPIENT_REFUSES. One that does not is refused by itself,
            with a signed rejection.
+        3. Who stands behind it may act so, by the recipient's policy: MANDATE_MISSING, MANDATE_SOURCE_UNTRUSTED,
+           FIELD_INVALID, a rejection as well. Where that cannot be asked now, MANDATE_UNVERIFIABLE: nothing is
+           stored, for nobody, and it is to be brought again.
         """
         statement = entry.statement
         _check_body(statement, body)  # 1
+        judged = await self._judge(statement, body, recipients)  # 2, 3: may ask another node, so in no transaction
         refused: list[RefusedFor] = []
         fresh = False
         async with self._database.transaction() as transaction:
             await self._recorder.write(transaction, entry)
-            taking = []
-            for recipient in recipients:  # 2
-                try:
-                    await self._check_recipient(transaction, statement, recipient)
-                    taking.append(recipient)
-                except Fault as fault:
-                    refused.append(await self._refuse(transaction, statement, recipient, fault))
-            if taking:
+            for recipient, fault in judged.faults.items():
+                refused.append(await self._refuse(transaction, statement, recipient, fault))
+            if judged.findings:
                 await self._store(transaction, statement, body)
-            for recipient in taking:
+            for recipient, finding in judged.findings.items():
                 if await delivery_store.insert(
-                    transaction, body.envelope_id, recipient, state=State.DELIVERY_STATE_ARRIVED
+                    transaction,
+                    body.envelope_id,
+                    recipient,
+                    state=State.DELIVERY_STATE_ARRIVED,
+                    finding=finding.SerializeToString() if finding is not None else None,
                 ):
                     fresh = True
                     await self._recorder.tell(transaction, _arrived(statement, recipient))
@@ -150,7 +169,7 @@ class Arriving:
         self._recorder.wake()
         if fresh:
             TRANSACTIONS.labels("envelope", "in").inc()
-        return Taken(duplicate=bool(taking) and not fresh, refused=refused)
+        return Taken(duplicate=bool(judged.findings) and not fresh, refused=refused)
 
     async def take_receipt(self, peer: str, proof: statements_pb2.Proof) -> Taken:
         """Takes a receipt or rejection of an envelope that this node had sent.
@@ -219,12 +238,38 @@ class Arriving:
             ),
         )
 
-    async def _check_recipient(self, transaction: Connection, statement: Statement, recipient: str) -> None:
+    async def _judge(self, statement: Statement, body: IncomingBody, recipients: Sequence[str]) -> _Judged:
+        judged = _Judged()
+        for recipient in recipients:
+            try:
+                await self._check_recipient(statement, recipient)
+                judged.findings[recipient] = await self._find_mandate(statement, body, recipient)
+            except Unavailable:
+                raise
+            except Fault as fault:
+                judged.faults[recipient] = fault
+        return judged
+
+    async def _find_mandate(
+        self, statement: Statement, body: IncomingBody, recipient: str
+    ) -> CheckMandateResponse | None:
+        """What is found now, or, of an envelope that is here already, was found when it came."""
+        policy = self._recorder.policy(recipient)
+        if not body.on_behalf_of and not policy.content.mandate_required:
+            return None
+        known = await delivery_store.one(self._database, body.envelope_id, recipient)
+        if known is not None and known["statement_sha256"] == statement.sha256:
+            return CheckMandateResponse.FromString(known["finding"]) if known["finding"] is not None else None
+        return await self._mandates.judge(
+            body.on_behalf_of, consumer=statement.sender[1], policy=policy, message_id=str(body.envelope_id)
+        )
+
+    async def _check_recipient(self, statement: Statement, recipient: str) -> None:
         if not self._meshes.hosts(recipient):
             raise FailedPrecondition("SUBSYSTEM_NOT_HOSTED", "this node does not serve it", subsystem=recipient)
         kind, target = statement.receiver
         if kind == "topic":
-            if not await topic_store.active(transaction, recipient, target):
+            if not await topic_store.active(self._database, recipient, target):
                 raise _not_addressed()
             return
         if (kind == "subsystem" and target != recipient) or kind not in {"subsystem", "group"}:

@@ -116,6 +116,17 @@ class Exchange:
 
         self.requesters = Requesters(configuration=self.configuration, meshes=self.meshes)
         self.proving = Proving(ring=self.ring, meshes=self.meshes, status=self.evidence)
+        self.calling = Calling(
+            meshes=self.meshes,
+            configuration=self.configuration,
+            journal=self.journal,
+            proving=self.proving,
+            peers=self.peers,
+        )
+        self.book = MandateBook(checks)
+        self.mandates = Mandates(
+            book=self.book, calling=self.calling, meshes=self.meshes, configuration=self.configuration
+        )
         self.asynchronous = EnvelopeParts(
             database=database,
             outbox=outbox,
@@ -127,6 +138,7 @@ class Exchange:
             evidence=self.evidence,
             proving=self.proving,
             journal=self.journal,
+            mandates=self.mandates,
             revoked=revoked,
         )
         self.mesh = MeshServicer(
@@ -139,17 +151,6 @@ class Exchange:
         self.backends = Backends(identity=self._tls_identity)
         self.grpc_backends = GrpcBackends(identity=self._tls_identity)
         self.metaservices = Metaservices(database=database, configuration=self.configuration, meshes=self.meshes)
-        self.calling = Calling(
-            meshes=self.meshes,
-            configuration=self.configuration,
-            journal=self.journal,
-            proving=self.proving,
-            peers=self.peers,
-        )
-        self.book = MandateBook(checks)
-        self.mandates = Mandates(
-            book=self.book, calling=self.calling, meshes=self.meshes, configuration=self.configuration
-        )
         self.providing = Providing(
             meshes=self.meshes,
             configuration=self.configuration,

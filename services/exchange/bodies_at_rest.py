@@ -1,4 +1,4 @@
-"""Bodies of envelopes: sealed while they come, kept in frames, read from any place."""
+"""Bodies of envelopes, and for whom they are: sealed while they come, kept in frames, read from any place."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datetime import datetime
 from uuid import UUID
 
 from services.exchange import envelope_store
-from services.runtime.database import Connection, Database
+from services.runtime.database import Connection, Database, Row
 from services.runtime.errors import NotFound
 from services.runtime.sealing import Vault
 
@@ -19,6 +19,9 @@ FRAME = 256 * 1024
 
 IN_MEMORY = 1024 * 1024
 """Of a body that is coming; the rest waits in a file, sealed."""
+
+_BEHALF = "on behalf of"
+"""The context in which it is sealed who stands behind an envelope."""
 
 _SEALED = FRAME + 28
 """A frame with its nonce and tag."""
@@ -30,6 +33,8 @@ class IncomingBody:
     def __init__(self, vault: Vault, envelope_id: UUID) -> None:
         self.envelope_id = envelope_id
         self.data_key = vault.new_key(owner=_owner(envelope_id))
+        self.on_behalf_of = b""
+        """For whom it is, as it travels beside the statement; empty: for the member itself."""
         self.size = 0
         self._sealer = vault.sealer(self.data_key, owner=_owner(envelope_id))
         self._digest = hashlib.sha256()
@@ -57,7 +62,11 @@ class IncomingBody:
             await self._seal(bytes(self._rest))
             self._rest.clear()
         if not await envelope_store.insert_content(
-            transaction, self.envelope_id, data_key=self.data_key, keep_until=until
+            transaction,
+            self.envelope_id,
+            data_key=self.data_key,
+            on_behalf_of=self._sealer.seal(self.on_behalf_of, context=_BEHALF) if self.on_behalf_of else None,
+            keep_until=until,
         ):
             return
         self._file.seek(0)
@@ -85,6 +94,13 @@ async def read(database: Database, vault: Vault, envelope_id: UUID, *, offset: i
     async for frame, sealed in envelope_store.frames(database, envelope_id, first=first):
         content = sealer.open(sealed, context=str(frame))
         yield content[skip:] if frame == first else content
+
+
+def on_behalf_of(vault: Vault, row: Row) -> bytes:
+    """For whom the envelope of a row with its content's columns is; empty: for the member itself."""
+    if row["on_behalf_of"] is None:
+        return b""
+    return vault.sealer(row["data_key"], owner=_owner(row["envelope_id"])).open(row["on_behalf_of"], context=_BEHALF)
 
 
 def _owner(envelope_id: UUID) -> str:

@@ -163,6 +163,7 @@ class Carrier:
                 brought = peer_frames_pb2.BroughtEnvelope(
                     proof=statements_pb2.Proof.FromString(rows[0]["statement"]),
                     recipients=[row["subsystem"] for row in rows],
+                    on_behalf_of=bodies_at_rest.on_behalf_of(self._vault, rows[0]),
                     replayed=any(row["replayed"] for row in rows),
                 )
                 yield DeliverRequest(envelope=brought)
@@ -181,26 +182,20 @@ class Carrier:
         envelope = await envelope_store.envelope(self._database, rows[0]["envelope_id"])
         assert envelope is not None
         if answer.HasField("refused"):
-            reasons = {row["subsystem"]: (from_status(answer.refused.status).reason, b"") for row in rows}
+            reasons = {row["subsystem"]: from_status(answer.refused.status).reason for row in rows}
         else:
-            reasons = {
-                one.recipient: (from_status(one.refusal.status).reason, one.refusal.proof.statement)
-                for one in answer.taken.refused_recipients
-            }
+            reasons = {one.recipient: from_status(one.refusal.status).reason for one in answer.taken.refused_recipients}
             for one in answer.taken.refused_recipients:
                 await self._keep_rejection(one)
         async with self._database.transaction() as transaction:
-            arrived = [row["subsystem"] for row in rows if row["subsystem"] not in reasons]
-            await envelope_store.set_arrived(transaction, envelope["envelope_id"], arrived)
-            for row in rows:
-                if row["subsystem"] in reasons:
-                    await self._sending.settle(
-                        transaction,
-                        envelope,
-                        row["subsystem"],
-                        state=State.DELIVERY_STATE_REFUSED,
-                        reason=reasons[row["subsystem"]][0],
-                    )
+            there = []
+            for subsystem in (row["subsystem"] for row in rows):
+                reason = reasons.get(subsystem)
+                if reason is None or not await self._sending.settle(
+                    transaction, envelope, subsystem, state=State.DELIVERY_STATE_REFUSED, reason=reason
+                ):
+                    there.append(subsystem)  # or had ended before it was brought again, and that stands
+            await envelope_store.set_arrived(transaction, envelope["envelope_id"], there)
         self._recorder.wake()
 
     async def _keep_rejection(self, one: peer_frames_pb2.RefusedRecipient) -> None:
@@ -241,7 +236,7 @@ class Carrier:
         proof = statements_pb2.Proof.FromString(rows[0]["statement"])
         entry = self._arriving.admit(node, proof, recipients=to, replayed=replayed)
         await self._arriving.check_room(to)
-        body = self._arriving.body_of(entry.statement)
+        body = self._arriving.body_of(entry.statement, bodies_at_rest.on_behalf_of(self._vault, rows[0]))
         try:
             async for piece in bodies_at_rest.read(self._database, self._vault, rows[0]["envelope_id"]):
                 await body.write(piece)

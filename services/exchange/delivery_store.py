@@ -13,7 +13,8 @@ VIEW = (
     "select d.envelope_id, d.subsystem, d.state, d.attempt, d.replayed, d.lease_id, d.lease_end_time, d.reason,"
     " d.receipt_sha256, d.settle_time, a.seq, a.sender, a.target, a.message_id, a.purpose, a.type, a.media_type,"
     " a.answers, a.lane, a.place, a.body_sha256, a.body_bytes, a.statement_sha256, a.send_time, a.expire_time,"
-    " a.arrive_time from delivery d join arrival a using (envelope_id)"
+    " a.arrive_time, d.finding, c.data_key, c.on_behalf_of from delivery d join arrival a using (envelope_id)"
+    " left join envelope_content c using (envelope_id)"
 )
 
 
@@ -27,15 +28,18 @@ async def insert_arrival(transaction: Connection, values: Sequence[Any]) -> None
     )
 
 
-async def insert(transaction: Connection, envelope_id: UUID, subsystem: str, *, state: int) -> bool:
-    """Has an envelope be for a subsystem; says whether it had not been."""
+async def insert(
+    transaction: Connection, envelope_id: UUID, subsystem: str, *, state: int, finding: bytes | None
+) -> bool:
+    """Has an envelope be for a subsystem, with what was found of its mandate; says whether it had not been."""
     return (
         await transaction.fetchval(
-            "insert into delivery (envelope_id, subsystem, state) values ($1, $2, $3) on conflict do nothing"
-            " returning true",
+            "insert into delivery (envelope_id, subsystem, state, finding) values ($1, $2, $3, $4)"
+            " on conflict do nothing returning true",
             envelope_id,
             subsystem,
             state,
+            finding,
         )
         is True
     )

@@ -14,6 +14,7 @@ from services.exchange.configuration import Configuration
 from services.exchange.evidence_assembly import EvidenceParts
 from services.exchange.journal import Journal
 from services.exchange.leading import Leading
+from services.exchange.mandates import Mandates
 from services.exchange.meshes import Meshes
 from services.exchange.peers import Peers
 from services.exchange.proving import Proving
@@ -46,6 +47,7 @@ class EnvelopeParts:
         evidence: EvidenceParts,
         proving: Proving,
         journal: Journal,
+        mandates: Mandates,
         revoked: Callable[[str], bool],
     ) -> None:
         recorder = Recorder(
@@ -66,6 +68,7 @@ class EnvelopeParts:
             configuration=configuration,
             recorder=recorder,
             sending=self.sending,
+            mandates=mandates,
         )
         subscribing = Subscribing(database=database, meshes=meshes, configuration=configuration, recorder=recorder)
         self.carrier = Carrier(

@@ -125,8 +125,9 @@ async def recipients(database: Database, envelope_id: UUID, *, after: str, limit
 async def due(database: Database, *, now: datetime, limit: int) -> list[Row]:
     """Who waits to be brought something now: of each lane the first only, so that it arrives in its order."""
     return await database.fetch(
-        "select r.envelope_id, r.subsystem, r.replayed, r.attempts, e.sender, e.statement, e.statement_sha256"
-        " from recipient r join envelope e using (envelope_id) where r.state = 1 and r.next_attempt_time <= $1"
+        "select r.envelope_id, r.subsystem, r.replayed, r.attempts, e.sender, e.statement, e.statement_sha256,"
+        " c.data_key, c.on_behalf_of from recipient r join envelope e using (envelope_id)"
+        " left join envelope_content c using (envelope_id) where r.state = 1 and r.next_attempt_time <= $1"
         " and (e.lane = '' or not exists (select 1 from recipient f join envelope g using (envelope_id)"
         " where f.subsystem = r.subsystem and f.state = 1 and g.sender = e.sender and g.target = e.target"
         " and g.lane = e.lane and g.place < e.place)) order by r.next_attempt_time, r.envelope_id limit $2",
@@ -266,15 +267,18 @@ async def oldest_of_topic(database: Database, topic: str) -> datetime | None:
 # Bodies
 
 
-async def insert_content(transaction: Connection, envelope_id: UUID, *, data_key: bytes, keep_until: datetime) -> bool:
-    """Makes room for a body; says whether there was none."""
+async def insert_content(
+    transaction: Connection, envelope_id: UUID, *, data_key: bytes, on_behalf_of: bytes | None, keep_until: datetime
+) -> bool:
+    """Makes room for a body, and keeps for whom it is, sealed; says whether there was none."""
     return (
         await transaction.fetchval(
-            "insert into envelope_content as c (envelope_id, data_key, keep_until) values ($1, $2, $3)"
-            " on conflict (envelope_id) do update set keep_until = greatest(c.keep_until, $3)"
+            "insert into envelope_content as c (envelope_id, data_key, on_behalf_of, keep_until)"
+            " values ($1, $2, $3, $4) on conflict (envelope_id) do update set keep_until = greatest(c.keep_until, $4)"
             " returning (xmax = 0)",
             envelope_id,
             data_key,
+            on_behalf_of,
             keep_until,
         )
         is True

@@ -1,17 +1,18 @@
-"""By what right somebody acts for another in a call, checked by whoever the mandate is registered with.
+"""By what right somebody acts for another, in a call or by an envelope, checked where the mandate is registered.
 
 A mandate of this node is checked by its own authorisations service. One of
 another node is asked for at that node, now, by a call of the subsystem "solmu"
 (mandates.proto): the answer is signed by that node's member, bound to the
-question, and evidence at both ends; the id of the call that rests on it is the
-question's message id. The policy says whose word counts. Nothing is remembered:
-what cannot be asked now is refused with MANDATE_UNVERIFIABLE, and no call goes
-by what was true before.
+question, and evidence at both ends; the id of the call or envelope that rests
+on it is the question's message id. The policy says whose word counts. Nothing
+is remembered: what cannot be asked now is refused with MANDATE_UNVERIFIABLE (an
+envelope is brought again), and nothing goes by what was true before.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Protocol
@@ -42,6 +43,9 @@ MANDATES = "mandates"
 
 ANSWER_WITHIN = 5.0
 """Seconds for an answer, from wherever: no call goes by anything older."""
+
+SALT_BYTES = 32
+"""Of who stands behind something: it keeps the digest in the statement from telling whom it is about."""
 
 OWN_WITHIN = 2.0
 """Seconds for the own authorisations service."""
@@ -153,13 +157,23 @@ class Mandates:
     async def check(self, on_behalf_of: bytes, *, consumer: str, policy: Policy, message_id: str) -> tuple[Header, ...]:
         """What a backend is told of who stands behind a call of `consumer`; nothing where nobody does.
 
+        Raises as `judge`.
+        """
+        found = await self.judge(on_behalf_of, consumer=consumer, policy=policy, message_id=message_id)
+        return _told(_read(on_behalf_of), found) if found is not None else ()
+
+    async def judge(
+        self, on_behalf_of: bytes, *, consumer: str, policy: Policy, message_id: str
+    ) -> CheckMandateResponse | None:
+        """By what right somebody stands behind what `consumer` sends; None where nobody does, and nobody must.
+
         Raises PermissionDenied (MANDATE_MISSING, MANDATE_SOURCE_UNTRUSTED),
         Unavailable (MANDATE_UNVERIFIABLE), InvalidArgument (FIELD_INVALID).
         """
         if not on_behalf_of:
             if policy.content.mandate_required:
-                raise PermissionDenied("MANDATE_MISSING", "the service takes calls on behalf of somebody only")
-            return ()
+                raise PermissionDenied("MANDATE_MISSING", "only what is on behalf of somebody is taken")
+            return None
         behalf = _read(on_behalf_of)
         question = CheckMandateRequest(on_behalf_of=behalf, relying_party=names.resource("subsystems", consumer))
         found = await self.find(question, policy=policy, message_id=message_id)
@@ -167,7 +181,7 @@ class Mandates:
             raise PermissionDenied(
                 "MANDATE_MISSING", "no mandate allows this", theme=behalf.theme_uri, denial=found.denial_reason
             )
-        return _told(behalf, found)
+        return found
 
     async def find(
         self, question: CheckMandateRequest, *, policy: Policy, message_id: str = ""
@@ -224,13 +238,21 @@ class Mandates:
         return json_format.Parse(answer, CheckMandateResponse(), ignore_unknown_fields=True)
 
 
+def salted(given: OnBehalfOf) -> bytes:
+    """Who stands behind something, as it is sent: with a new salt."""
+    shown = OnBehalfOf()
+    shown.CopyFrom(given)
+    shown.salt = os.urandom(SALT_BYTES)
+    return shown.SerializeToString(deterministic=True)
+
+
 def _read(on_behalf_of: bytes) -> OnBehalfOf:
     try:
         behalf = OnBehalfOf.FromString(on_behalf_of)
     except DecodeError:
         behalf = OnBehalfOf()
     if not behalf.theme_uri or not behalf.HasField("principal"):
-        raise InvalidArgument("FIELD_INVALID", "who stands behind the call is not said in the contract's form")
+        raise InvalidArgument("FIELD_INVALID", "who stands behind it is not said in the contract's form")
     return behalf
 
 

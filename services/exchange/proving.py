@@ -165,11 +165,11 @@ def check_digest(statement: Statement, part: str, sha256: str, size: int) -> Non
 
 
 def check_on_behalf(statement: Statement, content: bytes) -> None:
-    """Step 7, for who stands behind a call. Raises InvalidArgument, ON_BEHALF_DIGEST_MISMATCH."""
+    """Step 7, for who stands behind a call or an envelope. Raises InvalidArgument, ON_BEHALF_DIGEST_MISMATCH."""
     said = statement.lines.get("on-behalf-of-sha256")
     if said != (hashlib.sha256(content).hexdigest() if content else None):
         raise InvalidArgument(
-            "ON_BEHALF_DIGEST_MISMATCH", "who stands behind the call has another digest than the statement says"
+            "ON_BEHALF_DIGEST_MISMATCH", "who stands behind it has another digest than the statement says"
         )
 
 

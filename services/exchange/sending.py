@@ -16,6 +16,7 @@ from services.exchange.bodies_at_rest import IncomingBody
 from services.exchange.configuration import Configuration
 from services.exchange.evidence import identifiers, statements
 from services.exchange.evidence.statements import Kind
+from services.exchange.mandates import salted
 from services.exchange.meshes import Meshes
 from services.exchange.recording import Recorder
 from services.runtime.database import Connection, Database, Row
@@ -25,7 +26,6 @@ from services.runtime.errors import (
     InvalidArgument,
     NotFound,
     ResourceExhausted,
-    Unavailable,
     not_found,
 )
 from services.runtime.ids import new_id
@@ -81,9 +81,8 @@ class Sending:
         MEMBER_UNKNOWN; FailedPrecondition, NOT_ANSWERABLE; and what signing
         demands.
         """
-        if asked.HasField("on_behalf_of"):
-            raise Unavailable("MANDATE_UNVERIFIABLE", "envelopes on behalf of somebody are not taken yet")
         incoming = IncomingBody(self._vault, new_id())
+        incoming.on_behalf_of = salted(asked.on_behalf_of) if asked.HasField("on_behalf_of") else b""
         try:
             most = self._recorder.policy(sender).max_request_bytes
             async for piece in body:
@@ -97,7 +96,7 @@ class Sending:
             incoming.close()
 
     async def _take(self, sender: str, asked: Envelope, body: IncomingBody) -> Row:
-        digest = _digest(asked, body.sha256)
+        digest = self._digest(asked, body.sha256)
         first = await envelope_store.by_message_id(self._database, sender, asked.message_id)
         if first is None:
             try:
@@ -137,6 +136,7 @@ class Sending:
             "body-bytes": str(body.size),
             **({"type": asked.type} if asked.type else {}),
             **({"lane": lane, "place": str(place)} if lane else {}),
+            **({"on-behalf-of-sha256": hashlib.sha256(body.on_behalf_of).hexdigest()} if body.on_behalf_of else {}),
             **({"answers": answered["statement_sha256"].hex()} if answered else {}),
         }
         entry = await self._recorder.sign(Kind.ENVELOPE, lines, subsystem=sender)
@@ -240,6 +240,17 @@ class Sending:
         ):
             raise FailedPrecondition("NOT_ANSWERABLE", "it answers nothing that was a request to this subsystem")
         return found
+
+    def _digest(self, asked: Envelope, body_sha256: bytes) -> bytes:
+        """What was asked for, so that a repeat is told from a reuse; keyed where it says who acts for whom."""
+        meant = Envelope()
+        meant.CopyFrom(asked)
+        meant.body_sha256 = body_sha256.hex()
+        meant.purpose = asked.purpose or envelopes_pb2.PURPOSE_EVENT
+        if not asked.HasField("on_behalf_of"):
+            return hashlib.sha256(meant.SerializeToString(deterministic=True)).digest()
+        meant.on_behalf_of.ClearField("salt")
+        return self._vault.digest(b"envelope\n" + meant.SerializeToString(deterministic=True))
 
     def _lane(self, sender: str, key: str) -> str:
         return self._vault.digest(f"lane\n{sender}\n{key}".encode())[:LANE_BYTES].hex() if key else ""
@@ -371,15 +382,6 @@ def recipient_view(row: Row, sender: str) -> envelopes_pb2.Recipient:
 def retention_of(topic: topics_pb2.Topic) -> timedelta:
     """For how long what was sent to a topic stays."""
     return topic.retention.ToTimedelta() if topic.HasField("retention") else TOPIC_RETENTION
-
-
-def _digest(asked: Envelope, body_sha256: bytes) -> bytes:
-    """What was asked for, so that a repeat is told from a reuse."""
-    meant = Envelope()
-    meant.CopyFrom(asked)
-    meant.body_sha256 = body_sha256.hex()
-    meant.purpose = asked.purpose or envelopes_pb2.PURPOSE_EVENT
-    return hashlib.sha256(meant.SerializeToString(deterministic=True)).digest()
 
 
 def _span(value: Duration, default: timedelta) -> timedelta:

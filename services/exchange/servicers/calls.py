@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator
 
-from solmu.exchange.v1 import calls_pb2, statements_pb2
+from solmu.exchange.v1 import calls_pb2
 
 from services.exchange import heads, names
 from services.exchange.bodies import CHUNK, SMALL
 from services.exchange.calling import Call, Calling, Reply
 from services.exchange.frames import Frames
 from services.exchange.heads import Header, RequestHead
+from services.exchange.mandates import salted
 from services.exchange.requesters import Requesters
-
-SALT_BYTES = 32
-"""Of who stands behind a call: it keeps the digest in the statement from telling whom it is about."""
 
 Response = calls_pb2.CallResponse
 
@@ -69,14 +66,6 @@ def _request(head: calls_pb2.CallRequestHead) -> RequestHead:
         head.method, head.target, heads.passed_on((header.name, header.value) for header in head.headers)
     )
     return heads.read_request(made.encode())  # what could not be read on the other side is refused here
-
-
-def salted(given: statements_pb2.OnBehalfOf) -> bytes:
-    """Who stands behind a call, as it is sent: with a new salt."""
-    shown = statements_pb2.OnBehalfOf()
-    shown.CopyFrom(given)
-    shown.salt = os.urandom(SALT_BYTES)
-    return shown.SerializeToString(deterministic=True)
 
 
 def _end(reply: Reply) -> calls_pb2.CallResponseEnd:

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from google.api import httpbody_pb2
 from solmu.exchange.v1 import deliveries_pb2, envelopes_pb2
+from solmu.exchange.v1.mandates_pb2 import CheckMandateResponse
 
 from services.exchange import bodies_at_rest, delivery_store, names
 from services.exchange.arriving import answer_lines
@@ -192,6 +193,7 @@ class Deliveries:
         handed_out, room = [], MOST_INLINE
         for row in rows:
             delivery = view(row, handed_out=True)
+            self._tell_behalf(delivery, row)
             if row["body_bytes"] <= min(INLINE, room):
                 delivery.body = b"".join(
                     [piece async for piece in bodies_at_rest.read(self._database, self._vault, row["envelope_id"])]
@@ -199,6 +201,16 @@ class Deliveries:
                 room -= row["body_bytes"]
             handed_out.append(delivery)
         return handed_out
+
+    def _tell_behalf(self, delivery: Delivery, row: Row) -> None:
+        """Who acts for whom, and by what right."""
+        if row["finding"] is None:
+            return
+        delivery.on_behalf_of.ParseFromString(bodies_at_rest.on_behalf_of(self._vault, row))
+        found = CheckMandateResponse.FromString(row["finding"])
+        delivery.mandates.extend(found.mandates)
+        delivery.mandate_basis = found.basis
+        delivery.mandate_judge_time.CopyFrom(found.judge_time)
 
     async def _is_leased(self, lease_id: str) -> bool:
         return await delivery_store.is_leased(self._database, lease_id, now=datetime.now(UTC))

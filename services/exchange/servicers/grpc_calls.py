@@ -34,8 +34,8 @@ from services.exchange.bodies import CHUNK
 from services.exchange.calling import Call, Calling, Reply
 from services.exchange.frames import Frames
 from services.exchange.heads import RequestHead, passed_on
+from services.exchange.mandates import salted
 from services.exchange.requesters import Requesters
-from services.exchange.servicers.calls import salted
 from services.runtime.errors import InvalidArgument
 
 SERVICE = "solmu-service"

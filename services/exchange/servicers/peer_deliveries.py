@@ -87,7 +87,7 @@ class PeerDeliveries:
         try:
             entry = self._arriving.admit(peer, brought.proof, recipients=to, replayed=replayed)
             await self._arriving.check_room(to)
-            body = self._arriving.body_of(entry.statement)
+            body = self._arriving.body_of(entry.statement, brought.on_behalf_of)
             await items.body(body, entry.statement)
             return taken_word(sha256, await self._arriving.take(entry, body, recipients=to, replayed=replayed))
         except Fault as fault:

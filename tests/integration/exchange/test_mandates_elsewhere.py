@@ -1,17 +1,22 @@
-"""Mandates that are registered on another node: asked there for each call, and the call goes by the answer."""
+"""Mandates of another node: asked there for each call and envelope, which go by the answer."""
 
 import asyncio
 import contextlib
+import hashlib
 import itertools
+import uuid
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import cast
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 from solmu.authorisations.v1 import audit_pb2, checks_pb2, mandate_service_pb2
 from solmu.authorisations.v1.parties_pb2 import Party
 from solmu.exchange.v1 import (
     access_rights_pb2,
+    deliveries_pb2,
+    envelopes_pb2,
     exchanges_pb2,
     mandates_pb2,
     peer_frames_pb2,
@@ -22,7 +27,7 @@ from solmu.exchange.v1.statements_pb2 import OnBehalfOf
 from solmu.types.v1.types_pb2 import NationalIdentifier
 
 import services.authorisations
-from services.exchange import names
+from services.exchange import envelope_store, names
 from services.exchange.evidence import statements
 from services.runtime import identity
 from services.runtime.client import Peer
@@ -34,9 +39,9 @@ from services.runtime.telemetry import Telemetry
 from tests.integration.authorisations.people import asking, give, make_theme
 from tests.integration.authorisations.service import PARTIES, assemble, calls_as
 from tests.integration.exchange import backend as backends
-from tests.integration.exchange import calls, mesh
+from tests.integration.exchange import calls, envelopes, mesh
 from tests.integration.exchange.backend import plain
-from tests.integration.exchange.calls import CLIENT, CONSUMER, flowing, head, refused, send, whole
+from tests.integration.exchange.calls import CLIENT, CONSUMER, PROVIDER, flowing, head, refused, send, whole
 
 CITY_OWN, COMPANY_OWN = "FI/MUN/1/solmu", "FI/COM/2/solmu"
 REGISTERED_AT = "nodes/FI~MUN~1~node"
@@ -72,7 +77,7 @@ class Authorisations:
 async def pair(nodes):
     """Both nodes with a subsystem of their own; the city lets the company ask for mandates."""
     city, company = nodes
-    await calls.host(city, CONSUMER, clients=[CLIENT])
+    await calls.host(city, CONSUMER, clients=[CLIENT, "clients/system"])
     book = await city.exchange.catalogue.CreateService(
         services_pb2.CreateServiceRequest(
             parent=names.resource("subsystems", CITY_OWN), service_code="mandates", service=services_pb2.Service()
@@ -525,3 +530,276 @@ async def reason(service, request):
     with pytest.raises(Fault) as fault:
         await service.checks.Check(request)
     return fault.value.reason
+
+
+# Envelopes
+
+
+@pytest.fixture(scope="module")
+async def letters(pair):
+    """The company takes envelopes of the city."""
+    _, company = pair
+    await calls.host(company, PROVIDER, clients=["clients/system"])
+    identity.set_caller(Caller(service="edge", client_id="administration", expires=4e9))
+    right = await company.exchange.rights.CreateAccessRight(
+        access_rights_pb2.CreateAccessRightRequest(
+            parent=f"{envelopes.COMPANY}/inbox", access_right=access_rights_pb2.AccessRight(subsystem=envelopes.CITY)
+        )
+    )
+    yield
+    envelopes.act()
+    await envelopes.drain(company)
+    await company.exchange.rights.DeleteAccessRight(access_rights_pb2.DeleteAccessRightRequest(name=right.name))
+
+
+@pytest.fixture
+async def inbox(pair, letters):
+    """The company takes what is on behalf of somebody, by the city's word on mandates; nothing waits there."""
+    envelopes.act()
+    await envelopes.drain(pair[1])
+    await taking(pair[1], policies_pb2.ExchangePolicy.MandateSource(member="members/FI~MUN~1"))
+    yield
+    await calls.host(pair[1], PROVIDER, policy="")
+
+
+async def taking(company, *sources):
+    policy = await calls.policy(company, mandate_sources=sources, mandate_required=True)
+    await calls.host(company, PROVIDER, policy=policy)
+
+
+async def post(city, behalf, **given):
+    envelopes.act()
+    return await envelopes.send(city, on_behalf_of=behalf, **given)
+
+
+def identifier(sent) -> uuid.UUID:
+    return uuid.UUID(sent.name.rpartition("/")[2])
+
+
+async def check_rejected(pair, sent, reason):
+    """The company's signed rejection is evidence at both nodes, and nothing has arrived."""
+    city, company = pair
+    (recipient,) = await envelopes.until(city, sent, envelopes.REFUSED)
+    assert recipient.reason == reason
+    for node in pair:
+        content = await node.database.fetchval(
+            "select content from statement where sha256 = $1", bytes.fromhex(recipient.statement.rpartition("/")[2])
+        )
+        said = statements.parse(content)
+        assert (said.kind, said.lines["reason"]) == (statements.Kind.REJECTION, reason)
+        assert f"statements/{said.lines['answers']}" == sent.statement
+    await check_not_arrived(company, sent)
+
+
+async def asked_for(node, sent):
+    """How often, as a node knows it, the city was asked for the envelope's mandate."""
+    found = "select count(*) from exchange where message_id = $1 and service = $2"
+    return await node.database.fetchval(found, str(identifier(sent)), f"{CITY_OWN}/mandates")
+
+
+async def check_not_arrived(company, sent):
+    assert await company.database.fetchval("select count(*) from arrival where envelope_id = $1", identifier(sent)) == 0
+
+
+async def test_an_envelope_on_behalf_is_handed_out_with_who_acts_for_whom_and_why(
+    pair, inbox, mandate, authorisations, caplog
+):
+    city, company = pair
+    given, behalf = mandate
+    caplog.set_level("DEBUG")
+    begun = datetime.now(UTC)
+    sent = await post(city, behalf)
+    (delivery,) = await envelopes.receive(company)
+    shown = delivery.on_behalf_of
+    assert (shown.principal, shown.delegate, shown.theme_uri) == (behalf.principal, behalf.delegate, behalf.theme_uri)
+    assert (list(delivery.mandates), delivery.mandate_basis) == ([given.name], "MANDATE")
+    assert begun <= delivery.mandate_judge_time.ToDatetime(UTC) <= datetime.now(UTC)
+    # The statement holds the salted digest at both ends; nobody is named in it, at rest, in lists or in logs.
+    assert len(shown.salt) == 32
+    digest = hashlib.sha256(shown.SerializeToString(deterministic=True)).hexdigest()
+    code = behalf.principal.value.encode()
+    for node in pair:
+        content = await node.database.fetchval(
+            "select content from statement where sha256 = $1", bytes.fromhex(sent.statement.rpartition("/")[2])
+        )
+        assert statements.parse(content).lines["on-behalf-of-sha256"] == digest
+        sealed = await node.database.fetchval(
+            "select on_behalf_of from envelope_content where envelope_id = $1", identifier(sent)
+        )
+        assert code not in content + sealed
+    listed = await company.exchange.asynchronous.deliveries.GetDelivery(
+        deliveries_pb2.GetDeliveryRequest(name=delivery.name)
+    )
+    assert not sent.HasField("on_behalf_of")
+    assert not listed.HasField("on_behalf_of")
+    assert behalf.principal.value not in caplog.text
+    # The question is an exchange of its own, named by the envelope; the registering node's record says for whom.
+    assert [await asked_for(node, sent) for node in pair] == [1, 1]
+    assert city.checks.asked[-1].relying_party == names.resource("subsystems", CONSUMER)
+    await envelopes.acknowledge(company, delivery)
+    await envelopes.until(city, sent, envelopes.ACKNOWLEDGED)
+
+
+async def test_an_envelope_sent_twice_is_one_but_not_on_behalf_of_another(pair, inbox, mandate, authorisations):
+    city, company = pair
+    _, behalf = mandate
+    key = str(uuid.uuid4())
+    sent = await post(city, behalf, message_id=key)
+    assert (await post(city, behalf, message_id=key)).name == sent.name
+    other = OnBehalfOf()
+    other.CopyFrom(behalf)
+    other.principal.CopyFrom(person())
+    with pytest.raises(Fault, match="MESSAGE_ID_REUSED"):
+        await post(city, other, message_id=key)
+    await envelopes.acknowledge(company, *await envelopes.receive(company))
+
+
+async def test_an_envelope_whose_mandate_was_revoked_on_the_way_is_rejected(
+    pair, inbox, mandate, authorisations, monkeypatch
+):
+    city, _ = pair
+    given, behalf = mandate
+    with envelopes.unreachable(city, monkeypatch):
+        sent = await post(city, behalf)
+        await revoke(authorisations, given)
+    envelopes.act()
+    await check_rejected(pair, sent, "MANDATE_MISSING")
+
+
+async def bring_again(company, begun):
+    """Has the company's node be brought again, and hand out again, what was sent to it since."""
+    start = Timestamp()
+    start.FromDatetime(begun - timedelta(seconds=1))
+    await company.exchange.asynchronous.deliveries.ReplayDeliveries(
+        deliveries_pb2.ReplayDeliveriesRequest(parent="subsystems/-", start_time=start)
+    )
+
+
+async def test_an_envelope_brought_again_stands_on_what_was_found_when_it_came(pair, inbox, mandate, authorisations):
+    city, company = pair
+    given, behalf = mandate
+    begun = datetime.now(UTC)
+    sent = await post(city, behalf)
+    (first,) = await envelopes.receive(company)
+    await envelopes.acknowledge(company, first)
+    await envelopes.until(city, sent, envelopes.ACKNOWLEDGED)
+    await revoke(authorisations, given)
+    envelopes.act()
+    await bring_again(company, begun)
+    await envelopes.until(city, sent, envelopes.ACKNOWLEDGED)
+    again = deliveries_pb2.Delivery()
+    while again.name != first.name:  # others come again as well
+        (again,) = await envelopes.receive(company)
+        await envelopes.acknowledge(company, again)
+    assert (again.replayed, list(again.mandates)) == (True, [given.name])
+    assert (again.mandate_judge_time, again.on_behalf_of) == (first.mandate_judge_time, first.on_behalf_of)
+    assert await asked_for(company, sent) == 1
+
+
+async def test_an_envelope_that_was_rejected_and_is_brought_again_ends_as_it_had(pair, inbox, mandate, authorisations):
+    city, company = pair
+    _, behalf = mandate
+    behalf.delegate.CopyFrom(person())
+    begun = datetime.now(UTC)
+    sent = await post(city, behalf)
+    (before,) = await envelopes.until(city, sent, envelopes.REFUSED)
+    await bring_again(company, begun)
+    (after,) = await envelopes.until(city, sent, envelopes.REFUSED)
+    assert (after.statement, after.settle_time) == (before.statement, before.settle_time)
+    assert after.attempts > before.attempts
+    await check_not_arrived(company, sent)
+
+
+async def test_an_envelope_in_another_theme_or_by_somebody_else_is_rejected(pair, inbox, mandate, authorisations):
+    _, behalf = mandate
+    elsewhere, stranger = OnBehalfOf(), OnBehalfOf()
+    elsewhere.CopyFrom(behalf)
+    elsewhere.theme_uri = f"urn:solmu:theme:{(await make_theme(authorisations)).name[7:]}"
+    stranger.CopyFrom(behalf)
+    stranger.delegate.CopyFrom(person())
+    for wrong in (elsewhere, stranger):
+        await check_rejected(pair, await post(pair[0], wrong), "MANDATE_MISSING")
+
+
+async def test_an_envelope_on_nobodys_behalf_is_rejected_where_a_mandate_is_required(pair, inbox):
+    envelopes.act()
+    await check_rejected(pair, await envelopes.send(pair[0]), "MANDATE_MISSING")
+
+
+async def test_an_envelope_by_the_word_of_a_node_that_does_not_count_is_rejected_and_nobody_asked(pair, inbox, mandate):
+    city, company = pair
+    await taking(company)
+    sent = await post(city, mandate[1])
+    await check_rejected(pair, sent, "MANDATE_SOURCE_UNTRUSTED")
+    assert await asked_for(company, sent) == 0
+
+
+async def failed_with(city, sent, reason):
+    """The recipient, once bringing it has failed so."""
+    for _ in range(600):
+        (recipient,) = await envelopes.recipients(city, sent)
+        if recipient.last_failure == reason:
+            return recipient
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"{recipient}")
+
+
+async def test_an_envelope_waits_while_its_mandate_cannot_be_checked_and_comes_when_it_can(
+    pair, inbox, mandate, authorisations
+):
+    city, company = pair
+    before, city.checks = city.checks, mesh.Away()
+    try:
+        sent = await post(city, mandate[1])
+        late = await post(city, mandate[1])
+        for each in (sent, late):
+            recipient = await failed_with(city, each, "MANDATE_UNVERIFIABLE")
+            assert recipient.state == envelopes_pb2.DELIVERY_STATE_QUEUED
+            assert recipient.HasField("next_attempt_time")
+            await check_not_arrived(company, each)
+        await city.database.execute(
+            "update envelope set expire_time = clock_timestamp() - interval '2 minutes' where envelope_id = $1",
+            identifier(late),
+        )
+        await envelopes.until(city, late, envelopes_pb2.DELIVERY_STATE_EXPIRED)
+    finally:
+        city.checks = before
+    (delivery,) = await envelopes.receive(company, within=120)
+    assert (delivery.message_id, delivery.attempt) == (sent.message_id, 1)
+    await envelopes.acknowledge(company, delivery)
+    await check_not_arrived(company, late)
+
+
+@pytest.mark.parametrize("changed", ["another", "nobody"])
+async def test_who_stands_behind_an_envelope_cannot_be_changed_on_the_way(
+    pair, inbox, mandate, authorisations, monkeypatch, changed
+):
+    city, company = pair
+    genuine = peer_frames_pb2.BroughtEnvelope
+
+    def change(**fields):
+        other = OnBehalfOf.FromString(fields["on_behalf_of"])
+        other.principal.CopyFrom(person())
+        return genuine(**{**fields, "on_behalf_of": other.SerializeToString() if changed == "another" else b""})
+
+    monkeypatch.setattr(peer_frames_pb2, "BroughtEnvelope", change)
+    sent = await post(city, mandate[1])
+    (recipient,) = await envelopes.until(city, sent, envelopes.REFUSED)
+    assert recipient.reason == "ON_BEHALF_DIGEST_MISMATCH"
+    kept = "select reason from refused_proof where sha256 = $1"
+    sha256 = bytes.fromhex(sent.statement.rpartition("/")[2])
+    assert await company.database.fetchval(kept, sha256) == "ON_BEHALF_DIGEST_MISMATCH"
+    await check_not_arrived(company, sent)
+    assert await asked_for(company, sent) == 0
+
+
+async def test_who_stands_behind_an_envelope_is_erased_with_its_body(pair, inbox, mandate, authorisations):
+    city, company = pair
+    sent = await post(city, mandate[1])
+    (delivery,) = await envelopes.receive(company)
+    await envelopes.acknowledge(company, delivery)
+    await envelopes.until(city, sent, envelopes.ACKNOWLEDGED)
+    for node in pair:
+        await envelope_store.erase_content(node.database, now=datetime.now(UTC) + timedelta(days=60), limit=1000)
+        kept = "select count(*) from envelope_content where envelope_id = $1"
+        assert await node.database.fetchval(kept, identifier(sent)) == 0

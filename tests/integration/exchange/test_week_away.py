@@ -22,8 +22,7 @@ from services.exchange import names
 from services.exchange.carrying import MAX_BACKOFF
 from services.exchange.housekeeping import Housekeeping
 from tests.integration.exchange import calls, mesh
-from tests.integration.exchange.mesh import Node
-from tests.integration.exchange.test_envelopes import (
+from tests.integration.exchange.envelopes import (
     ACKNOWLEDGED,
     CITY,
     COMPANY,
@@ -35,6 +34,7 @@ from tests.integration.exchange.test_envelopes import (
     unreachable,
     until,
 )
+from tests.integration.exchange.mesh import Node
 
 DAY = timedelta(days=1)
 

@@ -54,6 +54,9 @@ class Delivery(_message.Message):
     ARRIVE_TIME_FIELD_NUMBER: _builtins.int
     SETTLE_TIME_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    MANDATES_FIELD_NUMBER: _builtins.int
+    MANDATE_BASIS_FIELD_NUMBER: _builtins.int
+    MANDATE_JUDGE_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`subsystems/{subsystem}/deliveries/{delivery}`: the envelope's UUID."""
     sender: _builtins.str
@@ -102,10 +105,15 @@ class Delivery(_message.Message):
     """The envelope's statement: `statements/{statement}`."""
     receipt_statement: _builtins.str
     """The receipt or rejection given: `statements/{statement}`."""
+    mandate_basis: _builtins.str
+    """On what the right rests: a value of `solmu.authorisations.v1.RightBasis`
+    without its prefix.
+    """
     @_builtins.property
     def on_behalf_of(self) -> _statements_pb2.OnBehalfOf:
-        """For whom it is, and by what right. Set when it is handed out, once the
-        mandate was checked.
+        """Who acts for whom, where not the sender's member for itself. The mandate was
+        checked when the envelope arrived. Set when it is handed out, as are the
+        mandate's three fields.
         """
 
     @_builtins.property
@@ -127,6 +135,16 @@ class Delivery(_message.Message):
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """Until when it may be acknowledged."""
+
+    @_builtins.property
+    def mandates(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """On which mandates it rests, by the names of the node where they are
+        registered: `mandates/{mandate}`.
+        """
+
+    @_builtins.property
+    def mandate_judge_time(self) -> _timestamp_pb2.Timestamp:
+        """When the right was judged, by the clock of the node that judged it."""
 
     def __init__(
         self,
@@ -157,10 +175,13 @@ class Delivery(_message.Message):
         arrive_time: _timestamp_pb2.Timestamp | None = ...,
         settle_time: _timestamp_pb2.Timestamp | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
+        mandates: _abc.Iterable[_builtins.str] | None = ...,
+        mandate_basis: _builtins.str = ...,
+        mandate_judge_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["arrive_time", b"arrive_time", "expire_time", b"expire_time", "lease_end_time", b"lease_end_time", "on_behalf_of", b"on_behalf_of", "send_time", b"send_time", "settle_time", b"settle_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["arrive_time", b"arrive_time", "expire_time", b"expire_time", "lease_end_time", b"lease_end_time", "mandate_judge_time", b"mandate_judge_time", "on_behalf_of", b"on_behalf_of", "send_time", b"send_time", "settle_time", b"settle_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "arrive_time", b"arrive_time", "attempt", b"attempt", "body", b"body", "body_bytes", b"body_bytes", "body_sha256", b"body_sha256", "expire_time", b"expire_time", "group", b"group", "lane", b"lane", "lease_end_time", b"lease_end_time", "lease_id", b"lease_id", "media_type", b"media_type", "message_id", b"message_id", "name", b"name", "on_behalf_of", b"on_behalf_of", "place", b"place", "purpose", b"purpose", "receipt_statement", b"receipt_statement", "replayed", b"replayed", "send_time", b"send_time", "sender", b"sender", "settle_time", b"settle_time", "state", b"state", "statement", b"statement", "topic", b"topic", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "arrive_time", b"arrive_time", "attempt", b"attempt", "body", b"body", "body_bytes", b"body_bytes", "body_sha256", b"body_sha256", "expire_time", b"expire_time", "group", b"group", "lane", b"lane", "lease_end_time", b"lease_end_time", "lease_id", b"lease_id", "mandate_basis", b"mandate_basis", "mandate_judge_time", b"mandate_judge_time", "mandates", b"mandates", "media_type", b"media_type", "message_id", b"message_id", "name", b"name", "on_behalf_of", b"on_behalf_of", "place", b"place", "purpose", b"purpose", "receipt_statement", b"receipt_statement", "replayed", b"replayed", "send_time", b"send_time", "sender", b"sender", "settle_time", b"settle_time", "state", b"state", "statement", b"statement", "topic", b"topic", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

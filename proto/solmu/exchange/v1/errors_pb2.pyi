@@ -63,14 +63,16 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     UNAVAILABLE, 503.
     """
     ERROR_REASON_MANDATE_MISSING: _ErrorReason.ValueType  # 10
-    """The service takes calls on behalf of somebody only, or no mandate allows
-    this one. Metadata: `theme`, and `denial`, coarsely why not.
+    """The service, or the recipient of an envelope, takes only what is on behalf
+    of somebody, or no mandate allows this. A recipient's node says so by a
+    signed rejection. Metadata: `theme`, and `denial`, coarsely why not.
     PERMISSION_DENIED, 403.
     """
     ERROR_REASON_MANDATE_UNVERIFIABLE: _ErrorReason.ValueType  # 11
     """The mandate could not be checked: the node where it is registered, or the
-    provider's own authorisations service, is away, or refuses to say. Metadata:
-    `cause`. UNAVAILABLE, 503.
+    own authorisations service of the provider or recipient, is away, or refuses
+    to say. A call is refused; an envelope is brought again until its time is
+    over. Metadata: `cause`. UNAVAILABLE, 503.
     """
     ERROR_REASON_EXCHANGE_TOO_LARGE: _ErrorReason.ValueType  # 12
     """The body is larger than the policy of the side that refuses allows.
@@ -155,7 +157,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_TRAILERS_DIGEST_MISMATCH: _ErrorReason.ValueType  # 45
     """The trailers have another digest or length than the statement says."""
     ERROR_REASON_ON_BEHALF_DIGEST_MISMATCH: _ErrorReason.ValueType  # 46
-    """Who stands behind the call has another digest than the statement says."""
+    """Who stands behind the call or envelope has another digest than the statement
+    says.
+    """
     ERROR_REASON_ANSWER_NOT_BOUND: _ErrorReason.ValueType  # 47
     """The answer, receipt or refusal is bound to another statement than the one
     it came for. X-Road: inconsistent_response.
@@ -394,8 +398,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_MANDATE_SOURCE_UNTRUSTED: _ErrorReason.ValueType  # 174
     """The policy does not take the word of the node where the mandate is said to
-    be registered, in this theme. Metadata: `node`, `theme`. PERMISSION_DENIED,
-    403.
+    be registered, in this theme. Of an envelope the recipient's node says so by
+    a signed rejection. Metadata: `node`, `theme`. PERMISSION_DENIED, 403.
     """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
@@ -462,14 +466,16 @@ ERROR_REASON_SUBSYSTEM_DISABLED: ErrorReason.ValueType  # 9
 UNAVAILABLE, 503.
 """
 ERROR_REASON_MANDATE_MISSING: ErrorReason.ValueType  # 10
-"""The service takes calls on behalf of somebody only, or no mandate allows
-this one. Metadata: `theme`, and `denial`, coarsely why not.
+"""The service, or the recipient of an envelope, takes only what is on behalf
+of somebody, or no mandate allows this. A recipient's node says so by a
+signed rejection. Metadata: `theme`, and `denial`, coarsely why not.
 PERMISSION_DENIED, 403.
 """
 ERROR_REASON_MANDATE_UNVERIFIABLE: ErrorReason.ValueType  # 11
 """The mandate could not be checked: the node where it is registered, or the
-provider's own authorisations service, is away, or refuses to say. Metadata:
-`cause`. UNAVAILABLE, 503.
+own authorisations service of the provider or recipient, is away, or refuses
+to say. A call is refused; an envelope is brought again until its time is
+over. Metadata: `cause`. UNAVAILABLE, 503.
 """
 ERROR_REASON_EXCHANGE_TOO_LARGE: ErrorReason.ValueType  # 12
 """The body is larger than the policy of the side that refuses allows.
@@ -554,7 +560,9 @@ ERROR_REASON_BODY_LENGTH_MISMATCH: ErrorReason.ValueType  # 44
 ERROR_REASON_TRAILERS_DIGEST_MISMATCH: ErrorReason.ValueType  # 45
 """The trailers have another digest or length than the statement says."""
 ERROR_REASON_ON_BEHALF_DIGEST_MISMATCH: ErrorReason.ValueType  # 46
-"""Who stands behind the call has another digest than the statement says."""
+"""Who stands behind the call or envelope has another digest than the statement
+says.
+"""
 ERROR_REASON_ANSWER_NOT_BOUND: ErrorReason.ValueType  # 47
 """The answer, receipt or refusal is bound to another statement than the one
 it came for. X-Road: inconsistent_response.
@@ -793,7 +801,7 @@ ERROR_REASON_UPDATE_MASK_INVALID: ErrorReason.ValueType  # 173
 """
 ERROR_REASON_MANDATE_SOURCE_UNTRUSTED: ErrorReason.ValueType  # 174
 """The policy does not take the word of the node where the mandate is said to
-be registered, in this theme. Metadata: `node`, `theme`. PERMISSION_DENIED,
-403.
+be registered, in this theme. Of an envelope the recipient's node says so by
+a signed rejection. Metadata: `node`, `theme`. PERMISSION_DENIED, 403.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

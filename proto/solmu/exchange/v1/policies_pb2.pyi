@@ -397,7 +397,9 @@ class ExchangePolicy(_message.Message):
     body_release: Global___ExchangePolicy.BodyRelease.ValueType
     """When a body is passed on."""
     mandate_required: _builtins.bool
-    """Whether an exchange must be on behalf of somebody, with a mandate."""
+    """Whether what is taken, calls or envelopes, must be on behalf of somebody,
+    with a mandate.
+    """
     etag: _builtins.str
     """Changes with every change of the policy (AIP-154). Where set on update, it
     must be the current one.
@@ -441,7 +443,7 @@ class ExchangePolicy(_message.Message):
     @_builtins.property
     def mandate_sources(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExchangePolicy.MandateSource]:
         """Members at whose nodes mandates count that are registered there. Of the
-        provider's own node they always do.
+        provider's or recipient's own node they always do.
         """
 
     @_builtins.property

@@ -355,9 +355,10 @@ class OnBehalfOf(_message.Message):
 
     It goes from node to node beside the statement, which holds the digest of
     its serialised bytes; the salt keeps the digest from telling whom it is
-    about. The provider's node checks the mandate, with its own authorisations
-    service or with that of the node where the mandate is registered, and hands
-    the backend what it found. It is erased with the body.
+    about. The node of the provider, or of an envelope's recipient, checks the
+    mandate, with its own authorisations service or with that of the node where
+    the mandate is registered, and hands the backend, or the recipient, what it
+    found. It is erased with the body.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -371,14 +372,14 @@ class OnBehalfOf(_message.Message):
     AUTHENTICATION_TIME_FIELD_NUMBER: _builtins.int
     ASSURANCE_LEVEL_FIELD_NUMBER: _builtins.int
     salt: _builtins.bytes
-    """Random bytes, made by the consumer's node. Ignored in a call."""
+    """Random bytes, made by the node that sends it. Ignored on input."""
     theme_uri: _builtins.str
     """The theme of mandates that it takes, by its URI."""
     specifier: _builtins.str
     """The one thing that it is about, where the theme has a rule for it."""
     registered_at: _builtins.str
     """The node where the mandate is registered: `nodes/{node}`. Empty: the
-    provider's own.
+    provider's or recipient's own.
     """
     assurance_level: _builtins.str
     """How surely the consumer's node knows who acts: a level of eIDAS by its URI,
