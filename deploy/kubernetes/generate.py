@@ -31,7 +31,7 @@ HIGH_AVAILABILITY = FOLDER / "overlays" / "high-availability"
 SERVICE_PORT, METRICS_PORT, EDGE_PORT, BROWSER_PORT, ROUTES_PORT = 7443, 9464, 8443, 8444, 6222
 PEER_PORT = 5500
 EXCHANGE = "exchange"
-PROVISION = "provision"
+PROVISION, MIGRATE = "provision", "migrate"
 CONFIGURATION = Path("/etc/solmu")
 SERVERS = 3
 """Of NATS where it is a cluster: one may be away, and a majority still decides."""
@@ -64,6 +64,7 @@ def arrows(descriptors: FileDescriptorSet | None = None) -> frozenset[Arrow]:
             found |= {Arrow(POD_OF.get(source, source), target, SERVICE_PORT) for source in sources if source != target}
     for source in (*mesh.SERVICES, PROVISION):
         found |= {Arrow(source, plan.POSTGRES, shares.POSTGRES_PORT), Arrow(source, plan.NATS, shares.NATS_PORT)}
+    found.add(Arrow(MIGRATE, plan.POSTGRES, shares.POSTGRES_PORT))
     return frozenset(found | {Arrow(plan.NATS, plan.NATS, ROUTES_PORT)})
 
 

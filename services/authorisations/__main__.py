@@ -6,7 +6,6 @@ import asyncio
 import uuid
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
-from pathlib import Path
 
 from services.authorisations import declared, log_in_store, relying_party, revision_store, token_store
 from services.authorisations.acting import Acting
@@ -49,8 +48,6 @@ from services.runtime.ids import new_id
 from services.runtime.parties import PartyNames
 from services.runtime.server import run
 
-MIGRATIONS = Path(__file__).parent / "migrations"
-
 
 def now() -> datetime:
     """The time."""
@@ -82,7 +79,6 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
         settings,
         stop=stop,
         stack=stack,
-        migrations=MIGRATIONS,
         fetch_keys=lambda _: keys.key_set,
     )
     await start_checks.check_key(foundation.database, "SOLMU_PARTY_KEY", party_key)

@@ -110,7 +110,6 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
         settings,
         stop=stop,
         stack=stack,
-        migrations=Path(__file__).parent / "migrations",
         fetch_keys=foundation.keys_from(settings.authorisations, settings),
         own=follow,
     )

@@ -23,7 +23,7 @@ from solmu.authorisations.v1 import tokens_pb2, tokens_pb2_grpc
 from services.runtime import consumer, jetstream, start_checks, tls
 from services.runtime.chain import Chain
 from services.runtime.client import Peer
-from services.runtime.config import Address, ServiceSettings
+from services.runtime.config import Address, ProcessSettings, ServiceSettings
 from services.runtime.consumer import Consumer
 from services.runtime.database import AWAY, Database
 from services.runtime.identity import Authenticator, TokenVerifier
@@ -38,6 +38,9 @@ from services.runtime.telemetry import Telemetry, start
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+SERVICES = Path(__file__).parents[1]
+"""Where each service has its folder."""
 
 STARTING: tuple[type[Exception], ...] = (*AWAY, OSError, nats.errors.Error)
 """What a starting process meets while what it stands on starts too."""
@@ -72,7 +75,6 @@ async def lay(
     *,
     stop: asyncio.Event,
     stack: AsyncExitStack,
-    migrations: Path,
     fetch_keys: Callable[[Telemetry], Callable[[], Awaitable[str]]],
     own: Own | None = None,
 ) -> Foundation:
@@ -82,17 +84,11 @@ async def lay(
     that access tokens are verified with. `own` is what follows from the
     service's events within itself.
     """
-    start_checks.check_certificate(settings, service)
     telemetry = start(service, settings, metrics=settings.metrics_listen)
     stack.callback(telemetry.stop)
-    database = await _patiently(
-        "postgresql",
-        lambda: Database.connect(settings.database, files=settings.tls, size=settings.pool_size, telemetry=telemetry),
+    database = await migrated(
+        service, settings, settings.database, size=settings.pool_size, telemetry=telemetry, stack=stack
     )
-    stack.push_async_callback(database.close)
-    await start_checks.check_clock(database)
-    await database.migrate(migrations)
-    await start_checks.check_node(database, settings.node)
     client = await _patiently("nats", lambda: jetstream.connect(settings.nats, service=service, files=settings.tls))
     stack.push_async_callback(client.close)
     await _patiently("jetstream", lambda: jetstream.declare(client, service, replicas=settings.stream_replicas))
@@ -115,6 +111,21 @@ async def lay(
     )
     server = Server(chain=chain, files=settings.tls, listen=settings.listen, ready=database.ready)
     return Foundation(telemetry, database, client, outbox, revocations, server, tasks)
+
+
+async def migrated(
+    service: str, settings: ProcessSettings, address: str, *, size: int, telemetry: Telemetry, stack: AsyncExitStack
+) -> Database:
+    """A service's database, as this release has it. Raises ConfigError and MigrationError."""
+    start_checks.check_certificate(settings, service)
+    database = await _patiently(
+        "postgresql", lambda: Database.connect(address, files=settings.tls, size=size, telemetry=telemetry)
+    )
+    stack.push_async_callback(database.close)
+    await start_checks.check_clock(database)
+    await database.migrate(SERVICES / service / "migrations")
+    await start_checks.check_node(database, settings.node)
+    return database
 
 
 async def vault(foundation: Foundation, root: Root) -> Vault:

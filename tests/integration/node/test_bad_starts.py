@@ -64,10 +64,10 @@ def environment(engines: Engines, database: str, folder: Path) -> dict[str, str]
     }
 
 
-async def ended(values: dict[str, str]) -> tuple[int, str]:
-    """Exit status and last words of a service that does not come to serve."""
+async def ended(values: dict[str, str], *command: str) -> tuple[int, str]:
+    """Exit status and last words of a service that does not come to serve, or of another process that ends."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "services.messages"), env=values, stderr=asyncio.subprocess.PIPE
+        *(sys.executable, "-m", *(command or ("services.messages",))), env=values, stderr=asyncio.subprocess.PIPE
     )
     assert process.stderr is not None
     said = b""
@@ -177,6 +177,25 @@ async def test_a_database_of_other_code_is_refused(engines: Engines, fresh: str,
         assert (status, "was edited after it was applied" in said) == (DATA, True), said
     finally:
         await connection.close()
+
+
+async def test_a_job_migrates_ahead_of_the_service_or_says_what_does_not_fit(
+    engines: Engines, fresh: str, tmp_path: Path
+):
+    wanted = ("SOLMU_NODE", "SOLMU_TLS", "SOLMU_DATABASE")
+    values = environment(engines, fresh, tmp_path)
+    few = {name: value for name, value in values.items() if not name.startswith("SOLMU_") or name.startswith(wanted)}
+    status, said = await ended(few, "services.runtime.migrate", "messages")
+    assert (status, '"migration": "messages/0001_messages.sql"' in said) == (0, True), said
+    status, said = await ended(few, "services.runtime.migrate", "messages")
+    assert (status, "migrated" in said) == (0, False), "nothing is left to do"
+    await served(values)
+    connection = await asyncpg.connect(fresh, ssl=tls.client_context(engines.identity("messages")))
+    try:
+        await connection.execute("update schema_migration set sha256 = 'x' where name = 'messages/0001_messages.sql'")
+    finally:
+        await connection.close()
+    assert (await ended(few, "services.runtime.migrate", "messages"))[0] == DATA
 
 
 @pytest.fixture

@@ -213,12 +213,30 @@ def test_the_arrows_are_few() -> None:
     arrows = generate.arrows()
     assert not [arrow for arrow in arrows if arrow.target == mesh.EDGE], "nothing inside calls the edge"
     assert not [arrow for arrow in arrows if arrow.source == plan.POSTGRES], "PostgreSQL calls nobody"
-    assert {arrow.source for arrow in arrows if arrow.target == plan.POSTGRES} == {*mesh.SERVICES, "provision"}
+    assert {arrow.source for arrow in arrows if arrow.target == plan.POSTGRES} == {
+        *mesh.SERVICES,
+        "provision",
+        "migrate",
+    }
     assert {arrow.target for arrow in arrows if arrow.source == mesh.EDGE} == {*mesh.SERVICES}
 
 
 def test_every_pod_has_a_policy(manifests: list[Manifest]) -> None:
-    assert {name for name, _ in workloads(manifests)} <= names(manifests, "NetworkPolicy")
+    pods = {pod["metadata"]["labels"]["app.kubernetes.io/name"] for _, pod in workloads(manifests)}
+    assert pods <= names(manifests, "NetworkPolicy")
+
+
+def test_a_job_for_each_service_migrates_its_database(manifests: list[Manifest]) -> None:
+    said = {
+        service: next(pod for name, pod in workloads(manifests) if name == f"migrate-{service}")["spec"]
+        for service in mesh.SERVICES
+    }
+    for service, pod in said.items():
+        (container,) = pod["containers"]
+        assert container["command"] == ["python", "-m", "services.runtime.migrate", service]
+        assert pod["volumes"][0]["secret"]["secretName"] == f"{service}-certificate"
+        (address,) = [one["value"] for one in container["env"] if one["name"] == "SOLMU_DATABASE"]
+        assert address == f"postgresql://{service}@postgres:5432/{service}"
 
 
 def test_a_highly_available_node_survives_the_loss_of_a_machine() -> None:
