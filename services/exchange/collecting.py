@@ -37,10 +37,7 @@ class Collecting:
         publisher = topic.rpartition("/")[0]
         if self._meshes.hosts(publisher):
             return await self._subscribing.again(topic, subsystem, start=start, end=end) > 0
-        request = peer_pb2.CollectRequest(recipient=subsystem, topic=topic)
-        request.start_time.FromDatetime(start)
-        if end is not None:
-            request.end_time.FromDatetime(end)
+        request = _asked(subsystem, topic=topic, start=start, end=end)
         answer = await self._collect(publisher, request)
         return answer is not None and answer.count > 0
 
@@ -49,10 +46,7 @@ class Collecting:
 
         Nodes that are away, or of an older release, bring nothing.
         """
-        request = peer_pb2.CollectRequest(recipient=subsystem)
-        request.start_time.FromDatetime(start)
-        if end is not None:
-            request.end_time.FromDatetime(end)
+        request = _asked(subsystem, start=start, end=end)
         nodes = set(self._meshes.directory_of(subsystem).nodes) - {self._meshes.node}
         return any(await asyncio.gather(*(self._sent_by(node, request) for node in sorted(nodes))))
 
@@ -76,3 +70,11 @@ class Collecting:
                 if fault.code not in {"UNAVAILABLE", "DEADLINE_EXCEEDED"}:
                     raise fault from None
         return None
+
+
+def _asked(subsystem: str, *, topic: str = "", start: datetime, end: datetime | None) -> peer_pb2.CollectRequest:
+    request = peer_pb2.CollectRequest(recipient=subsystem, topic=topic)
+    request.start_time.FromDatetime(start)
+    if end is not None:
+        request.end_time.FromDatetime(end)
+    return request

@@ -158,12 +158,18 @@ class ProcessSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServiceSettings(ProcessSettings):
+class DatabaseSettings(ProcessSettings):
+    """What a process reads that has a service's database."""
+
+    database: str = setting("SOLMU_DATABASE", text, doc="postgresql://role@host:port/database, log-in by certificate")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceSettings(DatabaseSettings):
     """What every service process reads."""
 
     listen: Address = setting("SOLMU_LISTEN", address, doc="host:port on which it serves gRPC")
     metrics_listen: Address = setting("SOLMU_METRICS_LISTEN", address, doc="host:port of /metrics for Prometheus")
-    database: str = setting("SOLMU_DATABASE", text, doc="postgresql://role@host:port/database, log-in by certificate")
     nats: str = setting("SOLMU_NATS", text, doc="tls://host:port of NATS")
     issuer: str = setting("SOLMU_ISSUER", text, doc="origin of the edge: issuer and audience of its tokens")
     stream_replicas: int = setting(

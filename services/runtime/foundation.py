@@ -23,7 +23,7 @@ from solmu.authorisations.v1 import tokens_pb2, tokens_pb2_grpc
 from services.runtime import consumer, jetstream, start_checks, tls
 from services.runtime.chain import Chain
 from services.runtime.client import Peer
-from services.runtime.config import Address, ProcessSettings, ServiceSettings
+from services.runtime.config import Address, DatabaseSettings, ServiceSettings
 from services.runtime.consumer import Consumer
 from services.runtime.database import AWAY, Database
 from services.runtime.identity import Authenticator, TokenVerifier
@@ -86,9 +86,7 @@ async def lay(
     """
     telemetry = start(service, settings, metrics=settings.metrics_listen)
     stack.callback(telemetry.stop)
-    database = await migrated(
-        service, settings, settings.database, size=settings.pool_size, telemetry=telemetry, stack=stack
-    )
+    database = await migrated(service, settings, size=settings.pool_size, telemetry=telemetry, stack=stack)
     client = await _patiently("nats", lambda: jetstream.connect(settings.nats, service=service, files=settings.tls))
     stack.push_async_callback(client.close)
     await _patiently("jetstream", lambda: jetstream.declare(client, service, replicas=settings.stream_replicas))
@@ -114,12 +112,12 @@ async def lay(
 
 
 async def migrated(
-    service: str, settings: ProcessSettings, address: str, *, size: int, telemetry: Telemetry, stack: AsyncExitStack
+    service: str, settings: DatabaseSettings, *, size: int, telemetry: Telemetry, stack: AsyncExitStack
 ) -> Database:
     """A service's database, as this release has it. Raises ConfigError and MigrationError."""
     start_checks.check_certificate(settings, service)
     database = await _patiently(
-        "postgresql", lambda: Database.connect(address, files=settings.tls, size=size, telemetry=telemetry)
+        "postgresql", lambda: Database.connect(settings.database, files=settings.tls, size=size, telemetry=telemetry)
     )
     stack.push_async_callback(database.close)
     await start_checks.check_clock(database)

@@ -13,26 +13,18 @@ from __future__ import annotations
 import argparse
 import asyncio
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 
 from services.runtime import config, foundation, mesh, server
-from services.runtime.config import ProcessSettings, setting, text
+from services.runtime.config import DatabaseSettings
 from services.runtime.telemetry import start
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings(ProcessSettings):
-    """What the job reads of the service's settings."""
-
-    database: str = setting("SOLMU_DATABASE", text, doc="postgresql://role@host:port/database, log-in by certificate")
 
 
 async def main(service: str, stack: AsyncExitStack) -> None:
     """Migrates. Raises ConfigError and MigrationError."""
-    settings = config.read(Settings)
+    settings = config.read(DatabaseSettings)
     telemetry = start(service, settings, metrics=None)
     stack.callback(telemetry.stop)
-    await foundation.migrated(service, settings, settings.database, size=1, telemetry=telemetry, stack=stack)
+    await foundation.migrated(service, settings, size=1, telemetry=telemetry, stack=stack)
 
 
 if __name__ == "__main__":

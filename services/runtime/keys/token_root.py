@@ -83,7 +83,7 @@ class TokenRoot:
 
     @contextmanager
     def _opened(self) -> Iterator[Any]:
-        """For one use: a log-in that is held would be in the way of others of this process."""
+        """For one use: the root is needed seldom, and leaves no log-in behind."""
         from services.runtime.keys.session import TokenAway  # noqa: PLC0415  # an optional extra
 
         try:
