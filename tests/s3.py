@@ -13,8 +13,8 @@ from uuid import UUID
 
 import aiohttp
 
+from deploy.local import ports
 from services.messages.blob_bucket import Bucket, Place
-from tests.integration.gateway.rig import free_port
 
 CREDENTIALS = ("solmu", "of-no-use-elsewhere")
 LEAVE = {
@@ -52,13 +52,13 @@ async def running(folder: Path) -> AsyncIterator[S3]:
     ]
     settings = folder / "s3.json"
     settings.write_text(json.dumps({"identities": identities}))
-    ports = [f"-{name}={free_port()}" for name in PORTS]
-    port = free_port()
+    others = [f"-{name}={ports.free()}" for name in PORTS]
+    port = ports.free()
     with (folder / "log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
             str(Path(sys.executable).with_name("weed")),
-            *("-logtostderr", "server", "-s3", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", *ports),
-            *(f"-s3.port={port}", f"-s3.port.grpc={free_port()}", f"-s3.config={settings}", "-s3.iam=false"),
+            *("-logtostderr", "server", "-s3", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", *others),
+            *(f"-s3.port={port}", f"-s3.port.grpc={ports.free()}", f"-s3.config={settings}", "-s3.iam=false"),
             *("-volume.max=10", "-master.volumeSizeLimitMB=64"),
             stdout=log,
             stderr=log,

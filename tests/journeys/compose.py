@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from deploy.local import ports
 from deploy.local.plan import SOURCE
 from deploy.local.state import State
-from tests.integration.gateway.rig import free_port
 
 PORTS = ("SOLMU_EDGE_PORT", "SOLMU_BROWSER_PORT", "SOLMU_PEER_PORT", "SOLMU_GRAFANA_PORT")
 NODE = SOURCE / "deploy/compose.yaml"
@@ -87,7 +87,7 @@ def started(name: str, *files: Path, **environment: str) -> Iterator[Project]:
         {
             "SOLMU_EDGE_ADDRESS": "127.0.0.1",
             "SOLMU_TEST_MODE": "yes",
-            **{port: str(free_port()) for port in PORTS},
+            **{port: str(ports.free()) for port in PORTS},
             **environment,
         },
         files,

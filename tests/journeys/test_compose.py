@@ -21,11 +21,10 @@ import pytest
 
 from deploy import pki
 from deploy.containers import shares
-from deploy.local import demo, demo_clients
+from deploy.local import demo, demo_clients, ports
 from deploy.local.node import NodeSettings
 from deploy.local.state import State
 from gateway.client import Client, Profile
-from tests.integration.gateway.rig import free_port
 from tests.journeys import compose
 from tests.journeys.compose import Project
 from tests.mailroom import mailroom
@@ -65,7 +64,7 @@ def mail_server(tmp_path_factory: pytest.TempPathFactory) -> MailServer:
     (files / "authorities.pem").write_bytes(authority.certificate_path.read_bytes())
     for path in (files, *files.iterdir()):
         os.chown(path, shares.USER, shares.USER)
-    return MailServer(host, free_port(), files, context)
+    return MailServer(host, ports.free(), files, context)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ import asyncio
 import html
 import json
 import re
-import socket
 import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from solmu.authorisations.v1.events_pb2 import TokenRevoked
 from solmu.types.v1.types_pb2 import NationalIdentifier
 
 from deploy import pki
+from deploy.local import ports
 from deploy.local.identity_provider.people import PEOPLE
 from deploy.local.identity_provider.provider import ASSURANCE, CODE_CLAIM, IdentityProvider, Registered, key_set
 from services.authorisations import log_ins, relying_party, token_store
@@ -147,9 +147,7 @@ async def refused(attempt: Any) -> str:
 async def house(authorisations_database: Database, tmp_path: Path) -> AsyncIterator[House]:
     authority = pki.Authority.open(tmp_path, "provider")
     authority.keep(pki.Identity.edge(), tmp_path / "edge")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = ports.free()
     issuer, key = f"https://localhost:{port}", ec.generate_private_key(ec.SECP256R1())
     path, keys = tmp_path / "providers.json", tmp_path / "keys"
     path.write_text(json.dumps({"identity_providers": [entry(issuer, key, authority.certificate_path)]}))

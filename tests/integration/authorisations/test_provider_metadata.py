@@ -1,6 +1,5 @@
 """What a provider publishes about itself, over TLS."""
 
-import socket
 import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from aiohttp import web
 from solmu.types.v1.types_pb2 import NationalIdentifier
 
 from deploy import pki
+from deploy.local import ports
 from services.authorisations import relying_party
 from services.authorisations.identity_providers import IdentityProviders
 from services.authorisations.provider_file import Endpoints, LogIn, Provider
@@ -62,9 +62,7 @@ class Publisher:
 async def publisher(tmp_path: Path) -> AsyncIterator[Publisher]:
     authority = pki.Authority.open(tmp_path, "provider")
     authority.keep(pki.Identity.edge(), tmp_path / "edge")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = ports.free()
     trusting = ssl.create_default_context(cafile=str(authority.certificate_path))
     async with relying_party.session() as http:
         found = Publisher(f"https://localhost:{port}", trusting, http)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import stat
 import sys
 import time
@@ -13,6 +12,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from deploy.local import ports
 from deploy.local.node import Node
 from gateway.client import Client, Fault, Person, ProfileError, Unauthenticated, log_in
 from tests.integration.client.test_command import solmu
@@ -26,9 +26,7 @@ MAIL = ("mailbox.read", "mailbox.write")
 @asynccontextmanager
 async def program(node: Node) -> AsyncIterator[Client]:
     """A client to which people log in, on a port of its own."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        back = f"http://127.0.0.1:{probe.getsockname()[1]}/back"
+    back = f"http://127.0.0.1:{ports.free()}/back"
     async with client_of(node, organisation(5_000_000), *MAIL, redirect_uris=[back]) as client:
         yield client
 

@@ -2,12 +2,12 @@
 
 import asyncio
 import contextlib
-import socket
 
 import grpc
 import pytest
 from solmu.exchange.v1 import directory_pb2, exchanges_pb2
 
+from deploy.local import ports
 from services.exchange import calling as calling_module
 from services.exchange import names
 from services.exchange.directory import Served
@@ -41,9 +41,7 @@ def second(nodes, monkeypatch):
     """A second node of the company in the city's directory, at an address where nobody listens; returns its setter."""
     city, company = nodes
     directory = city.exchange.meshes.directory("FI")
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
+    port = ports.free()
     entry = directory_pb2.Node()
     entry.CopyFrom(directory.nodes[company.identifier])
     del entry.addresses[:]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
-import socket
 import time
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
@@ -19,6 +18,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from solmu.authorisations.v1 import tokens_pb2
 
+from deploy.local import ports
 from gateway.adapters import server
 from gateway.adapters.oauth import OAuth
 from gateway.edge import Edge
@@ -104,7 +104,7 @@ class Rig:
         self.clients = {name: self.public.client(name) for name in CLIENTS}
         self.parcels = backend.Parcels()
         self.issued: list[tokens_pb2.IssueTokenRequest] = []
-        self.port = free_port()
+        self.port = ports.free()
         self.origin = f"https://localhost:{self.port}"
         self.signer = Signer(issuer=self.origin)
         self.key_sets = [self.signer.jwks()]
@@ -258,7 +258,7 @@ class Rig:
             certificate=self.folder / "gateway.pem",
             key=self.folder / "gateway.key",
             authorities=self.folder / "internal.pem",
-            listen=Address("127.0.0.1", free_port()),
+            listen=Address("127.0.0.1", ports.free()),
             issuer=self.origin,
             folder=self.folder / "edge",
             edge_listen=Address("127.0.0.1", self.port),
@@ -366,10 +366,3 @@ async def until(question: Callable[[], Awaitable[bool]], *, within: float = 3) -
     while not await question():
         assert time.monotonic() < deadline, "it did not happen in time"
         await asyncio.sleep(0.05)
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

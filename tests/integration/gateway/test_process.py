@@ -16,6 +16,7 @@ import grpc
 import pytest
 from solmu.authorisations.v1 import tokens_pb2, tokens_pb2_grpc
 
+from deploy.local import ports
 from gateway.envoy import xds
 from services.runtime import tls
 from tests.integration.gateway import rig
@@ -45,7 +46,7 @@ class House:
         (folder / "internal.ca").write_text(self.internal.pem)
         (folder / "public.ca").write_text(self.public.pem)
         (folder / "crl.pem").write_text(self.public.crl())
-        self.port, self.authorisations = rig.free_port(), rig.free_port()
+        self.port, self.authorisations = ports.free(), ports.free()
 
     def files(self, name: str) -> tls.Files:
         return tls.Files(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -13,6 +12,7 @@ import pytest
 from solmu.authorisations.v1.parties_pb2 import AssuranceLevel
 from solmu.messages.v1 import attachments_pb2, inbox_pb2, mailboxes_pb2, messages_pb2
 
+from deploy.local import ports
 from services.messages.acting import Acting, Represented
 from services.runtime.client import Peer
 from services.runtime.config import Address
@@ -207,12 +207,10 @@ async def test_mailboxes_are_listed_with_those_of_principals_in_pages(service: S
 @contextlib.asynccontextmanager
 async def away(engines: Engines) -> AsyncIterator[Acting]:
     """Authorisations, where nobody listens."""
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        address = Address("127.0.0.1", unused.getsockname()[1])
-        peer = Peer(name="authorisations", address=address, files=engines.identity("messages"), telemetry=Telemetry())
-        yield Acting(checks=Checks(authorisations=peer), authorisations=peer, theme="themes/mail")
-        await peer.close()
+    address = Address("127.0.0.1", ports.free())
+    peer = Peer(name="authorisations", address=address, files=engines.identity("messages"), telemetry=Telemetry())
+    yield Acting(checks=Checks(authorisations=peer), authorisations=peer, theme="themes/mail")
+    await peer.close()
 
 
 async def test_ones_own_mail_is_there_while_mandates_cannot_be_asked_about(

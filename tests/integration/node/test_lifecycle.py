@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from deploy.local import plan
+from deploy.local import plan, ports
 
 COMMAND = [sys.executable, "-m", "deploy.local"]
 
@@ -26,7 +26,7 @@ class Terminal:
 
     def __init__(self, state: Path) -> None:
         self.state = state
-        self.port = _free_port()
+        self.port = ports.free()
 
     def run(self, *arguments: str, port: int | None = None) -> subprocess.CompletedProcess[str]:
         """Runs a command of the node."""
@@ -53,12 +53,6 @@ class Terminal:
     def supervisor(self) -> int:
         """The supervisor's pid."""
         return int(json.loads((self.state / "run" / "node.json").read_text())["supervisor"]["pid"])
-
-
-def _free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
 
 
 @pytest.fixture

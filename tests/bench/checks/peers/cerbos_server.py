@@ -17,9 +17,10 @@ from cerbos.engine.v1 import engine_pb2
 from cerbos.request.v1 import request_pb2
 from cerbos.svc.v1 import svc_pb2_grpc
 
+from deploy.local import ports
 from tests.bench.checks import world
 from tests.bench.checks.measuring import Figures, measure
-from tests.bench.checks.peers.running import free_port, run
+from tests.bench.checks.peers.running import run
 from tests.bench.checks.peers.slices import Slices
 from tests.bench.checks.world import Asked, Given
 
@@ -56,7 +57,7 @@ POLICY = {
 @contextlib.asynccontextmanager
 async def _serving(program: str) -> AsyncIterator[tuple[str, int]]:
     """Cerbos' address, and its process."""
-    http, port = free_port(), free_port()
+    http, port = ports.free(), ports.free()
     with tempfile.TemporaryDirectory() as folder:
         policies = Path(folder) / "policies"
         policies.mkdir()

@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import dataclasses
 import json
-import socket
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
@@ -43,13 +42,6 @@ class Loading:
         """Both, for people."""
         held = psutil.Process().memory_info().rss - self._before
         return f"{time.perf_counter() - self._began:.0f} s to load, {held / size:.0f} bytes a mandate"
-
-
-def free_port() -> int:
-    """A port of loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def run(measure: Callable[[argparse.Namespace], Coroutine[Any, Any, Figures]], *options: str) -> None:
