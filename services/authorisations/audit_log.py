@@ -22,6 +22,7 @@ from services.authorisations.audit_store import Entry
 from services.runtime import database
 from services.runtime.database import Connection, Database
 from services.runtime.facts import wire
+from services.runtime.gathering import Gathering
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +65,8 @@ class AuditLog:
         new_id: Callable[[], UUID],
         trace: Callable[[], str],
     ) -> None:
-        self._gathering = _Gathering(database)
+        self._database = database
+        self._commits = Gathering(self._commit)
         self._clock = clock
         self._new_id = new_id
         self._trace = trace
@@ -96,57 +98,22 @@ class AuditLog:
         if writer is not None:
             await audit_store.append(writer, entries)
         elif entries:
-            await self._gathering.write(entries)
+            await self._commits.ask(entries)
 
     async def record_checks(self, checks: Sequence[check_records.Judged], shared: AuditRecord) -> None:
         """Records checks. `shared` names what is the same of all, actor and method; the rest is given here."""
         shared.record_time.CopyFrom(wire.timestamp(self._clock()))
         shared.trace_id = self._trace_id()
         if checks:
-            await self._gathering.write(list(check_records.entries(checks, shared)))
+            await self._commits.ask(list(check_records.entries(checks, shared)))
+
+    async def _commit(self, calls: Sequence[Sequence[Entry]]) -> Sequence[None]:
+        await audit_store.append(self._database, [entry for entries in calls for entry in entries])
+        return [None] * len(calls)
 
     def _trace_id(self) -> str:
         trace = self._trace()
         return trace.split("-")[1] if trace else ""
-
-
-class _Gathering:
-    """Commits the entries of many calls together: what comes while one commit is under way goes into the next."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._waiting: list[tuple[Sequence[Entry], asyncio.Future[None]]] = []
-        self._work: asyncio.Task[None] | None = None
-
-    async def write(self, entries: Sequence[Entry]) -> None:
-        """Returns once the entries have committed. Raises what the database raises."""
-        committed = asyncio.get_running_loop().create_future()
-        self._waiting.append((entries, committed))
-        if self._work is None:
-            self._work = asyncio.create_task(self._write_waiting())
-        await committed
-
-    async def _write_waiting(self) -> None:
-        try:
-            while self._waiting:
-                waiting, self._waiting = self._waiting, []
-                await self._commit(waiting)
-        finally:
-            self._work = None
-
-    async def _commit(self, waiting: Sequence[tuple[Sequence[Entry], asyncio.Future[None]]]) -> None:
-        failure: Exception | None = None
-        try:
-            await audit_store.append(self._database, [entry for entries, _ in waiting for entry in entries])
-        except Exception as error:  # noqa: BLE001  # each of the calls meets it
-            failure = error
-        for _, committed in waiting:
-            if committed.done():  # its call was given up
-                continue
-            if failure:
-                committed.set_exception(failure)
-            else:
-                committed.set_result(None)
 
 
 class Chainer:

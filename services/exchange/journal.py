@@ -11,7 +11,6 @@ table `statement` in the order of `seq`, or takes part in the transaction by
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -25,17 +24,9 @@ from services.exchange import configuration_store, journal_store, names
 from services.exchange.evidence.statements import Statement, parse
 from services.runtime.database import Connection, Database
 from services.runtime.errors import Fault, InvalidArgument
+from services.runtime.gathering import Gathering
 from services.runtime.outbox import Outbox, event
 from services.runtime.telemetry import TRANSACTIONS
-
-BATCH = 256
-"""Appends in one transaction; more wait for the next."""
-
-LINGER, MAX_LINGER = 0.0005, 0.008
-"""Seconds that a busy journal waits for others to join, for each append of the transaction before, and at most.
-
-A transaction costs as much for one as for many; whoever is alone does not wait.
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,11 +101,10 @@ Keep = Callable[[Connection, Mapping[int, Entry]], Awaitable[None]]
 """Does what else belongs into the transaction that writes these statements, given by their `seq`."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Append:
     entries: Sequence[Entry]
     exchange: Exchange | None
-    done: asyncio.Future[int]
 
 
 class Journal:
@@ -124,9 +114,7 @@ class Journal:
         self._database = database
         self._keep = keep
         self._outbox = outbox
-        self._waiting: list[_Append] = []
-        self._writer: asyncio.Task[None] | None = None
-        self._linger = 0.0
+        self._transactions = Gathering(self._write)
 
     async def append(self, *entries: Entry, exchange: Exchange | None = None) -> int:
         """Writes statements, and what became of their exchange; returns once they are committed.
@@ -136,11 +124,10 @@ class Journal:
         Raises InvalidArgument, STATEMENT_REPLAYED, where a statement of this
         kind and id was accepted before: what came with it is not written then.
         """
-        append = _Append(entries, exchange, asyncio.get_running_loop().create_future())
-        self._waiting.append(append)
-        if self._writer is None or self._writer.done():
-            self._writer = asyncio.create_task(self._write())
-        return await append.done
+        revision = await self._transactions.ask(_Append(entries, exchange))
+        if revision is None:
+            raise InvalidArgument("STATEMENT_REPLAYED", "a statement with this id was accepted before")
+        return revision
 
     async def refuse(
         self,
@@ -174,41 +161,23 @@ class Journal:
         if self._outbox is not None:
             self._outbox.wake()
 
-    async def _write(self) -> None:
-        while self._waiting:
-            if self._linger:
-                await asyncio.sleep(self._linger)
-            batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
-            self._linger = min(LINGER * len(batch), MAX_LINGER) if len(batch) > 1 else 0.0
-            try:
-                replayed, revision = await self._write_batch(batch)
-            except Exception as error:  # noqa: BLE001  # whoever waits is told
-                for append in batch:
-                    if not append.done.done():
-                        append.done.set_exception(error)
-                continue
-            for append in batch:
-                if append.exchange is not None:
-                    TRANSACTIONS.labels("call", _DIRECTIONS[append.exchange.side]).inc()
-                if append.done.done():  # its caller is gone; it is written all the same
-                    continue
-                if any(entry.key in replayed for entry in append.entries):
-                    append.done.set_exception(_replayed())
-                else:
-                    append.done.set_result(revision)
+    async def _write(self, appends: Sequence[_Append]) -> list[int | None]:
+        """Writes appends in one transaction; returns the revision for each, None where a statement was accepted before.
 
-    async def _write_batch(self, batch: Sequence[_Append]) -> tuple[set[tuple[bytes, bool]], int]:
-        """Writes appends; returns the statements among them that were accepted before, and the revision."""
+        What became of an exchange is written either way.
+        """
+        entries = [entry for append in appends for entry in append.entries]
+        exchanges = [append.exchange for append in appends if append.exchange is not None]
         async with self._database.transaction() as transaction:
-            entries = [entry for append in batch for entry in append.entries]
             written = await journal_store.insert_statements(transaction, entries) if entries else {}
-            replayed = {entry.key for entry in entries} - written.keys()
-            exchanges = [append.exchange for append in batch if append.exchange is not None]
             if exchanges:
                 await journal_store.insert_exchanges(transaction, exchanges)
             if self._keep is not None and written:
                 await self._keep(transaction, {written[entry.key]: entry for entry in entries if entry.key in written})
-            return replayed, await configuration_store.revision(transaction)
+            revision = await configuration_store.revision(transaction)
+        for exchange in exchanges:
+            TRANSACTIONS.labels("call", _DIRECTIONS[exchange.side]).inc()
+        return [revision if all(entry.key in written for entry in append.entries) else None for append in appends]
 
 
 _DIRECTIONS = {
@@ -231,7 +200,3 @@ def _receiver(content: bytes) -> str:
     except Fault:
         return ""
     return "/".join(identifier.split("/")[:4]) if kind in {"service", "subsystem"} else ""
-
-
-def _replayed() -> Fault:
-    return InvalidArgument("STATEMENT_REPLAYED", "a statement with this id was accepted before")

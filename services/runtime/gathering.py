@@ -1,12 +1,13 @@
 """Many callers, one statement: what is asked while a batch is under way goes with the next.
 
-A lone question goes at once. Under load batches form by themselves, and the
-round trip, the statement and the commit are shared by all that wait for them.
+A lone question goes at once. Under load batches form, and the round trip, the
+statement and the commit are shared by all that wait for them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
@@ -19,72 +20,75 @@ A = TypeVar("A")
 MOST = 250
 """Questions in a batch."""
 
-AT_ONCE = 2
-"""Batches under way at a time: while PostgreSQL carries one out, the next is on its way."""
+LINGER, MAX_LINGER = 0.001, 0.008
+"""Seconds that a batch waits for as many questions as are expected, for each of those, and at most.
+
+A statement costs nearly as much for one as for many, so a busy process gets
+more done by it. Who is alone does not wait.
+"""
+
+FORGETS = 8
+"""What is expected falls by one part in so many with each batch that is smaller."""
 
 
 class Gathering(Generic[Q, A]):
-    """Has questions answered in batches. `answer` returns one answer for each question, in their order.
+    """Has questions answered in batches, one at a time. `answer` returns one answer for each question, in their order.
 
-    It runs in the context of the first of those who ask: it must not look at
-    who calls. A batch that fails is asked again one by one, so that nobody
-    pays for another's fault; not where the database is away.
+    It runs in the context of one of those who ask: it must not look at who
+    calls. A batch that fails is asked again one by one, so that nobody pays for
+    another's fault; not where the database is away. What has begun goes on when
+    its caller leaves.
     """
 
-    def __init__(
-        self, answer: Callable[[Sequence[Q]], Awaitable[Sequence[A]]], *, most: int = MOST, at_once: int = AT_ONCE
-    ) -> None:
+    def __init__(self, answer: Callable[[Sequence[Q]], Awaitable[Sequence[A]]], *, most: int = MOST) -> None:
         self._answer = answer
         self._most = most
-        self._at_once = at_once
         self._waiting: deque[tuple[Q, asyncio.Future[A]]] = deque()
-        self._under_way: set[asyncio.Task[None]] = set()
-        self._starting = False
+        self._expected = 0
+        self._enough = asyncio.Event()
+        self._worker: asyncio.Task[None] | None = None
 
     async def ask(self, question: Q) -> A:
         """The answer; raises what `answer` raises for it."""
         future: asyncio.Future[A] = asyncio.get_running_loop().create_future()
         self._waiting.append((question, future))
-        self._start()
+        if self._worker is None:
+            self._worker = asyncio.create_task(self._work())
+        elif len(self._waiting) >= self._expected:
+            self._enough.set()
         return await future
 
-    def _start(self) -> None:
-        if self._waiting and not self._starting and len(self._under_way) < self._at_once:
-            self._starting = True
-            task = asyncio.create_task(self._run())
-            self._under_way.add(task)
-            task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._under_way.discard(task)
-        self._start()
-
-    async def _run(self) -> None:
-        self._starting = False
-        batch = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
-        self._start()
+    async def _work(self) -> None:
         try:
-            await self._settle(batch)
+            while self._waiting:
+                await self._linger()
+                batch = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
+                self._expected = max(len(batch), self._expected - self._expected // FORGETS - 1)
+                await self._settle(batch)
+        finally:
+            self._worker = None
+
+    async def _linger(self) -> None:
+        if self._expected > 1 and len(self._waiting) < self._expected:
+            self._enough.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(LINGER * self._expected, MAX_LINGER)):
+                    await self._enough.wait()
+
+    async def _settle(self, batch: Sequence[tuple[Q, asyncio.Future[A]]]) -> None:
+        try:
+            answers = await self._answer([question for question, _ in batch])
         except AWAY as error:
             _fail(batch, error)
         except Exception as error:  # noqa: BLE001  # whatever the database says
             if len(batch) == 1:
                 _fail(batch, error)
-            else:
-                await self._one_by_one(batch)
-
-    async def _one_by_one(self, batch: Sequence[tuple[Q, asyncio.Future[A]]]) -> None:
-        for one in batch:
-            try:
+            for one in batch if len(batch) > 1 else ():
                 await self._settle([one])
-            except Exception as error:  # noqa: BLE001  # whatever the database says
-                _fail([one], error)
-
-    async def _settle(self, batch: Sequence[tuple[Q, asyncio.Future[A]]]) -> None:
-        answers = await self._answer([question for question, _ in batch])
-        for (_, future), answer in zip(batch, answers, strict=True):
-            if not future.done():  # else its caller has gone
-                future.set_result(answer)
+        else:
+            for (_, future), answer in zip(batch, answers, strict=True):
+                if not future.done():  # else its caller has gone
+                    future.set_result(answer)
 
 
 def _fail(batch: Sequence[tuple[Q, asyncio.Future[A]]], error: Exception) -> None:

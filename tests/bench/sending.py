@@ -17,9 +17,10 @@ import ssl
 import statistics
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from uuid import UUID
 
 import grpc
 from solmu.messages.v1 import feed_pb2, mailboxes_pb2, messages_pb2, messages_pb2_grpc
@@ -28,7 +29,8 @@ from deploy.local import demo_clients
 from deploy.local.node import Node, NodeSettings, running
 from gateway.client import Client, Profile, batches
 from services.runtime import mesh, tls
-from services.runtime.database import Database
+from services.runtime.database import Database, Row
+from services.runtime.ids import new_id, new_ids
 from services.runtime.telemetry import Telemetry
 from tests.bench.report import percentile
 
@@ -46,11 +48,19 @@ LAGS = 200
 PAUSE = 0.02
 
 COLUMNS = """
-    select string_agg(column_name, ', ' order by ordinal_position) from information_schema.columns
-    where table_schema = 'public' and table_name = $1 and not column_name = any($2::text[])
-      and is_identity = 'NO' and is_generated = 'NEVER'
+    select column_name from information_schema.columns
+    where table_schema = 'public' and table_name = $1 and is_identity = 'NO' and is_generated = 'NEVER'
+    order by ordinal_position
 """
-"""The columns of a table but for those that are new in every row."""
+_LAST = f"select * from message where direction = 1 order by message_id desc limit {BATCH}"
+SENT = {
+    "message": _LAST,
+    "delivery": f"select d.* from delivery d join ({_LAST}) m using (message_id)",
+    "feed_event": f"select * from feed_event order by sequence desc limit {2 * BATCH}",
+}
+"""What is kept of messages, as the last of them left it."""
+MANY = 1_000_000_000
+"""More than a feed has events here."""
 
 
 @dataclass
@@ -160,43 +170,47 @@ async def _streamed(node: Node, profile: Profile, mailbox: str, *, straight: boo
 
 
 async def _plainly(node: Node) -> float:
-    """Messages per second where nobody thinks: what was just sent, under new ids, with its deliveries and events."""
+    """Messages per second where nobody thinks: what was just sent, under new ids, with its deliveries and events.
+
+    One connection, one transaction for each batch, prepared inserts of many rows.
+    """
     database = await Database.connect(
         f"postgresql://messages@127.0.0.1:{node.ports['postgres']}/messages",
         files=node.state.identity("messages"),
-        size=2,
+        size=1,
         telemetry=Telemetry(),
     )
-    columns = {
-        table: await database.fetchval(COLUMNS, table, own)
-        for table, own in (
-            ("message", ["message_id", "idempotency_key", "thread"]),
-            ("delivery", ["delivery_id", "message_id"]),
-            ("feed_event", ["event_id", "sequence"]),
-        )
-    }
-    statement = f"""
-        with old as materialized (
-            select message_id, gen_random_uuid() as id, gen_random_uuid() as key from message
-            where direction = 1 order by message_id desc limit {BATCH}
-        ), sent as (
-            insert into message (message_id, idempotency_key, thread, {columns["message"]})
-            select old.id, old.key::text, old.id, {columns["message"]} from message join old using (message_id)
-        ), delivered as (
-            insert into delivery (delivery_id, message_id, {columns["delivery"]})
-            select gen_random_uuid(), old.id, {columns["delivery"]} from delivery join old using (message_id)
-        )
-        insert into feed_event (event_id, sequence, {columns["feed_event"]})
-        select gen_random_uuid(), -1 - $1::bigint * 1000 - row_number() over (), {columns["feed_event"]}
-        from (select * from feed_event order by sequence desc limit {2 * BATCH}) as f
-    """
-    begin, batches = time.perf_counter(), 0
+    columns = {table: [row["column_name"] for row in await database.fetch(COLUMNS, table)] for table in SENT}
+    rows = {table: await database.fetch(query) for table, query in SENT.items()}
+    written = 0
+    begin = time.perf_counter()
     while time.perf_counter() < begin + SECONDS:
-        await database.execute(statement, batches)
-        batches += 1
+        messages = dict(zip((row["message_id"] for row in rows["message"]), new_ids(BATCH), strict=True))
+        async with database.transaction() as transaction:
+            for table, names in columns.items():
+                places = ", ".join(f"${number}" for number in range(1, len(names) + 1))
+                await transaction.executemany(
+                    f"insert into {table} ({', '.join(names)}) values ({places})",
+                    [[_renewed(name, row, messages, written) for name in names] for row in rows[table]],
+                )
+        written += BATCH
     seconds = time.perf_counter() - begin
     await database.close()
-    return BATCH * batches / seconds
+    return written / seconds
+
+
+def _renewed(name: str, row: Row, messages: Mapping[UUID, UUID], written: int) -> object:
+    """A value of a row that is kept once more, `written` messages later."""
+    match name:
+        case "message_id" | "thread":
+            return messages[row["message_id"]]
+        case "idempotency_key":
+            return str(uuid.uuid4())
+        case "delivery_id" | "event_id":
+            return new_id()
+        case "sequence":
+            return row["sequence"] + MANY + 2 * written
+    return row[name]
 
 
 async def _lags(profile: Profile, mailbox: str) -> list[float]:

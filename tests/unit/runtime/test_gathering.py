@@ -3,6 +3,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
+from services.runtime import gathering
 from services.runtime.gathering import Gathering, in_order
 
 
@@ -36,10 +37,10 @@ async def test_a_lone_question_goes_at_once():
 
 async def test_what_is_asked_meanwhile_goes_with_the_next_batch():
     halver = Halver()
-    gathering = Gathering(halver, most=3, at_once=1)
-    asked = [asyncio.create_task(gathering.ask(0))]
+    gathered = Gathering(halver, most=3)
+    asked = [asyncio.create_task(gathered.ask(0))]
     await turns()
-    asked += [asyncio.create_task(gathering.ask(number)) for number in (2, 4, 6, 8)]
+    asked += [asyncio.create_task(gathered.ask(number)) for number in (2, 4, 6, 8)]
     await turns()
     assert halver.batches == [[0]]
     halver.go.set()
@@ -47,21 +48,46 @@ async def test_what_is_asked_meanwhile_goes_with_the_next_batch():
     assert halver.batches == [[0], [2, 4, 6], [8]]
 
 
-async def test_no_more_batches_than_allowed_are_under_way():
+async def test_one_batch_is_under_way_at_a_time():
     halver = Halver()
-    gathering = Gathering(halver, most=1, at_once=2)
-    asked = [asyncio.create_task(gathering.ask(number)) for number in (2, 4, 6)]
+    gathered = Gathering(halver, most=1)
+    asked = [asyncio.create_task(gathered.ask(number)) for number in (2, 4)]
     await turns()
-    assert halver.batches == [[2], [4]]
+    assert halver.batches == [[2]]
     halver.go.set()
-    assert await asyncio.gather(*asked) == [1, 2, 3]
+    assert await asyncio.gather(*asked) == [1, 2]
+
+
+async def test_a_batch_waits_for_as_many_as_the_one_before_had(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(gathering, "LINGER", 600.0)
+    monkeypatch.setattr(gathering, "MAX_LINGER", 600.0)
+    halver = Halver()
+    halver.go.set()
+    busy = Gathering(halver)
+    await asyncio.gather(busy.ask(2), busy.ask(4))
+    first = asyncio.create_task(busy.ask(6))
+    await turns()
+    assert halver.batches == [[2, 4]]
+    assert await asyncio.wait_for(busy.ask(8), 60) == 4
+    assert await first == 3
+    assert halver.batches == [[2, 4], [6, 8]]
+
+
+async def test_it_waits_a_little_while_only():
+    halver = Halver()
+    halver.go.set()
+    busy = Gathering(halver)
+    await asyncio.gather(busy.ask(2), busy.ask(4))
+    assert await asyncio.wait_for(busy.ask(6), 60) == 3
+    assert await asyncio.wait_for(busy.ask(8), 60) == 4
+    assert halver.batches == [[2, 4], [6], [8]]
 
 
 async def test_nobody_pays_for_the_fault_of_another():
     halver = Halver()
     halver.go.set()
-    gathering = Gathering(halver)
-    two, three, four = await asyncio.gather(*(gathering.ask(n) for n in (2, 3, 4)), return_exceptions=True)
+    gathered = Gathering(halver)
+    two, three, four = await asyncio.gather(*(gathered.ask(n) for n in (2, 3, 4)), return_exceptions=True)
     assert (two, four) == (1, 2)
     assert isinstance(three, ValueError)
     assert halver.batches == [[2, 3, 4], [2], [3], [4]]
@@ -70,21 +96,21 @@ async def test_nobody_pays_for_the_fault_of_another():
 async def test_a_database_that_is_away_is_not_asked_again_for_each():
     halver = Halver(ConnectionError)
     halver.go.set()
-    gathering = Gathering(halver)
-    answers = await asyncio.gather(*(gathering.ask(n) for n in (2, 3)), return_exceptions=True)
+    gathered = Gathering(halver)
+    answers = await asyncio.gather(*(gathered.ask(n) for n in (2, 3)), return_exceptions=True)
     assert [type(answer) for answer in answers] == [ConnectionError, ConnectionError]
     assert halver.batches == [[2, 3]]
 
 
 async def test_a_caller_who_has_gone_does_not_keep_others_from_their_answers():
     halver = Halver()
-    gathering = Gathering(halver)
-    gone, stays = (asyncio.create_task(gathering.ask(number)) for number in (2, 4))
+    gathered = Gathering(halver)
+    gone, stays = (asyncio.create_task(gathered.ask(number)) for number in (2, 4))
     await turns()
     gone.cancel()
     halver.go.set()
     assert await stays == 2
-    assert await gathering.ask(6) == 3
+    assert await gathered.ask(6) == 3
 
 
 async def numbers(*values: int, then: Exception | None = None) -> AsyncIterator[int]:
