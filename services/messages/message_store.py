@@ -5,14 +5,14 @@ Every function takes what it runs on: a database for one statement, or a transac
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
 from services.messages import feed_store
 from services.messages.course import Course, wake_time
-from services.messages.deliveries import Delivery
+from services.messages.deliveries import Channel, Delivery
 from services.runtime.database import Connection, Database, Row
 
 MESSAGE_FIELDS = {
@@ -53,12 +53,42 @@ MESSAGE_FIELDS = {
 }
 """Columns of a message and their types."""
 
-NEW_FIELDS = {
-    field: kind
-    for field, kind in MESSAGE_FIELDS.items()
-    if field not in ("purge_time", "due_passed", "withdraw_time", "withdrawal", "rejection")
-}
-"""Those that a new message has, in the order in which SEND takes their values."""
+OWN_FIELDS = (
+    "message_id",
+    "mailbox_id",
+    "idempotency_key",
+    "content_digest",
+    "content",
+    "correlation_id",
+    "case_id",
+    "thread",
+    "in_reply_to",
+    "recipient_only",
+)
+"""Those in which new messages differ."""
+
+ALIKE_FIELDS = (
+    "unit_id",
+    "direction",
+    "kind",
+    "state",
+    "sender_party",
+    "sender_client",
+    "sender_actor",
+    "create_time",
+    "release_time",
+    "publish_time",
+    "due_time",
+    "legal_profile",
+    "legal_state",
+    "legal_time",
+    "legal_basis",
+    "wake_time",
+    "paper_trigger",
+    "paper_unread_after",
+    "paper_working_hours",
+)
+"""Those that are the same where one sender's messages are accepted alike at one moment."""
 
 DELIVERY_FIELDS = (
     "delivery_id",
@@ -144,79 +174,103 @@ async def routes(database: Database, addresses: Sequence[Address]) -> list[Route
 
 
 @dataclass(frozen=True)
-class NewRows:
-    """A new message with all that is kept together with it; what is a tuple begins with the message's id."""
+class Alike:
+    """What new messages have in common that are accepted alike: most of their rows."""
 
-    message: Mapping[str, object]
-    """NEW_FIELDS."""
-    deliveries: Sequence[tuple[UUID, UUID, int, int, datetime, datetime | None]]
-    """Delivery id, channel, state, update time, available time."""
-    events: Sequence[tuple[UUID, UUID, str, bytes, datetime]]
-    """What its unit's feed is told: event id, type, the event, its time."""
-    notices: Sequence[tuple[UUID, int, datetime]]
-    """What its recipient is told by notifications, where there are contact details: kind, due time."""
+    message: Sequence[object]
+    """ALIKE_FIELDS."""
+    deliveries: Sequence[tuple[int, int, datetime, datetime | None]]
+    """Channel, state, update time, available time."""
+    notices: Sequence[tuple[int, datetime]]
+    """What their recipients are told by notifications, where there are contact details: kind, due time."""
 
 
-_TYPES = list(NEW_FIELDS.values())
-_DELIVERY_TYPES = ("uuid", "uuid", "smallint", "smallint", "timestamptz", "timestamptz")
-_EVENT_TYPES = ("uuid", "uuid", "text", "bytea", "timestamptz")
-_NOTICE_TYPES = ("uuid", "smallint", "timestamptz")
+@dataclass(frozen=True)
+class New:
+    """What a new message has of its own."""
+
+    alike: Alike
+    """One object for all that share it."""
+    electronic_id: UUID
+    """The id of its delivery to the mailbox; a letter has that of its message."""
+    message: Sequence[object]
+    """OWN_FIELDS."""
+    events: Sequence[tuple[UUID, UUID, str, bytes]]
+    """What its unit's feed is told: message id, event id, type, the event."""
 
 
-def _unnested(types: Sequence[str], after: int = 0) -> str:
-    """Rows from the parameters of a statement: one array for each column, the first of them after so many others."""
-    return f"unnest({', '.join(f'${number}::{kind}[]' for number, kind in enumerate(types, start=after + 1))})"
+def _parameters(*tables: Sequence[str]) -> Iterator[str]:
+    """Rows from the parameters of a statement, one array for each column, by the types of one table after another."""
+    number = 0
+    for types in tables:
+        yield f"unnest({', '.join(f'${place}::{kind}[]' for place, kind in enumerate(types, start=number + 1))})"
+        number += len(types)
 
+
+_NEW, _ALIKE, _WAYS, _NOTICES, _EVENTS = _parameters(
+    ("integer", "uuid", *(MESSAGE_FIELDS[field] for field in OWN_FIELDS)),
+    tuple(MESSAGE_FIELDS[field] for field in ALIKE_FIELDS),
+    ("integer", "smallint", "smallint", "timestamptz", "timestamptz"),
+    ("integer", "smallint", "timestamptz"),
+    ("uuid", "uuid", "text", "bytea"),
+)
 
 SEND = f"""
-with sent as (
-    insert into message ({", ".join(NEW_FIELDS)})
-    select * from {_unnested(_TYPES)} as n ({", ".join(NEW_FIELDS)})
+with new as materialized (
+    select * from {_NEW} as n (alike, electronic_id, {", ".join(OWN_FIELDS)})
+), sent as (
+    insert into message ({", ".join((*OWN_FIELDS, *ALIKE_FIELDS))})
+    select {", ".join((*OWN_FIELDS, *ALIKE_FIELDS))}
+    from new join {_ALIKE} with ordinality as a ({", ".join(ALIKE_FIELDS)}, alike) using (alike)
     order by unit_id, idempotency_key, mailbox_id -- the same for all, lest two of them wait for each other
     on conflict (unit_id, idempotency_key, mailbox_id) do nothing
-    returning message_id, unit_id, mailbox_id
+    returning message_id, unit_id, mailbox_id, create_time
 ), delivered as (
     insert into delivery (message_id, delivery_id, channel, state, update_time, available_time)
-    select d.* from {_unnested(_DELIVERY_TYPES, len(_TYPES))}
-        as d (message_id, delivery_id, channel, state, update_time, available_time)
-    join sent using (message_id)
+    select message_id, case d.channel when {Channel.PAPER:d} then message_id else electronic_id end,
+        d.channel, d.state, d.update_time, d.available_time
+    from sent join new using (message_id)
+    join {_WAYS} as d (alike, channel, state, update_time, available_time) using (alike)
     returning message_id, channel, update_time
 ), lettered as (
     insert into letter (message_id, create_time, compose_time)
-    select message_id, update_time, update_time from delivered where channel = 2
+    select message_id, update_time, update_time from delivered where channel = {Channel.PAPER:d}
 ), happened as (
-    select s.unit_id, e.* from {_unnested(_EVENT_TYPES, len(_TYPES) + len(_DELIVERY_TYPES))} with ordinality
-        as e (message_id, event_id, type, event, time, position)
-    join sent s using (message_id)
+    select s.unit_id, e.event_id, e.type, e.event, s.create_time as time, e.position
+    from {_EVENTS} with ordinality as e (message_id, event_id, type, event, position) join sent s using (message_id)
 ), {feed_store.TOLD}, noticed as (
     insert into notification (notification_id, mailbox_id, message_id, channel, kind, due_time)
     select gen_random_uuid(), s.mailbox_id, s.message_id, c.channel, n.kind, n.due_time
-    from {_unnested(_NOTICE_TYPES, len(_TYPES) + len(_DELIVERY_TYPES) + len(_EVENT_TYPES))}
-        as n (message_id, kind, due_time)
-    join sent s using (message_id) join contact c using (mailbox_id) where c.confirm_time is not null
+    from {_NOTICES} as n (alike, kind, due_time) join new using (alike) join sent s using (message_id)
+    join contact c on c.mailbox_id = s.mailbox_id where c.confirm_time is not null
 )
 select message_id from sent
 """
 
 
-async def send(database: Database | Connection, new: Sequence[NewRows]) -> set[UUID]:
+async def send(database: Database | Connection, new: Sequence[New]) -> set[UUID]:
     """Keeps messages with their deliveries, events and notifications, in one statement.
 
     Returns the ids of those that were kept; the idempotency keys of the others
     were used before. Events get the next places in the feeds, whose units are
     held until the transaction ends: let it be short.
     """
+    shared = {id(one.alike): one.alike for one in new}
+    place = {alike: number for number, alike in enumerate(shared, start=1)}
+    numbered = list(enumerate(shared.values(), start=1))
     rows = await database.fetch(
         SEND,
-        *([one.message[field] for one in new] for field in NEW_FIELDS),
-        *_columns([way for one in new for way in one.deliveries], len(_DELIVERY_TYPES)),
-        *_columns([event for one in new for event in one.events], len(_EVENT_TYPES)),
-        *_columns([notice for one in new for notice in one.notices], len(_NOTICE_TYPES)),
+        *_columns([(place[id(one.alike)], one.electronic_id, *one.message) for one in new]),
+        *_columns([alike.message for alike in shared.values()]),
+        *_columns([(number, *way) for number, alike in numbered for way in alike.deliveries], 5),
+        *_columns([(number, *notice) for number, alike in numbered for notice in alike.notices], 3),
+        *_columns([event for one in new for event in one.events], 4),
     )
     return {row["message_id"] for row in rows}
 
 
-def _columns(rows: Sequence[Sequence[object]], count: int) -> list[Sequence[object]]:
+def _columns(rows: Sequence[Sequence[object]], count: int = 0) -> list[Sequence[object]]:
+    """Rows as columns, of which there are `count` where there are no rows."""
     return list(zip(*rows, strict=True)) if rows else [()] * count
 
 

@@ -54,6 +54,16 @@ class Terms:
 
 
 @dataclass(frozen=True)
+class Told:
+    """An event as it stands in the feed, but for what is of one message only: that is appended, by which it merges."""
+
+    type: str
+    channel: int | None
+    """Of the delivery that it tells of."""
+    event: bytes
+
+
+@dataclass(frozen=True, eq=False)
 class Outcome:
     """What has become of a new message; the ids stand for others."""
 
@@ -61,7 +71,7 @@ class Outcome:
     wake_time: datetime | None
     told: Sequence[feed.Payload]
     """Its events."""
-    events: Sequence[feed_pb2.Event]
+    events: Sequence[Told]
     """The same, as they stand in the feed."""
     notices: Sequence[tuple[int, datetime]]
     """What notifications of it are due, and when (notifications/rules.py)."""
@@ -121,5 +131,10 @@ def _outcome(
         create_time=names.timestamp(now),
         release_time=names.timestamp(known.release_time),
     )
-    events = [feed.event_of(payload, time=now) for payload in told]
+    events = [_told(feed.event_of(payload, time=now)) for payload in told]
     return Outcome(known, wake_time(known), told, events, notices, answer, now)
+
+
+def _told(event: feed_pb2.Event) -> Told:
+    channel = event.delivery.channel if event.HasField("delivery") else None
+    return Told(event.type, channel, event.SerializeToString())

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 from uuid import UUID
 
 from solmu.messages.v1 import events_pb2, feed_pb2, messages_pb2
@@ -16,14 +15,14 @@ from services.messages.abroad import store as abroad_store
 from services.messages.deliveries import Channel
 from services.messages.feed import Feed, Payload
 from services.messages.mailboxes import Mailbox
-from services.messages.message_store import NewRows
+from services.messages.message_store import Alike, New
 from services.messages.servicers import names, outcomes, views
-from services.messages.servicers.outcomes import Outcome, Terms
+from services.messages.servicers.outcomes import Outcome, Terms, Told
 from services.runtime import identity, outbox
 from services.runtime.database import Connection, Database, Row
 from services.runtime.errors import FailedPrecondition, InvalidArgument
 from services.runtime.gathering import Gathering
-from services.runtime.ids import new_id, new_ids
+from services.runtime.ids import new_id
 from services.runtime.outbox import Outbox
 from services.runtime.sealing import Sealer, Vault
 
@@ -125,7 +124,7 @@ class Sending:
         self._outbox = outbox
         self._vault = vault
         self._nodes = nodes
-        self._keeping = Gathering(self._keep_rows)
+        self._keeping = Gathering(self.keep_all)
 
     async def keep(self, new: NewMessage) -> Kept | None:
         """Keeps a message with all that is its own. None: its idempotency key is used by now.
@@ -137,7 +136,7 @@ class Sending:
         """
         uses = _uses(new.asked)
         if not uses and new.sought is None and new.terms is not None:
-            return Kept(new) if await self._keeping.ask(self._rows(new)) else None
+            return Kept(new) if await self._keeping.ask(new) else None
         async with self._database.transaction() as transaction:
             if await _waits(transaction, uses, inbound=new.terms is None):
                 assert new.terms is not None
@@ -151,8 +150,8 @@ class Sending:
 
     async def _keep_with(self, transaction: Connection, new: NewMessage, uses: Sequence[Use]) -> list[Row] | None:
         """Keeps a message with what it carries; what follows from it is told by the outbox. None: as `keep`."""
-        rows = replace(self._rows(new), events=(), notices=())
-        if not await message_store.send(transaction, [rows]):
+        alone = replace(self._own(new, _alike(new)), events=())
+        if not await message_store.send(transaction, [replace(alone, alike=replace(alone.alike, notices=()))]):
             return None
         await self._outbox.append(transaction, [_told(new, payload) for payload in new.outcome.told])
         await attachment_store.attach(transaction, message_id=new.message_id, attachments=uses)
@@ -165,83 +164,78 @@ class Sending:
 
     async def keep_all(self, new: Sequence[NewMessage]) -> list[bool]:
         """Keeps messages without attachments, in one statement. False of each whose idempotency key is used by now."""
-        return await self._keep_rows([self._rows(one) for one in new])
-
-    async def _keep_rows(self, new: Sequence[NewRows]) -> list[bool]:
-        kept = await message_store.send(self._database, new)
+        known: dict[Hashable, Alike] = {}
+        rows = []
+        for one in new:
+            what = (one.outcome, one.unit_id, one.notified, one.sender.SerializeToString())
+            alike = known.get(what) or known.setdefault(what, _alike(one))
+            rows.append(self._own(one, alike))
+        kept = await message_store.send(self._database, rows)
         await self._feed.written()
-        return [rows.message["message_id"] in kept for rows in new]
+        return [one.message_id in kept for one in new]
 
     def _sealer(self, new: NewMessage) -> Sealer:
         return self._vault.sealer(new.mailbox.data_key, owner=f"mailboxes/{new.mailbox.mailbox_id}")
 
-    def _rows(self, new: NewMessage) -> NewRows:
-        known, now = new.outcome.course, new.outcome.now
-        return NewRows(
-            message=self._row(new),
-            deliveries=[
-                (
-                    new.message_id,
-                    new.delivery_id(way.channel),
-                    way.channel,
-                    way.state,
-                    way.update_time,
-                    way.available_time,
-                )
-                for way in known.deliveries
-            ],
-            events=[
-                (new.message_id, *_event(new, told, event_id), now)
-                for told, event_id in zip(new.outcome.events, new_ids(len(new.outcome.events)), strict=True)
-            ],
-            notices=[(new.message_id, kind, due) for kind, due in new.outcome.notices] if new.notified else [],
+    def _own(self, new: NewMessage, alike: Alike) -> New:
+        """The rows of a message, beside those of all that are alike."""
+        asked, message_id = new.asked, new.message_id
+        content = self._sealer(new).seal(new.said.SerializeToString(), context=f"messages/{message_id}")
+        message = (
+            message_id,
+            new.mailbox.mailbox_id,
+            new.idempotency_key,
+            new.digest,
+            content,
+            asked.correlation_id,
+            asked.case_reference.case_id,
+            new.thread,
+            new.in_reply_to,
+            asked.visibility == Message.VISIBILITY_RECIPIENT_ONLY,
         )
-
-    def _row(self, new: NewMessage) -> dict[str, Any]:
-        asked, known = new.asked, new.outcome.course
-        return {
-            "message_id": new.message_id,
-            "unit_id": new.unit_id,
-            "mailbox_id": new.mailbox.mailbox_id,
-            "direction": new.outcome.answer.direction,
-            "kind": known.kind,
-            "state": known.state,
-            "idempotency_key": new.idempotency_key,
-            "content_digest": new.digest,
-            "content": self._sealer(new).seal(new.said.SerializeToString(), context=f"messages/{new.message_id}"),
-            "correlation_id": asked.correlation_id,
-            "case_id": asked.case_reference.case_id,
-            "thread": new.thread,
-            "in_reply_to": new.in_reply_to,
-            "sender_party": new.sender.party,
-            "sender_client": new.sender.client,
-            "sender_actor": new.sender.SerializeToString() if new.sender.acting_party else None,
-            "recipient_only": asked.visibility == Message.VISIBILITY_RECIPIENT_ONLY,
-            "create_time": new.outcome.now,
-            "release_time": known.release_time,
-            "publish_time": known.publish_time,
-            "due_time": known.due_time,
-            "legal_profile": known.profile.name,
-            "legal_state": known.effect.state,
-            "legal_time": known.effect.time,
-            "legal_basis": known.effect.basis,
-            "wake_time": new.outcome.wake_time,
-            "paper_trigger": known.paper.trigger if known.paper.any else None,
-            "paper_unread_after": known.paper.unread_after,
-            "paper_working_hours": known.paper.working_hours if known.paper.any else None,
-        }
+        return New(alike, new.electronic_id, message, [_event(new, told) for told in new.outcome.events])
 
 
-def _event(new: NewMessage, told: feed_pb2.Event, event_id: UUID) -> tuple[UUID, str, bytes]:
-    """An event of the outcome as one of this message: its id, its type and itself."""
-    event = feed_pb2.Event()
-    event.CopyFrom(told)
-    event.id, event.message, event.correlation_id = str(event_id), new.name, new.asked.correlation_id
+def _alike(new: NewMessage) -> Alike:
+    """The rows that a message shares with those that have the same outcome, unit and sender."""
+    known, sender = new.outcome.course, new.sender
+    message = (
+        new.unit_id,
+        new.outcome.answer.direction,
+        known.kind,
+        known.state,
+        sender.party,
+        sender.client,
+        sender.SerializeToString() if sender.acting_party else None,
+        new.outcome.now,
+        known.release_time,
+        known.publish_time,
+        known.due_time,
+        known.profile.name,
+        known.effect.state,
+        known.effect.time,
+        known.effect.basis,
+        new.outcome.wake_time,
+        known.paper.trigger if known.paper.any else None,
+        known.paper.unread_after,
+        known.paper.working_hours if known.paper.any else None,
+    )
+    return Alike(
+        message,
+        deliveries=[(way.channel, way.state, way.update_time, way.available_time) for way in known.deliveries],
+        notices=new.outcome.notices if new.notified else (),
+    )
+
+
+def _event(new: NewMessage, told: Told) -> tuple[UUID, UUID, str, bytes]:
+    """An event of the outcome as one of this message: whose, its id, its type and itself."""
+    event_id = new_id()
+    own = feed_pb2.Event(id=str(event_id), message=new.name, correlation_id=new.asked.correlation_id)
     if new.terms is not None:  # the key of one to the unit is not the unit's
-        event.idempotency_key = new.idempotency_key
-    if event.HasField("delivery"):
-        event.delivery.name = f"deliveries/{new.delivery_id(event.delivery.channel)}"
-    return event_id, event.type, event.SerializeToString()
+        own.idempotency_key = new.idempotency_key
+    if told.channel is not None:
+        own.delivery.name = f"deliveries/{new.delivery_id(told.channel)}"
+    return new.message_id, event_id, told.type, told.event + own.SerializeToString()
 
 
 def _told(new: NewMessage, told: Payload) -> outbox.Event:
