@@ -96,24 +96,28 @@ class Accepting:
             result.message.ClearField("bodies")
         return result
 
-    async def many(self, requests: Sequence[Request]) -> list[Result]:
+    async def many(self, requests: Sequence[Request]) -> Result:
         """What became of each of many messages: what the node has made of it.
 
         Those that stand alone share two statements. What needs to be looked
         up, or may have been sent before, goes its own way afterwards.
         """
-        results: list[Result | None] = [None] * len(requests)
+        answer = Result(results=[Result(idempotency_key=request.idempotency_key) for request in requests])
+        results = answer.results
         addresses = self._addresses(requests, results)
         new = await self._all_new(requests, addresses, results)
         kept = await self._sending.keep_all(list(new.values()))
         TRANSACTIONS.labels("message", "out").inc(sum(kept))
         for place, one in compress(new.items(), kept):
-            results[place] = Result(idempotency_key=one.idempotency_key, message=one.made())
-        left = [request for request, result in zip(requests, results, strict=True) if result is None]
-        made = iter(await asyncio.gather(*map(self._made, left)))
-        return [result or next(made) for result in results]
+            one.made(results[place].message)
+        left = [place for place, result in enumerate(results) if result.WhichOneof("result") is None]
+        for place, made in zip(
+            left, await asyncio.gather(*(self._made(requests[place]) for place in left)), strict=True
+        ):
+            results[place].CopyFrom(made)
+        return answer
 
-    def _addresses(self, requests: Sequence[Request], results: list[Result | None]) -> dict[int, Address]:
+    def _addresses(self, requests: Sequence[Request], results: Sequence[Result]) -> dict[int, Address]:
         """Where messages that stand alone would go, by their places; those that break the contract get results."""
         found: dict[int, Address] = {}
         for place, request in enumerate(requests):
@@ -122,11 +126,11 @@ class Accepting:
                 if _stands_alone(request.message):
                     found[place] = self._address(request)
             except Fault as fault:
-                results[place] = _refusal(request, fault)
+                results[place].CopyFrom(_refusal(request, fault))
         return found
 
     async def _all_new(
-        self, requests: Sequence[Request], addresses: Mapping[int, Address], results: list[Result | None]
+        self, requests: Sequence[Request], addresses: Mapping[int, Address], results: Sequence[Result]
     ) -> dict[int, NewMessage]:
         """What is to be kept of messages that stand alone, by their places; those that are refused get results."""
         found: dict[int, NewMessage] = {}
@@ -137,7 +141,7 @@ class Accepting:
                 if route.first_id is None and self._sought(asked.request.message, _mailbox(route)) is None:
                     found[place] = await self._new(asked)
             except Fault as fault:
-                results[place] = _refusal(requests[place], fault)
+                results[place].CopyFrom(_refusal(requests[place], fault))
         return found
 
     async def _made(self, request: Request) -> Result:

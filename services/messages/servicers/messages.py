@@ -73,7 +73,7 @@ class Messages:
 
     async def _answered(self, request: messages_pb2.SendMessagesRequest) -> messages_pb2.SendMessagesResponse:
         if request.messages:
-            return messages_pb2.SendMessagesResponse(results=await self._accepting.many(request.messages))
+            return await self._accepting.many(request.messages)
         return await self._accepting.result(request.message)
 
     async def GetMessage(self, request: messages_pb2.GetMessageRequest) -> Message:

@@ -73,17 +73,16 @@ class NewMessage:
         """The id of its delivery by a channel; a letter has that of its message."""
         return self.electronic_id if channel == Channel.ELECTRONIC else self.message_id
 
-    def made(self) -> Message:
+    def made(self, into: Message) -> Message:
         """What the node has made of it, for an answer: nothing of what the sender said."""
-        result = Message()
-        result.CopyFrom(self.outcome.answer)
-        result.name = self.name
-        result.thread = f"threads/{self.thread}"
-        result.sender.CopyFrom(self.sender)
-        result.idempotency_key = self.idempotency_key
-        for way in result.deliveries:
+        into.MergeFrom(self.outcome.answer)
+        into.name = self.name
+        into.thread = f"threads/{self.thread}"
+        into.sender.CopyFrom(self.sender)
+        into.idempotency_key = self.idempotency_key
+        for way in into.deliveries:
             way.name = f"deliveries/{self.delivery_id(way.channel)}"
-        return result
+        return into
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,7 @@ class Kept:
     def message(self, *, vault: Vault) -> Message:
         """The message as it would be read by its unit."""
         new, asked = self.new, self.new.asked
-        result = new.made()
+        result = new.made(Message())
         result.MergeFrom(new.said)
         result.MergeFrom(
             Message(
