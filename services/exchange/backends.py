@@ -223,6 +223,7 @@ class _Connection(asyncio.Protocol):
         self._complete = False
         self._until_end = False
         self._keep_alive = False
+        self._beside_body = 0
         self._failure: Fault | None = None
 
     # What the call does
@@ -298,7 +299,7 @@ class _Connection(asyncio.Protocol):
             if self._failure is not None:
                 raise self._failure
             if self._complete:
-                trailers.extend((name.decode("latin-1"), value) for name, value in self._trailers)
+                trailers.extend(heads.passed_on((name.decode("latin-1"), value) for name, value in self._trailers))
                 return
             self._arrived.clear()
             try:
@@ -313,8 +314,11 @@ class _Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
 
     def data_received(self, data: bytes) -> None:
+        self._beside_body += len(data)
         try:
             self._parser.feed_data(data)
+            if self._beside_body > heads.MAX_HEAD_BYTES:
+                raise Unavailable("BACKEND_RESPONSE_INVALID", "the backend's head or trailers do not end")
         except httptools.HttpParserError:
             self._fail(Unavailable("BACKEND_RESPONSE_INVALID", "what the backend answered is not HTTP"))
         except Fault as fault:
@@ -354,6 +358,7 @@ class _Connection(asyncio.Protocol):
             self.began.set_result(None)
 
     def on_body(self, body: bytes) -> None:
+        self._beside_body = 0
         self._buffer.append(body)
         self._buffered += len(body)
         if self._buffered > HIGH_WATER and self._transport is not None:

@@ -357,8 +357,9 @@ class Calling:
             await asyncio.wait({reading, sending}, return_when=asyncio.FIRST_COMPLETED)
             if not reading.done():
                 sending.result()
-            async with asyncio.timeout(_patience(attempt)):
-                head: peer_frames_pb2.ExchangeResponseHead = await reading
+            with _providers_fault():
+                async with asyncio.timeout(_patience(attempt)):
+                    head: peer_frames_pb2.ExchangeResponseHead = await reading
         except TimeoutError:
             raise DeadlineExceeded("PEER_TIMEOUT", "the provider's node did not begin to answer in time") from None
         finally:
@@ -479,7 +480,7 @@ class Calling:
     async def _refused(self, attempt: _Try, refusal: peer_frames_pb2.Refusal) -> tuple[Fault, Entry | None]:
         """A refusal of the provider's node, verified like an answer."""
         call = attempt.call
-        fault = status.from_status(refusal.status)
+        fault = renewed(status.from_status(refusal.status), side="provider")
         if not refusal.HasField("proof"):
             return fault, None
         try:

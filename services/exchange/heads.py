@@ -1,7 +1,9 @@
 """HTTP heads and trailers in the one form that is signed (statements.proto, Heads and trailers). Pure.
 
 Names and values are the bytes received, in their order. What is read here is
-exactly what can be written: a head that would come out otherwise is refused.
+exactly what can be written: a head that would come out otherwise is refused,
+and so is one with a header that is not passed on, by which a node could tell
+a backend or a consumer where another request or answer begins.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")
 _VALUE = re.compile(rb"[^\x00\r\n]*")
 _METHOD = re.compile(rb"[A-Z]{3,16}")
 _TARGET = re.compile(rb"/[!-~]*")
-_STATUS = re.compile(rb"[1-9][0-9]{2}")
+_STATUS = re.compile(rb"[2-9][0-9]{2}")
 _REASON = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 
 
@@ -139,5 +141,8 @@ def _headers(lines: Sequence[bytes]) -> tuple[Header, ...]:
         name, colon, content = line.partition(b":")
         if not colon or not _NAME.fullmatch(name) or not _VALUE.fullmatch(content):
             raise invalid()
-        headers.append((name.decode("ascii"), content))
+        given = name.decode("ascii")
+        if given.lower() in NOT_PASSED_ON:
+            raise invalid()
+        headers.append((given, content))
     return tuple(headers)

@@ -297,6 +297,7 @@ class Providing:
         """Steps 4 and 5, once the body is there."""
         end = frames.end
         trailers = end.trailers if end is not None else b""
+        heads.read_trailers(trailers)
         if end is not None and end.HasField("proof"):
             if call.request is not None:
                 raise invalid()

@@ -37,13 +37,13 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from google.protobuf import message_factory
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from grpc_status import rpc_status
 from opentelemetry.trace import SpanKind
 from solmu.options.v1 import access_pb2
 
 from services.runtime import database, identity, mesh, telemetry, tls, validation
-from services.runtime.errors import Fault, Internal, PermissionDenied, Unavailable, Unimplemented
+from services.runtime.errors import Fault, Internal, InvalidArgument, PermissionDenied, Unavailable, Unimplemented
 from services.runtime.etags import Tags
 from services.runtime.status import to_status
 
@@ -267,9 +267,12 @@ def _checked(request: Any, *, streamed: bool) -> Any:
 
 
 async def _each_checked(requests: AsyncIterator[Message]) -> AsyncIterator[Message]:
-    async for request in requests:
-        validation.check(request)
-        yield request
+    try:
+        async for request in requests:
+            validation.check(request)
+            yield request
+    except DecodeError:
+        raise InvalidArgument("FIELD_INVALID", "what came is no message of the contract") from None
 
 
 def _metadata(context: Context) -> dict[str, str]:

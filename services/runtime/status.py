@@ -8,12 +8,15 @@ does not leave the node.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import re
 from functools import cache
 from typing import Any
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 from solmu.runtime.v1 import errors_pb2
@@ -22,6 +25,17 @@ from services.runtime.errors import BY_CODE, Fault, Internal, Unavailable
 
 NODE_DOMAIN = "node.solmu"
 PREFIX = "ERROR_REASON_"
+
+_REASON = re.compile(r"[A-Z][A-Z0-9_]{0,61}[A-Z0-9]")
+"""What a reason can be (google.rpc.ErrorInfo)."""
+
+_OF_FAULTS = frozenset({"violations", "retry_after"})
+"""What a Fault says beside its metadata, by the same name."""
+
+_CODES = dict(zip(code_pb2.Code.values(), code_pb2.Code.keys(), strict=True))
+
+LONGEST = 86_400.0
+"""Seconds after which anybody may try again, whatever another side says."""
 
 _REASONS_BY_THEMSELVES = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED"})
 """Codes that gRPC gives by itself, and that say all that there is to say."""
@@ -73,19 +87,25 @@ def to_status(fault: Fault, *, service: str) -> status_pb2.Status:
 
 
 def from_status(status: status_pb2.Status) -> Fault:
-    """The Fault that a status stands for. Without an ErrorInfo its reason follows from its code."""
-    kind = BY_CODE.get(code_pb2.Code.Name(status.code), Internal)
+    """The Fault that a status stands for, whoever made it. Where it has no reason its code gives one."""
+    kind = BY_CODE.get(_CODES.get(status.code, ""), Internal)
     info, bad, retry = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
     for detail in status.details:
         for message in (info, bad, retry):
-            detail.Unpack(message)  # where it is one; else nothing
+            with contextlib.suppress(DecodeError):
+                detail.Unpack(message)  # where it is one; else nothing
+    by_code = kind.code if kind.code in _REASONS_BY_THEMSELVES else "INTERNAL"
     return kind(
-        info.reason or (kind.code if kind.code in _REASONS_BY_THEMSELVES else "INTERNAL"),
+        info.reason if _REASON.fullmatch(info.reason) else by_code,
         status.message,
         violations=[(violation.field, violation.description) for violation in bad.field_violations],
-        retry_after=retry.retry_delay.ToTimedelta().total_seconds() if retry.HasField("retry_delay") else None,
-        **dict(info.metadata),
+        retry_after=min(max(_seconds(retry.retry_delay), 0.0), LONGEST) if retry.HasField("retry_delay") else None,
+        **{name: value for name, value in info.metadata.items() if name not in _OF_FAULTS},
     )
+
+
+def _seconds(delay: duration_pb2.Duration) -> float:
+    return delay.seconds + delay.nanos / 1e9
 
 
 def fault_of(error: grpc.RpcError) -> Fault:

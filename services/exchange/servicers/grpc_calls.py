@@ -33,8 +33,9 @@ from services.exchange import grpc_messages, names
 from services.exchange.bodies import CHUNK
 from services.exchange.calling import Call, Calling, Reply
 from services.exchange.frames import Frames
-from services.exchange.heads import RequestHead, passed_on
+from services.exchange.heads import Header, RequestHead, passed_on
 from services.exchange.mandates import salted
+from services.exchange.providing import OWN_HEADERS
 from services.exchange.requesters import Requesters
 from services.runtime.errors import InvalidArgument
 
@@ -71,7 +72,7 @@ class GrpcCalls:
             node=names.identifier(_named(given, "solmu-node", "nodes/*"), 4) if "solmu-node" in given else "",
         )
         async with self._calling.call(call) as reply:
-            began = grpc_messages.metadata(reply.head.headers)
+            began = _answered(reply.head.headers)
             await context.send_initial_metadata((*began, ("solmu-exchange", f"exchanges/{reply.exchange_id}")))
             async for message in grpc_messages.messages(reply.chunks):
                 yield message
@@ -103,11 +104,16 @@ def _end(context: grpc.aio.ServicerContext[Any, Any], reply: Reply) -> None:
     context.set_details(details)
     context.set_trailing_metadata(
         (
-            *grpc_messages.metadata(reply.trailers),
+            *_answered(reply.trailers),
             ("solmu-request-statement", f"statements/{reply.request_sha256.hex()}"),
             ("solmu-response-statement", f"statements/{reply.response_sha256.hex()}"),
         )
     )
+
+
+def _answered(found: tuple[Header, ...]) -> tuple[tuple[str, str | bytes], ...]:
+    """A backend's metadata, but for names under which this node alone speaks."""
+    return tuple(pair for pair in grpc_messages.metadata(found) if not pair[0].startswith(OWN_HEADERS))
 
 
 def _text(given: dict[str, Any], name: str) -> str:

@@ -46,8 +46,9 @@ class Backend:
     async def join(self, message: bytes, context: Any) -> bytes:
         self.begin("Join", context)
         self.messages.append(message)
-        await context.send_initial_metadata((("began", "yes"), ("raw-bin", b"\x00\xff")))
-        context.set_trailing_metadata((("ended", "yes"), ("tail-bin", b"\xfe")))
+        forged = (("solmu-exchange", "exchanges/forged"), ("solmu-request-statement", "statements/forged"))
+        await context.send_initial_metadata((("began", "yes"), ("raw-bin", b"\x00\xff"), *forged))
+        context.set_trailing_metadata((("ended", "yes"), ("tail-bin", b"\xfe"), *forged))
         return b"<" + message + b">"
 
     async def collect(self, requests: AsyncIterator[bytes], context: Any) -> bytes:

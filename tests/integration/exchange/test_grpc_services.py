@@ -186,6 +186,15 @@ async def test_metadata_and_trailers_go_both_ways_and_the_consumers_token_stays_
     assert (ended["ended"], ended["tail-bin"]) == ("yes", b"\xfe")
 
 
+async def test_a_backend_does_not_speak_in_the_nodes_name(channel, backend, service):
+    call = channel.unary_unary(f"{PACKAGE}/Join")(b"a", metadata=named(service))
+    await call
+    for metadata in (await call.initial_metadata(), await call.trailing_metadata()):
+        own = [(name, value) for name, value in metadata if name.startswith("solmu-")]
+        assert own
+        assert not [value for _, value in own if "forged" in value]
+
+
 async def test_a_status_comes_with_its_text_and_details_and_is_an_answer(pair, channel, backend, service):
     call = channel.unary_unary(f"{PACKAGE}/Fail")(b"a", metadata=named(service))
     with pytest.raises(grpc.aio.AioRpcError) as error:

@@ -210,6 +210,22 @@ async def test_an_endless_answer_ends_at_the_policys_limit(pair, backend, servic
     assert (fault.reason, fault.metadata["side"]) == ("EXCHANGE_TOO_LARGE", "provider")
 
 
+@pytest.mark.parametrize(
+    "begins", [b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n"]
+)
+async def test_an_endless_head_or_trailer_of_a_backend_ends_at_what_nodes_take(pair, backend, service, begins):
+    async def endless(_, writer):
+        writer.write(begins)
+        with contextlib.suppress(ConnectionError):
+            while True:
+                writer.write(b"X-More: " + b"a" * 60_000 + b"\r\n")
+                await writer.drain()
+
+    backend.answer = endless
+    fault = await refused(pair[0], whole(head(service)))
+    assert (fault.reason, fault.metadata["side"]) == ("BACKEND_RESPONSE_INVALID", "provider")
+
+
 async def test_a_body_of_another_length_than_announced_is_refused(pair, backend, service):
     for chunks in ([b"12"], [b"1234"]):
         fault = await refused(pair[0], flowing(head(service, method="POST", body_bytes=3), chunks))

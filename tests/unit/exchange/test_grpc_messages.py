@@ -1,5 +1,7 @@
 """Bodies and metadata of gRPC, as exchanges carry them."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -61,6 +63,36 @@ def test_headers_that_grpc_cannot_carry_are_refused(header):
     with pytest.raises(Fault) as fault:
         grpc_messages.metadata((header,))
     assert fault.value.reason == "HEAD_INVALID"
+
+
+fields = st.lists(st.tuples(st.text(max_size=12), st.binary(max_size=12)), max_size=6)
+
+
+@given(fields)
+def test_any_headers_are_metadata_that_grpc_carries_or_refused(found):
+    try:
+        metadata = grpc_messages.metadata(found)
+    except Fault as fault:
+        assert fault.reason == "HEAD_INVALID"
+    else:
+        for name, content in metadata:
+            assert re.fullmatch(r"[0-9a-z_.-]+", name)
+            assert isinstance(content, bytes) == name.endswith("-bin")
+            assert not name.startswith(("grpc-", ":")) or name == "grpc-status-details-bin"
+        assert grpc_messages.metadata(grpc_messages.headers(metadata)) == metadata
+
+
+@given(fields, st.binary(max_size=6), st.binary(max_size=30))
+def test_any_trailers_say_how_a_call_ended(found, code, details):
+    code_found, text = grpc_messages.status_of((*found, ("grpc-status", code), ("Grpc-Message", details)))
+    assert 0 <= code_found <= 19
+    text.encode()
+
+
+@given(st.binary(max_size=12))
+def test_any_timeout_is_seconds_or_none(header):
+    seconds = grpc_messages.timeout_of((("grpc-timeout", header),))
+    assert seconds is None or 0 <= seconds < 1e12
 
 
 def test_the_protocols_own_headers_are_no_metadata():

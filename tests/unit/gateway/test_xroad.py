@@ -1,8 +1,11 @@
 """X-Road's form of calls and refusals."""
 
 import json
+from urllib.parse import unquote
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.adapters.xroad import errors, requests
 from gateway.adapters.xroad.errors import BadRequestError, Style
@@ -88,6 +91,39 @@ def test_of_headers_that_stand_twice_the_last_counts():
     call = requests.read("GET", b"/r1/FI/COM/2/a/b", [("x-road-client", b"FI/MUN/1/first"), *CLIENT])
     assert call.client == ("FI", "MUN", "1", "letters")
     assert call.target == b"/"
+
+
+_wild = st.one_of(
+    st.binary(max_size=20), st.sampled_from([b"", b"..", b"%2e%2e", b"%2F", b"%00", b"%zz", b"a~b", b"\xff"])
+)
+_headers = st.lists(
+    st.tuples(
+        st.sampled_from(
+            ["X-Road-Client", "x-road-client", "X-ROAD-ID", "X-Road-Security-Server", "X-Road-Represented-Party",
+             "x-road-request-id", "X-Road-Request-Hash", "Transfer-Encoding", "Host", "Accept", "Solmu-Principal"]
+        ),
+        st.one_of(_wild, st.lists(_wild, max_size=6).map(b"/".join), st.just(b"FI/MUN/1/letters")),
+    ),
+    max_size=8,
+)  # fmt: skip
+
+
+@given(st.lists(_wild, max_size=9).map(b"/".join), st.booleans(), _headers)
+def test_any_path_and_headers_are_a_call_that_names_one_service_or_refused(path, right, headers):
+    path = b"/r1/" + path if right else path
+    try:
+        call = requests.read("GET", path, headers)
+    except BadRequestError as error:
+        assert str(error).isascii(), "nothing of the call stands in the refusal"
+        return
+    assert path.endswith(call.target.removeprefix(b"/"))
+    assert len(call.service) == 5
+    for parts in (call.service, call.client, *([call.node] if call.node else [])):
+        name = requests.name_of("subsystems", parts)
+        assert name.count("/") == 1
+        assert [unquote(part) for part in name.partition("/")[2].split("~")] == list(parts)
+    assert not {name.lower() for name, _ in call.headers} & requests.DROPPED
+    assert len(requests.RequestHash().value(call, exchange_id="e", message_id="m")) == 88
 
 
 # What `openssl dgst -sha512 -binary` says of bytes that were written by hand from PR-REST, sections 4.3 and 4.6:

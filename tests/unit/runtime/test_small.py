@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import uuid
 from typing import Any
 
 import grpc
 import pytest
-from google.rpc import error_details_pb2
+from google.protobuf import duration_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from hypothesis import given
+from hypothesis import strategies as st
 
 from services.runtime import errors, ids, mesh, pages, status, telemetry
 from services.runtime.errors import FailedPrecondition, Fault, InvalidArgument
@@ -79,6 +83,46 @@ def test_a_fault_travels_as_a_status_and_comes_back():
         fault.retry_after,
         fault.metadata,
     )
+
+
+_details = st.one_of(
+    st.builds(
+        error_details_pb2.ErrorInfo,
+        reason=st.one_of(st.text(max_size=70), st.sampled_from(["ACCESS_DENIED", "A\n", "\0"])),
+        metadata=st.dictionaries(
+            st.one_of(st.text(max_size=8), st.sampled_from(["violations", "retry_after", "self", "reason", "side"])),
+            st.text(max_size=8),
+            max_size=3,
+        ),
+    ),
+    st.builds(
+        error_details_pb2.RetryInfo,
+        retry_delay=st.builds(
+            duration_pb2.Duration, seconds=st.integers(-(2**63), 2**63 - 1), nanos=st.integers(-(2**31), 2**31 - 1)
+        ),
+    ),
+)
+
+
+@st.composite
+def strange_statuses(draw) -> status_pb2.Status:
+    """What another node may answer that is not as it should be."""
+    made = status_pb2.Status(code=draw(st.integers(-(2**31), 2**31 - 1)), message=draw(st.text(max_size=20)))
+    for detail in draw(st.lists(_details, max_size=3)):
+        packed = made.details.add()
+        packed.Pack(detail)
+        if draw(st.booleans()):
+            packed.value = draw(st.binary(max_size=20))
+    return made
+
+
+@given(strange_statuses())
+def test_any_status_of_others_is_a_fault_with_a_reason_that_can_be_one(strange):
+    fault = status.from_status(strange)
+    assert re.fullmatch(r"[A-Z][A-Z0-9_]{0,61}[A-Z0-9]", fault.reason)
+    assert fault.retry_after is None or fault.retry_after >= 0
+    told = status.to_status(fault, service="exchange")
+    assert told.code in code_pb2.Code.values()
 
 
 def test_shared_reasons_have_the_nodes_domain():
