@@ -261,6 +261,7 @@ class Exchange:
         await self.backends.close()
         await self.grpc_backends.close()
         await self.peers.close()
+        await self.journal.close()
         await self.evidence.close()
 
 

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import hashlib
 import random
+import sys
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -34,13 +35,14 @@ from services.exchange.journal import Content, Entry, Exchange, Journal
 from services.exchange.meshes import Meshes, utc_now
 from services.exchange.peers import Circuit, Peers
 from services.exchange.policies import Policy
-from services.exchange.providing import Clock, renewed, with_content
+from services.exchange.providing import Clock, gone, renewed, too_long, with_content
 from services.exchange.proving import Proving
 from services.runtime import status
 from services.runtime.errors import (
     DataLoss,
     DeadlineExceeded,
     Fault,
+    Internal,
     InvalidArgument,
     Unavailable,
 )
@@ -99,6 +101,7 @@ class _Try:
     policy: Policy
     exchange_id: str
     node: str
+    """Empty until one is tried."""
     message_id: str
     clock: Clock
     answer: Body
@@ -109,9 +112,12 @@ class _Try:
     sent: bool = False
     """Whether the node may have got some of it."""
     answered: bool = False
+    recorded: bool = False
+    """Whether what became of it is written, or about to be."""
+    request_body: Body | None = None
+    """As far as it came."""
     response: Entry | None = None
     refusal: Entry | None = None
-    response_bytes: int = 0
     status: int = 0
     enough: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once the provider's node wants no more of the request."""
@@ -146,27 +152,51 @@ class Calling:
 
         Raises Fault with the exchange and the side that refused in its metadata.
         """
+        policy = self._configuration.current.policy_of_subsystem(call.consumer)
+        first = _first_try(call, policy)
+        self.under_way += 1
+        try:
+            with self._on_record(first):
+                self._check_open(call, policy)
+                body = first.request_body = Body(most=policy.max_request_bytes, expected=call.length)
+                async with asyncio.timeout(policy.total_timeout) as limit:
+                    known = await self._gather(call, body, policy)
+                    async with self._tried(first, body if known else None, limit) as reply:
+                        yield reply
+        finally:
+            self.under_way -= 1
+            if first.request_body is not None:
+                first.request_body.close()
+
+    def _check_open(self, call: Call, policy: Policy) -> None:
+        """Whether this node makes calls of the subsystem at all, and the other one is known. Raises Fault."""
         current = self._configuration.current
-        policy = current.policy_of_subsystem(call.consumer)
         if current.maintenance.active:
             raise Unavailable("NODE_IN_MAINTENANCE", "the node is in maintenance", retry_after=60.0)
         if current.hosting(call.consumer).content.disabled:
             raise Unavailable("SUBSYSTEM_DISABLED", "the subsystem rests", subsystem=call.consumer)
         policy.check_directory(self._meshes.directory_of(call.consumer), now=utc_now())
-        provider = names.subsystem_of(call.service)
-        self._meshes.subsystem(provider)
-        body = Body(most=policy.max_request_bytes, expected=call.length)
-        self.under_way += 1
+        self._meshes.subsystem(names.subsystem_of(call.service))
+
+    @contextlib.contextmanager
+    def _on_record(self, first: _Try) -> Iterator[None]:
+        """What ends before any node was tried is on record as well; who is refused does not wait for it."""
         try:
-            async with asyncio.timeout(policy.total_timeout):
-                known = await self._gather(call, body, policy)
-                async with self._tried(call, provider, body if known else None, policy) as reply:
-                    yield reply
+            yield
         except TimeoutError:
-            raise DeadlineExceeded("EXCHANGE_TOO_LONG", "the exchange took longer than the policy allows") from None
-        finally:
-            self.under_way -= 1
-            body.close()
+            fault = too_long()
+        except Fault as refusal:
+            fault = refusal
+        except (asyncio.CancelledError, GeneratorExit):
+            if not first.node:
+                self._journal.note(self._record(first, gone()))
+            raise
+        else:
+            return
+        if not first.node:
+            fault = renewed(fault, side="consumer", exchange=first.exchange_id)
+            self._journal.note(self._record(first, fault))
+        raise fault
 
     async def _gather(self, call: Call, body: Body, policy: Policy) -> bool:
         """Takes a small body whole, so that its proof can go ahead; False where it goes on while it comes."""
@@ -183,21 +213,21 @@ class Calling:
         return not (call.body.end is not None and call.body.end.trailers)
 
     @asynccontextmanager
-    async def _tried(self, call: Call, provider: str, known: Body | None, policy: Policy) -> AsyncIterator[Reply]:
+    async def _tried(self, first: _Try, known: Body | None, limit: asyncio.Timeout) -> AsyncIterator[Reply]:
         """Tries nodes until one answers."""
-        message_id = call.message_id or f"{names.instance_of(call.consumer)}-{uuid.uuid4()}"
+        call, policy = first.call, first.policy
         repeatable = known is not None and (call.repeatable or call.head.method in SAFE) and not call.head.grpc
-        clock, attempts, failure = Clock(), 0, None
-        for node, stub, circuit in self._candidates(call, provider):
+        attempts, failure = 0, None
+        for node, stub, circuit in self._candidates(call, names.subsystem_of(call.service)):
             if attempts == policy.attempts:
                 break
             attempts += 1
-            clock.steps.attempts = attempts
-            answer = Body(most=policy.max_response_bytes)
-            attempt = _Try(call, policy, str(uuid.uuid4()), node, message_id, clock, answer)
+            first.clock.steps.attempts = attempts
+            attempt = first if attempts == 1 else _next_try(first)
+            attempt.node = node
             try:
                 with circuit.call():
-                    async with self._attempt(attempt, stub, known) as reply:
+                    async with self._attempt(attempt, stub, known, limit) as reply:
                         circuit.answered()
                         attempt.answered = True
                         yield reply
@@ -245,7 +275,9 @@ class Calling:
                 yield node, stub, self._peers.circuit(node)
 
     @asynccontextmanager
-    async def _attempt(self, attempt: _Try, stub: Stub, known: Body | None) -> AsyncIterator[Reply]:
+    async def _attempt(
+        self, attempt: _Try, stub: Stub, known: Body | None, limit: asyncio.Timeout
+    ) -> AsyncIterator[Reply]:
         """One try: what goes wrong before the block or in it becomes a Fault, on record."""
         stream: Any = stub.Exchange()  # type: ignore[call-arg]  # its requests are written one by one
         sending: asyncio.Task[None] | None = None
@@ -259,6 +291,8 @@ class Calling:
             raise await self._failed(attempt, error) from None
         finally:
             stream.cancel()
+            if not attempt.recorded:  # the caller has gone, or the time for all of it is over
+                self._journal.note(self._record(attempt, _left(limit)))
             attempt.answer.close()
             if sending is not None:
                 sending.cancel()
@@ -302,7 +336,7 @@ class Calling:
     async def _send_flowing(self, attempt: _Try, stream: Any, first: peer_frames_pb2.ExchangeRequestHead) -> None:
         call = attempt.call
         assert isinstance(call.body, Frames)
-        body = Body(most=attempt.policy.max_request_bytes, expected=call.length)
+        body = attempt.request_body = Body(most=attempt.policy.max_request_bytes, expected=call.length)
         if call.length is not None:
             first.body_bytes = call.length
         attempt.sent = True
@@ -408,7 +442,6 @@ class Calling:
     ) -> None:
         """Verifies an answer that is there, and writes it in the journal."""
         attempt.clock.step("response_received")
-        attempt.response_bytes = attempt.answer.size
         end = end or peer_frames_pb2.ExchangeEnd()
         proof = first.proof if first.HasField("proof") else end.proof
         try:
@@ -433,7 +466,9 @@ class Calling:
         reply.request_sha256, reply.response_sha256 = attempt.request.statement.sha256, entry.statement.sha256
         attempt.clock.step("response_sent")
         assert attempt.kept is not None
-        await asyncio.gather(attempt.kept, self._journal.append(entry, exchange=self._record(attempt, None)))
+        record = self._record(attempt, None)
+        attempt.recorded = True
+        await asyncio.gather(attempt.kept, self._journal.append(entry, exchange=record))
 
     def _verified(self, attempt: _Try, head: bytes, proof: statements_pb2.Proof, trailers: bytes) -> Entry:
         call, answer = attempt.call, attempt.answer
@@ -473,7 +508,8 @@ class Calling:
         record = self._record(attempt, named)
         if attempt.kept is not None:
             await attempt.kept
-        if attempt.response is None:
+        if not attempt.recorded:
+            attempt.recorded = True
             await self._journal.append(*([entry] if entry is not None else []), exchange=record)
         return named
 
@@ -516,13 +552,13 @@ class Calling:
     def _record(self, attempt: _Try, fault: Fault | None) -> Exchange:
         call = attempt.call
         steps = attempt.clock.steps
-        if attempt.request is not None:
-            steps.request_bytes = int(attempt.request.statement.lines["body-bytes"])
-        steps.response_bytes = attempt.response_bytes
+        if attempt.request_body is not None:
+            steps.request_bytes = attempt.request_body.size
+        steps.response_bytes = attempt.answer.size
         last = attempt.response or attempt.refusal
         if fault is None:
             outcome = Outcome.OUTCOME_ANSWERED if attempt.status < 400 else Outcome.OUTCOME_BACKEND_ERROR
-        elif fault.reason in _OPEN and attempt.sent:
+        elif fault.reason in _BROKEN or (fault.reason in _OPEN and attempt.sent):
             outcome = Outcome.OUTCOME_BROKEN
         else:
             outcome = Outcome.OUTCOME_REFUSED
@@ -553,8 +589,32 @@ class Calling:
         )
 
 
-_OPEN = frozenset({"EXCHANGE_BROKEN", "PEER_TIMEOUT", "STREAM_IDLE"})
-"""Reasons by which it is not known whether the backend took a call."""
+_OPEN = frozenset({"EXCHANGE_BROKEN", "EXCHANGE_TOO_LONG", "PEER_TIMEOUT", "STREAM_IDLE"})
+"""Reasons by which it is not known whether the backend took a call, once it was sent."""
+
+_BROKEN = frozenset({"CALLER_GONE", "INTERNAL"})
+"""And by which nobody refused it either way."""
+
+
+def _first_try(call: Call, policy: Policy) -> _Try:
+    message_id = call.message_id or f"{names.instance_of(call.consumer)}-{uuid.uuid4()}"
+    answer = Body(most=policy.max_response_bytes)
+    return _Try(call, policy, str(uuid.uuid4()), "", message_id, Clock(), answer)
+
+
+def _next_try(first: _Try) -> _Try:
+    """Another exchange of the same call."""
+    answer = Body(most=first.policy.max_response_bytes)
+    made = _Try(first.call, first.policy, str(uuid.uuid4()), "", first.message_id, first.clock, answer)
+    made.request_body = first.request_body
+    return made
+
+
+def _left(limit: asyncio.Timeout) -> Fault:
+    """Why a try ends of which nobody has said how."""
+    if limit.expired():
+        return too_long()
+    return Internal("INTERNAL", "a fault of the node") if isinstance(sys.exception(), Exception) else gone()
 
 
 async def _connected(stream: Any) -> None:

@@ -11,8 +11,10 @@ table `statement` in the order of `seq`, or takes part in the transaction by
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
+import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -22,11 +24,13 @@ from solmu.exchange.v1 import events_pb2, exchanges_pb2, statements_pb2
 
 from services.exchange import configuration_store, journal_store, names
 from services.exchange.evidence.statements import Statement, parse
-from services.runtime.database import Connection, Database
+from services.runtime.database import PASSING, Connection, Database
 from services.runtime.errors import Fault, InvalidArgument
 from services.runtime.gathering import Gathering
 from services.runtime.outbox import Outbox, event
 from services.runtime.telemetry import TRANSACTIONS
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +119,7 @@ class Journal:
         self._keep = keep
         self._outbox = outbox
         self._transactions = Gathering(self._write)
+        self._noting: set[asyncio.Task[None]] = set()
 
     async def append(self, *entries: Entry, exchange: Exchange | None = None) -> int:
         """Writes statements, and what became of their exchange; returns once they are committed.
@@ -128,6 +133,16 @@ class Journal:
         if revision is None:
             raise InvalidArgument("STATEMENT_REPLAYED", "a statement with this id was accepted before")
         return revision
+
+    def note(self, exchange: Exchange) -> None:
+        """Has what became of an exchange be written by itself, where nobody is left to wait for it."""
+        task = asyncio.get_running_loop().create_task(self._noted(exchange))
+        self._noting.add(task)
+        task.add_done_callback(self._noting.discard)
+
+    async def close(self) -> None:
+        """Returns once all that was noted is written."""
+        await asyncio.gather(*self._noting)
 
     async def refuse(
         self,
@@ -160,6 +175,13 @@ class Journal:
                 await self._outbox.append(transaction, [event(told)])
         if self._outbox is not None:
             self._outbox.wake()
+
+    async def _noted(self, exchange: Exchange) -> None:
+        try:
+            await self.append(exchange=exchange)
+        except PASSING as error:
+            told = {"exchange": str(exchange.exchange_id), "error": type(error).__qualname__}
+            logger.warning("an exchange is not on record", extra=told)
 
     async def _write(self, appends: Sequence[_Append]) -> list[int | None]:
         """Writes appends in one transaction; returns the revision for each, None where a statement was accepted before.

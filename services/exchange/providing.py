@@ -47,6 +47,7 @@ from services.runtime import status
 from services.runtime.errors import (
     DeadlineExceeded,
     Fault,
+    Internal,
     InvalidArgument,
     NotFound,
     PermissionDenied,
@@ -116,6 +117,12 @@ class _Call:
     judged_by: int = 0
     """The revision of the configuration by which it was admitted."""
     status: int = 0
+    received: Body | None = None
+    answered: Body | None = None
+    failure: Fault | None = None
+    """Why it was not answered."""
+    recorded: bool = False
+    """Whether what became of it is written, or about to be."""
 
     @property
     def consumer(self) -> str:
@@ -168,13 +175,17 @@ class Providing:
             async for response in self._answer(call, frames):
                 yield response
         except TimeoutError:
-            yield await self._refuse(
-                call, DeadlineExceeded("EXCHANGE_TOO_LONG", "the exchange took longer than the policy allows")
-            )
+            yield await self._refuse(call, too_long())
         except Fault as fault:
             yield await self._refuse(call, fault)
+        except (asyncio.CancelledError, GeneratorExit):
+            call.failure = call.failure or gone()
+            raise
         finally:
             self.under_way -= 1
+            if call.policy is not None and not call.recorded:
+                call.failure = call.failure or Internal("INTERNAL", "a fault of the node")
+                self._journal.note(self._record(call, None))
 
     async def _answer(self, call: _Call, frames: Frame) -> AsyncIterator[Response]:
         call.frame = await frames.head()
@@ -185,7 +196,7 @@ class Providing:
         head = call.head
         assert head is not None  # `_admit` has read it
         most = call.frame.body_bytes if call.frame.HasField("body_bytes") else None
-        body = Body(most=policy.max_request_bytes, expected=most)
+        body = call.received = Body(most=policy.max_request_bytes, expected=most)
         try:
             async with asyncio.timeout(policy.total_timeout):
                 streamed = policy.streamed and frames.whole is None and not call.frame.HasField("proof")
@@ -362,7 +373,7 @@ class Providing:
     # What is answered
 
     async def _respond(self, call: _Call, answer: Answer, policy: Policy) -> AsyncIterator[Response]:
-        body = Body(most=policy.max_response_bytes)
+        body = call.answered = Body(most=policy.max_response_bytes)
         try:
             call.status = answer.head.status
             chunks = aiter(answer.chunks)
@@ -395,7 +406,7 @@ class Providing:
             Content(head=head, body=content, trailers=trailers),
         )
         call.clock.step("response_proven")
-        await self._journal.append(entry, exchange=self._record(call, body.size, entry))
+        await self._keep(call, entry)
         first = peer_frames_pb2.ExchangeResponseHead(http_head=head, proof=entry.proof, body_bytes=body.size)
         if len(content) <= SMALL and not trailers:
             first.body = content
@@ -427,7 +438,7 @@ class Providing:
         lines = {"body-sha256": kept.sha256, "body-bytes": str(kept.size)}
         entry = await self._sign(call, answer.head.status, lines, Content(head=head, trailers=trailers))
         call.clock.step("response_proven")
-        await self._journal.append(entry, exchange=self._record(call, kept.size, entry))
+        await self._keep(call, entry)
         yield Response(end=peer_frames_pb2.ExchangeEnd(trailers=trailers, proof=entry.proof))
 
     async def _sign(self, call: _Call, answered: int, body: dict[str, str], content: Content) -> Entry:
@@ -460,7 +471,7 @@ class Providing:
 
     async def _refuse(self, call: _Call, fault: Fault) -> Response:
         """A refusal with its statement; raised as it is where the node cannot sign one."""
-        fault = renewed(fault, side="provider", exchange=call.frame.exchange_id)
+        fault = call.failure = renewed(fault, side="provider", exchange=call.frame.exchange_id)
         if call.proof is not None and proving.proves_nothing(fault):
             await self._journal.refuse(
                 exchange_id=call.frame.exchange_id,
@@ -475,7 +486,7 @@ class Providing:
         shown = status.to_status(fault, service="exchange")
         entry = await self._sign_refusal(call, _reason(shown))
         with contextlib.suppress(Fault):  # a refusal under this id is kept already
-            await self._journal.append(entry, exchange=self._record(call, 0, entry, fault=fault))
+            await self._keep(call, entry)
         return Response(refusal=peer_frames_pb2.Refusal(status=shown, proof=entry.proof))
 
     async def _sign_refusal(self, call: _Call, reason: str) -> Entry:
@@ -492,13 +503,25 @@ class Providing:
             Kind.REFUSAL, lines, subsystem=call.provider, policy=call.policy, content=Content()
         )
 
-    def _record(self, call: _Call, size: int, entry: Entry, *, fault: Fault | None = None) -> Exchange:
-        steps = call.clock.steps
+    async def _keep(self, call: _Call, entry: Entry) -> None:
+        """Writes the statement with which an exchange ends, and what became of it."""
+        record = self._record(call, entry)
+        call.recorded = True
+        await self._journal.append(entry, exchange=record)
+
+    def _record(self, call: _Call, entry: Entry | None) -> Exchange:
+        """What became of a call; without an entry no statement of this node ends it."""
+        steps, fault = call.clock.steps, call.failure
         if call.request is not None:
             steps.request_bytes = int(call.request.statement.lines["body-bytes"])
-        steps.response_bytes = size
+        elif call.received is not None:
+            steps.request_bytes = call.received.size
+        if call.answered is not None:
+            steps.response_bytes = call.answered.size
         end = utc_now()
-        if fault is not None:
+        if fault is not None and fault.reason in _OPEN:
+            outcome = Outcome.OUTCOME_BROKEN
+        elif fault is not None:
             outcome = Outcome.OUTCOME_REFUSED
         else:
             outcome = Outcome.OUTCOME_ANSWERED if call.status < 400 else Outcome.OUTCOME_BACKEND_ERROR
@@ -514,15 +537,27 @@ class Providing:
             status=call.status if fault is None else 0,
             outcome=outcome,
             reason=fault.reason if fault is not None else "",
-            refused_by=exchanges_pb2.SIDE_PROVIDER if fault is not None else exchanges_pb2.SIDE_UNSPECIFIED,
+            refused_by=(
+                exchanges_pb2.SIDE_PROVIDER if outcome == Outcome.OUTCOME_REFUSED else exchanges_pb2.SIDE_UNSPECIFIED
+            ),
             on_behalf=bool(call.frame.on_behalf_of),
             request_sha256=call.request.statement.sha256 if call.request is not None else None,
-            response_sha256=entry.statement.sha256,
+            response_sha256=entry.statement.sha256 if entry is not None else None,
             measurement=steps,
             backend_share=_backend_share(call.clock, end) if fault is None else None,
             start_time=call.clock.start,
             end_time=end,
         )
+
+
+def too_long() -> Fault:
+    """The refusal of an exchange that its policy gives no more time."""
+    return DeadlineExceeded("EXCHANGE_TOO_LONG", "the exchange took longer than the policy allows")
+
+
+def gone() -> Fault:
+    """Why an exchange broke off where nobody is left to be told."""
+    return Unavailable("CALLER_GONE", "who had called went away, or cancelled")
 
 
 def renewed(fault: Fault, *, kind: type[Fault] | None = None, **metadata: str) -> Fault:
@@ -567,6 +602,9 @@ def _untold(headers: tuple[heads.Header, ...], told: tuple[heads.Header, ...]) -
         if header[0].lower() not in proven and not header[0].lower().startswith(OWN_HEADERS)
     )
 
+
+_OPEN = frozenset({"CALLER_GONE", "INTERNAL"})
+"""Reasons by which it is not known whether the backend took a call."""
 
 _PROVEN = {"x-road-client", "x-road-service", "x-road-request-id", "x-road-id"}
 

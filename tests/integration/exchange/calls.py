@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
 from google.protobuf.message import Message
-from solmu.exchange.v1 import access_rights_pb2, calls_pb2, hosting_pb2, policies_pb2, services_pb2
+from solmu.exchange.v1 import access_rights_pb2, calls_pb2, exchanges_pb2, hosting_pb2, policies_pb2, services_pb2
 
 from services.exchange import names
 from services.runtime import identity
@@ -114,6 +115,24 @@ async def record(node: Node, fault_or_answer: Fault | Answered, side: int) -> Ro
     row = await node.database.fetchrow("select * from exchange where exchange_id = $1 and side = $2", exchange_id, side)
     assert row is not None, "the exchange is not on record"
     return row
+
+
+async def remembered(node: Node, side: int, **known) -> Row:
+    """What a node remembers of the exchange that fits, once it does: nobody waits for the record of some."""
+    condition = " and ".join(f"{name} = ${number}" for number, name in enumerate(known, start=2))
+    query = f"select * from exchange where side = $1 and {condition}"
+    for _ in range(600):
+        row = await node.database.fetchrow(query, side, *known.values())
+        if row is not None:
+            return row
+        await asyncio.sleep(0.05)
+    raise AssertionError("the exchange is not on record")
+
+
+def sizes(row: Row) -> tuple[int, int]:
+    """Bytes of request and answer on record."""
+    measured = exchanges_pb2.Exchange.Measurement.FromString(row["measurement"])
+    return measured.request_bytes, measured.response_bytes
 
 
 async def statements(node: Node, exchange_id: uuid.UUID | str) -> list[tuple[int, bool]]:

@@ -331,13 +331,32 @@ async def test_a_deadline_is_the_backends_too(channel, backend, service):
         assert backend.remaining < 60
 
 
-async def test_a_call_that_is_cancelled_is_cancelled_at_the_backend(channel, backend, service):
+async def check_gone(pair, service, *, least):
+    """Both nodes remember a call whose caller went away, with as many bytes each way at least."""
+    for node, side in zip(pair, (CONSUMERS, PROVIDERS), strict=True):
+        row = await calls.remembered(node, side, service=service)
+        assert (row["outcome"], row["reason"], row["method"]) == (Outcome.OUTCOME_BROKEN, "CALLER_GONE", "POST")
+        assert (row["consumer_node"], row["provider_node"]) == tuple(one.identifier for one in pair)
+        assert all(size >= bound for size, bound in zip(calls.sizes(row), least, strict=True))
+
+
+async def test_a_call_that_is_cancelled_is_cancelled_at_the_backend(pair, channel, backend, service):
     backend.cancelled.clear()
     call = channel.unary_unary(f"{PACKAGE}/Hang")(b"a", metadata=named(service))
     while not backend.called:
         await asyncio.sleep(0.01)
     call.cancel()
     await asyncio.wait_for(backend.cancelled.wait(), 30)
+    await check_gone(pair, service, least=(6, 0))
+
+
+async def test_a_stream_that_is_cancelled_in_the_middle_is_on_record_at_both_ends(pair, channel, backend, streamed):
+    call = channel.stream_stream(f"{PACKAGE}/Echo")(metadata=named(streamed))
+    for _ in range(3):
+        await call.write(bytes(1000))
+        assert await call.read() == bytes(1000)
+    call.cancel()
+    await check_gone(pair, streamed, least=(3000, 3000))
 
 
 async def test_a_backend_that_hangs_is_left(pair, channel, backend):

@@ -5,7 +5,7 @@ import uuid
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from solmu.exchange.v1 import exchanges_pb2, monitoring_pb2
+from solmu.exchange.v1 import exchanges_pb2, monitoring_pb2, policies_pb2
 from solmu.exchange.v1.identifiers_pb2 import Requester
 
 from services.exchange import names
@@ -18,6 +18,7 @@ from tests.integration.exchange.backend import plain
 from tests.integration.exchange.calls import CLIENT, CONSUMER, PROVIDER, head, refused, send, whole
 
 OWNER = "clients/register-owner"
+BROKEN = exchanges_pb2.Exchange.OUTCOME_BROKEN
 
 
 @pytest.fixture(scope="module")
@@ -180,3 +181,126 @@ async def test_an_exchange_says_how_far_its_evidence_is(nodes, traffic):
         assert await state() == exchanges_pb2.Exchange.EVIDENCE_STATE_COMPLETE
     finally:
         await city.database.execute(proofs, exchange_id, 1, 4)
+
+
+# What ends otherwise than by an answer
+
+
+@pytest.fixture
+async def slow(nodes, backend):
+    """A service whose backend begins to answer, and then waits."""
+    begun, free = asyncio.Event(), asyncio.Event()
+
+    async def slowly(request, writer):
+        if b"half" in request.line:
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
+            await writer.drain()
+        begun.set()
+        await free.wait()
+
+    backend.answer = slowly
+    identifier = await calls.service(nodes[1], backend.uri)
+    await calls.allow(nodes[1], identifier)
+    yield identifier, begun
+    free.set()
+    backend.answer = plain()
+
+
+@pytest.mark.parametrize("target", [b"/whole", b"/half"])
+async def test_a_call_whose_caller_goes_away_is_on_record_at_both_ends(nodes, slow, target):
+    city, company = nodes
+    identifier, begun = slow
+    calling = asyncio.create_task(send(city, whole(head(identifier, method="POST", target=target, body=b"sixsix"))))
+    await begun.wait()
+    calling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await calling
+    for node, side in ((city, exchanges_pb2.SIDE_CONSUMER), (company, exchanges_pb2.SIDE_PROVIDER)):
+        row = await calls.remembered(node, side, service=identifier)
+        assert (row["outcome"], row["reason"], row["refused_by"]) == (BROKEN, "CALLER_GONE", 0)
+        assert (row["consumer"], row["consumer_node"], row["provider_node"], row["method"]) == (
+            CONSUMER, city.identifier, company.identifier, "POST",
+        )  # fmt: skip
+        assert calls.sizes(row)[0] == 6
+        assert row["request_sha256"] is not None
+        assert row["end_time"] > row["start_time"]
+
+
+async def test_a_caller_that_leaves_an_answer_in_the_middle_is_on_record(nodes, backend):
+    city, company = nodes
+    limits = policies_pb2.ExchangePolicy.BODY_RELEASE_STREAMED
+    await calls.host(city, CONSUMER, policy=await calls.policy(city, body_release=limits))
+    identifier = await calls.service(company, backend.uri)
+    await calls.allow(company, identifier)
+
+    async def endless(_, writer):
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        while True:
+            writer.write(b"10000\r\n" + bytes(0x10000) + b"\r\n")
+            await writer.drain()
+
+    backend.answer = endless
+    calls.act_as_client()
+    answer = city.exchange.calls.Call(whole(head(identifier)))
+    try:
+        while (await anext(answer)).WhichOneof("frame") != "chunk":
+            pass
+        await answer.aclose()
+    finally:
+        await calls.host(city, CONSUMER, policy="")
+    for node, side in ((city, exchanges_pb2.SIDE_CONSUMER), (company, exchanges_pb2.SIDE_PROVIDER)):
+        row = await calls.remembered(node, side, service=identifier)
+        assert (row["outcome"], row["reason"]) == (BROKEN, "CALLER_GONE")
+        assert calls.sizes(row)[1] > 0x10000
+
+
+async def test_an_exchange_that_takes_too_long_is_on_record_at_both_ends(nodes, slow):
+    city, company = nodes
+    identifier, _ = slow
+    limits = policies_pb2.ExchangePolicy.Limits()
+    limits.total_timeout.FromMilliseconds(300)
+    await calls.host(city, CONSUMER, policy=await calls.policy(city, limits=limits))
+    try:
+        fault = await refused(city, whole(head(identifier)))
+    finally:
+        await calls.host(city, CONSUMER, policy="")
+    assert fault.reason == "EXCHANGE_TOO_LONG"
+    row = await calls.remembered(city, exchanges_pb2.SIDE_CONSUMER, service=identifier)
+    assert (row["outcome"], row["reason"]) == (BROKEN, "EXCHANGE_TOO_LONG")
+    row = await calls.remembered(company, exchanges_pb2.SIDE_PROVIDER, service=identifier)
+    assert (row["outcome"], row["reason"]) == (BROKEN, "CALLER_GONE")
+
+
+async def test_a_peer_that_breaks_off_or_hangs_is_on_record_at_the_consumer(nodes, backend, monkeypatch):
+    city, company = nodes
+    identifier = await calls.service(company, backend.uri)
+    await calls.allow(company, identifier)
+
+    async def hangs(requests, *, node):
+        await asyncio.Event().wait()
+        yield None
+
+    async def breaks(requests, *, node):
+        raise ConnectionError
+        yield None
+
+    for behaviour, reason in ((hangs, "PEER_TIMEOUT"), (breaks, "EXCHANGE_BROKEN")):
+        with monkeypatch.context() as patched:
+            patched.setattr(company.exchange.providing, "serve", behaviour)
+            first = head(identifier, method="POST", body=b"sixsix")
+            first.timeout.FromMilliseconds(300)
+            fault = await refused(city, whole(first))
+        row = await calls.record(city, fault, exchanges_pb2.SIDE_CONSUMER)
+        assert (fault.reason, row["outcome"], row["reason"], calls.sizes(row)[0]) == (reason, BROKEN, reason, 6)
+        city.exchange.peers.circuit(company.identifier).answered()
+
+
+async def test_a_call_that_its_own_node_refuses_is_on_record_there(nodes):
+    city, _ = nodes
+    fault = await refused(city, whole(head("FI/COM/9/none/service")))
+    assert (fault.reason, fault.metadata["side"]) == ("MEMBER_UNKNOWN", "consumer")
+    row = await calls.remembered(city, exchanges_pb2.SIDE_CONSUMER, exchange_id=uuid.UUID(fault.metadata["exchange"]))
+    assert (row["outcome"], row["reason"], row["provider_node"]) == (
+        exchanges_pb2.Exchange.OUTCOME_REFUSED, "MEMBER_UNKNOWN", "",
+    )  # fmt: skip
+    assert row["refused_by"] == exchanges_pb2.SIDE_CONSUMER

@@ -401,6 +401,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     be registered, in this theme. Of an envelope the recipient's node says so by
     a signed rejection. Metadata: `node`, `theme`. PERMISSION_DENIED, 403.
     """
+    ERROR_REASON_CALLER_GONE: _ErrorReason.ValueType  # 175
+    """Who had called went away, or cancelled, before the answer was there; on the
+    provider's node, the consumer's node did. Whether the backend took the call
+    is not known. It stands in records of exchanges alone, as nobody is left to
+    be told. UNAVAILABLE, 503.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why an exchange was refused. Travels in `google.rpc.ErrorInfo` without the
@@ -803,5 +809,11 @@ ERROR_REASON_MANDATE_SOURCE_UNTRUSTED: ErrorReason.ValueType  # 174
 """The policy does not take the word of the node where the mandate is said to
 be registered, in this theme. Of an envelope the recipient's node says so by
 a signed rejection. Metadata: `node`, `theme`. PERMISSION_DENIED, 403.
+"""
+ERROR_REASON_CALLER_GONE: ErrorReason.ValueType  # 175
+"""Who had called went away, or cancelled, before the answer was there; on the
+provider's node, the consumer's node did. Whether the backend took the call
+is not known. It stands in records of exchanges alone, as nobody is left to
+be told. UNAVAILABLE, 503.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
