@@ -106,12 +106,14 @@ upgrade: $(VENV)/.dev ## Update a node under load and put it back: from the last
 	@FROM="$(FROM)" $(BIN)/python -m pytest -q tests/faults/test_upgrade.py -m long -s
 
 # What goes into the image of the services; a mirror, a proxy's authority and its pip configuration can be named.
+# NO_CACHE=yes builds all of it anew.
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 comma := ,
 IMAGE ?= solmu:$(VERSION)
 IMAGE_FLAGS := $(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE)) \
 	$(if $(PIP_CONFIGURATION),--secret id=pip_configuration$(comma)src=$(PIP_CONFIGURATION)) \
-	$(if $(AUTHORITIES),--secret id=authorities$(comma)src=$(AUTHORITIES))
+	$(if $(AUTHORITIES),--secret id=authorities$(comma)src=$(AUTHORITIES)) \
+	$(if $(NO_CACHE),--no-cache)
 
 .PHONY: images
 images: $(VENV)/.dev ## Build the image of the services and its parts list (needs Docker)
@@ -136,7 +138,7 @@ locks: ## Resolve the dependencies anew into requirements*.lock (needs uv)
 		--no-emit-index-url --no-annotate --no-header -q -o requirements.lock
 	uv pip compile pyproject.toml --extra node --group build --group dev --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-annotate --no-header -q -o requirements-dev.lock
-	uv pip compile pyproject.toml --constraint requirements.lock --universal --python-version 3.11 --generate-hashes \
+	uv pip compile pyproject.toml --extra pkcs11 --constraint requirements-dev.lock --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-annotate --no-header -q -o deploy/images/requirements.lock
 
 .PHONY: clean
