@@ -10,7 +10,7 @@ from uuid import UUID
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from solmu.authorisations.v1 import mandates_pb2
-from solmu.authorisations.v1.events_pb2 import MandateChanged
+from solmu.authorisations.v1.events_pb2 import DeathsChanged, MandateChanged
 from solmu.authorisations.v1.facts_pb2 import (
     AgeInstant,
     BlockFact,
@@ -63,6 +63,15 @@ def name_parties(message: Message, parties: PartyNames) -> None:
 def record_name(register_id: str, record: UUID) -> str:
     """The name of a register's record, or of a block that officers placed, which belongs to no register."""
     return f"registers/{register_id}/records/{record}" if register_id else f"blocks/{record}"
+
+
+def death(person: str, row: Row | None) -> DeathsChanged.Death:
+    """What a register's record says of a person's death; None: no register says so any more."""
+    if row is None:
+        return DeathsChanged.Death(person=person)
+    return DeathsChanged.Death(
+        person=person, record=record_name(row["register_id"], row["record"]), death_time=timestamp(row["held_from"])
+    )
 
 
 def instant(time: Timestamp) -> datetime:

@@ -11,7 +11,7 @@ from uuid import UUID
 from google.protobuf.duration_pb2 import Duration
 from solmu.authorisations.v1 import registers_pb2
 from solmu.authorisations.v1.audit_pb2 import AuditRecord
-from solmu.authorisations.v1.events_pb2 import RegisterImported
+from solmu.authorisations.v1.events_pb2 import DeathsChanged, RegisterImported
 from solmu.authorisations.v1.parties_pb2 import Party, ValidityPeriod
 from solmu.authorisations.v1.register_records_pb2 import RegisterRecord
 
@@ -34,11 +34,15 @@ from services.authorisations.theme_store import ThemeStore
 from services.runtime import pages
 from services.runtime.database import Database, Row
 from services.runtime.errors import Aborted, Fault, InvalidArgument, PermissionDenied, not_found
-from services.runtime.outbox import event
+from services.runtime.facts.checking import DEAD
+from services.runtime.outbox import Event, event
 from services.runtime.parties import PartyNames
 
 CHANGEABLE = ("display_name", "importer", "contents", "greatest_age")
 """Fields of a register that an update may name."""
+
+DEATHS_IN_AN_EVENT = 1_000
+"""Some 150 KB; NATS takes a megabyte."""
 
 Request = registers_pb2.ImportRecordsRequest
 
@@ -301,6 +305,7 @@ class RegisterServicer:
         name = f"{arrival.header.register}/imports/{arrival.import_id}"
         write.note(AuditRecord.KIND_REGISTER, name)
         write.events.append(event(RegisterImported(name=name, as_of=arrival.header.as_of), now=now))
+        write.events += await _deaths(write, touched, now)
         return values
 
     async def _end_mandates(self, write: Write, arrival: _Arrival, now: datetime) -> int:
@@ -329,6 +334,15 @@ class RegisterServicer:
                     over[row["subject"]] = messages.record_name(row["register_id"], row["record"])
         wards = sorted(await mandate_store.principals(write.transaction, ended))
         return sum([await self._issuing.uphold(write, ward, ended[ward], now=now) for ward in wards])
+
+
+async def _deaths(write: Write, touched: Sequence[Row], now: datetime) -> list[Event]:
+    """What is said of deaths after an import: recorded, corrected or taken back."""
+    persons = sorted({row["subject"] for row in touched if row["block"] == DEAD})
+    said = {row["subject"]: row for row in await register_store.deaths(write.transaction, persons, now)}
+    told = [messages.death(person, said.get(person)) for person in persons]
+    parts = (told[start : start + DEATHS_IN_AN_EVENT] for start in range(0, len(told), DEATHS_IN_AN_EVENT))
+    return [event(DeathsChanged(deaths=part), now=now) for part in parts]
 
 
 def _id(name: str) -> str:

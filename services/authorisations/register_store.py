@@ -12,6 +12,7 @@ import asyncpg
 from services.authorisations.registers import Said
 from services.runtime.database import Connection, Database, Row
 from services.runtime.errors import AlreadyExists
+from services.runtime.facts.checking import DEAD
 
 _REGISTER = "register_id, display_name, importer, contents, greatest_age, latest_import, as_of, create_time, revision"
 _IMPORT = (
@@ -190,6 +191,18 @@ async def touched(transaction: Connection, register_id: str, import_id: UUID, as
         register_id,
         import_id,
         as_of,
+    )
+
+
+async def deaths(transaction: Connection, persons: Sequence[str], now: datetime) -> list[Row]:
+    """Of persons, those of whom a register says that they have died, each with the earliest word."""
+    return await transaction.fetch(
+        "select distinct on (subject) subject, register_id, record, held_from from register_record"
+        " where subject = any($1) and block = $2 and held_from <= $3 and (held_until is null or $3 < held_until)"
+        " order by subject, held_from",
+        persons,
+        DEAD,
+        now,
     )
 
 

@@ -21,7 +21,7 @@ from solmu.messages.v1 import (
     units_pb2,
 )
 
-from services.messages import clock, digests, disposal, housekeeping
+from services.messages import clock, deaths, digests, disposal, housekeeping
 from services.messages.abroad import parcels, planning
 from services.messages.abroad.assembly import Abroad
 from services.messages.acting import Acting, theme
@@ -130,7 +130,7 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
     feed = Feed(database=database, nats=base.nats)
     await feed.listen()
     outbox.relayed.append(feed.written)
-    base.consume(foundation.revocation_consumer(base, service="messages"))
+    base.consume(foundation.revocation_consumer(base, service="messages", also=deaths.handle))
     base.tasks.start(housekeeping.run(database=database, outbox=outbox))
     base.tasks.start(digests.run(database=database, vault=vault))
     base.tasks.start(disposal.run(database=database, blobs=blobs))

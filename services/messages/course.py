@@ -130,6 +130,17 @@ def received(message_id: UUID, profile: Profile, electronic: Delivery, *, now: d
     )
 
 
+def refused_there(course: Course, reason: str, *, now: datetime) -> Course:
+    """A message to a unit on another node, which seemed to have arrived, once that node has refused it.
+
+    One that has been settled otherwise meanwhile stays as it is.
+    """
+    if course.state is not State.RELEASED or course.electronic is None:
+        return course
+    way = replace(course.electronic, state=deliveries.State.UNREACHABLE, update_time=now)
+    return replace(rejected(course, reason), electronic=way)
+
+
 def moved_on(course: Course, *, reachable: bool, now: datetime) -> Course:
     """The course after all that has come due by now. `reachable`: whether the mailbox takes messages at this moment."""
     if course.state is State.SCHEDULED and course.publish_time is not None and course.publish_time <= now:

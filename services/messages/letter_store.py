@@ -59,6 +59,12 @@ async def try_again(transaction: Connection, message_ids: Sequence[UUID], *, now
     )
 
 
+async def address(transaction: Connection, message_id: UUID) -> bytes | None:
+    """Where a letter goes whose message does not say, or said it wrong; sealed."""
+    found: bytes | None = await transaction.fetchval("select address from letter where message_id = $1", message_id)
+    return found
+
+
 async def set_address(transaction: Connection, message_id: UUID, *, address: bytes) -> None:
     """Where a letter goes whose message does not say, or says it wrong; sealed."""
     await transaction.execute("update letter set address = $2 where message_id = $1", message_id, address)

@@ -3,8 +3,9 @@
     ACCEPTED -> AWAITING_ATTACHMENTS -> SCHEDULED -> RELEASED -> CLOSED
 
 Steps are left out where there is nothing to wait for. REJECTED is reached from
-before the release only, WITHDRAWN from anywhere but REJECTED and CLOSED, which is
-where a message ends whose unit keeps it no longer (`retention.py`). What becomes of a
+before the release, and after it where another node refuses a message to a unit
+there; WITHDRAWN from anywhere but REJECTED and CLOSED, which is where a message
+ends whose unit keeps it no longer (`retention.py`). What becomes of a
 message on each way to its recipient, and whether it has been served, are other
 machines (`deliveries.py`, `legal.py`).
 """
@@ -35,7 +36,7 @@ FOLLOWING: dict[State, frozenset[State]] = {
     ),
     State.AWAITING_ATTACHMENTS: frozenset({State.SCHEDULED, State.RELEASED, State.REJECTED, State.WITHDRAWN}),
     State.SCHEDULED: frozenset({State.RELEASED, State.WITHDRAWN}),
-    State.RELEASED: frozenset({State.CLOSED, State.WITHDRAWN}),
+    State.RELEASED: frozenset({State.CLOSED, State.REJECTED, State.WITHDRAWN}),
     State.CLOSED: frozenset(),
     State.REJECTED: frozenset(),
     State.WITHDRAWN: frozenset(),

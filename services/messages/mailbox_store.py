@@ -11,7 +11,7 @@ from services.runtime.database import Connection, Database, Row
 
 MAILBOX_COLUMNS = (
     "mailbox_id, party, kind, state, legal_basis, legal_basis_reference, opt_out_end_time, create_time, data_key,"
-    " version"
+    " version, close_reason, close_reference, close_time"
 )
 
 
@@ -24,9 +24,13 @@ async def open_mailbox(
     legal_basis: int,
     legal_basis_reference: str,
     data_key: bytes,
+    despite_closing: bool,
     now: datetime,
 ) -> Row | None:
-    """The party's mailbox, made or opened again; the one that is open stays as it is."""
+    """The party's mailbox, made or opened again; the one that is open stays as it is.
+
+    None where another than its owner closed it, unless that is not to count.
+    """
     return await database.fetchrow(
         f"""
         insert into mailbox as b
@@ -35,12 +39,16 @@ async def open_mailbox(
         on conflict (party) do update set
             state = case when b.state = 4 then 4 else 1 end,
             opt_out_end_time = null,
+            close_reason = 0,
+            close_reference = '',
+            close_time = null,
             kind = case when b.legal_basis = 0 then excluded.kind else b.kind end,
             legal_basis = case when b.legal_basis = 0 then excluded.legal_basis else b.legal_basis end,
             legal_basis_reference =
                 case when b.legal_basis = 0 then excluded.legal_basis_reference else b.legal_basis_reference end,
             create_time = case when b.legal_basis = 0 then excluded.create_time else b.create_time end,
             version = b.version + (b.state <> 1)::int
+        where b.state <> 3 or b.close_reason < 2 or $8
         returning {MAILBOX_COLUMNS}
         """,
         mailbox_id,
@@ -50,6 +58,7 @@ async def open_mailbox(
         legal_basis_reference,
         now,
         data_key,
+        despite_closing,
     )
 
 
@@ -78,7 +87,7 @@ async def mailbox(database: Database | Connection, mailbox_id: UUID) -> Row | No
     )
 
 
-async def mailbox_of(database: Database, party: str) -> Row | None:
+async def mailbox_of(database: Database | Connection, party: str) -> Row | None:
     """A party's own mailbox, where it has been opened."""
     return await database.fetchrow(
         f"select {MAILBOX_COLUMNS} from mailbox where party = $1 and legal_basis <> 0", party
@@ -92,17 +101,58 @@ async def lock_mailbox(transaction: Connection, mailbox_id: UUID) -> Row | None:
     )
 
 
-async def set_state(
-    transaction: Connection, mailbox_id: UUID, *, state: int, opt_out_end_time: datetime | None
-) -> Row | None:
-    """The mailbox in another state; its etag changes with it."""
+async def opt_out(transaction: Connection, mailbox_id: UUID, *, end_time: datetime) -> Row | None:
+    """The mailbox without delivery until a time; its etag changes with it."""
     return await transaction.fetchrow(
-        "update mailbox set state = $2, opt_out_end_time = $3, version = version + 1 where mailbox_id = $1"
+        "update mailbox set state = 2, opt_out_end_time = $2, version = version + 1 where mailbox_id = $1"
         f" returning {MAILBOX_COLUMNS}",
         mailbox_id,
-        state,
-        opt_out_end_time,
+        end_time,
     )
+
+
+async def close(transaction: Connection, mailbox_id: UUID, *, reason: int, reference: str, now: datetime) -> Row | None:
+    """The mailbox, closed; its etag changes with it. An opt-out is kept for the day on which it is open again."""
+    return await transaction.fetchrow(
+        "update mailbox set state = 3, close_reason = $2, close_reference = $3, close_time = $4, version = version + 1"
+        f" where mailbox_id = $1 returning {MAILBOX_COLUMNS}",
+        mailbox_id,
+        reason,
+        reference,
+        now,
+    )
+
+
+async def close_of(
+    transaction: Connection, parties: Sequence[str], references: Sequence[str], *, reason: int, now: datetime
+) -> list[UUID]:
+    """Closes those mailboxes of parties that are not closed; the ids of them."""
+    rows = await transaction.fetch(
+        "update mailbox b set state = 3, close_reason = $3, close_reference = e.reference, close_time = $4,"
+        " version = version + 1 from unnest($1::text[], $2::text[]) as e (party, reference)"
+        " where b.party = e.party and b.state in (1, 2) returning b.mailbox_id",
+        parties,
+        references,
+        reason,
+        now,
+    )
+    return [row["mailbox_id"] for row in rows]
+
+
+async def reopen_of(
+    transaction: Connection, parties: Sequence[str], *, reason: int, references: str, now: datetime
+) -> list[UUID]:
+    """Opens mailboxes that were closed for a reason, with references like these; the ids of them."""
+    rows = await transaction.fetch(
+        "update mailbox set state = case when opt_out_end_time > $4 then 2 else 1 end, close_reason = 0,"
+        " close_reference = '', close_time = null, version = version + 1"
+        " where party = any($1) and state = 3 and close_reason = $2 and close_reference like $3 returning mailbox_id",
+        parties,
+        reason,
+        references,
+        now,
+    )
+    return [row["mailbox_id"] for row in rows]
 
 
 async def erase(transaction: Connection, mailbox_id: UUID) -> Row | None:

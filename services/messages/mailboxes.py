@@ -25,6 +25,15 @@ class State(IntEnum):
     ERASED = 4
 
 
+class Closing(IntEnum):
+    """Why a mailbox is closed; numbers as in the contract."""
+
+    OWNER = 1
+    DEATH = 2
+    DISSOLUTION = 3
+    DECISION = 4
+
+
 @dataclass(frozen=True)
 class Mailbox:
     """A mailbox as a message finds it."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +24,10 @@ from services.runtime import consumer, jetstream, start_checks, tls
 from services.runtime.chain import Chain
 from services.runtime.client import Peer
 from services.runtime.config import Address, DatabaseSettings, ServiceSettings
-from services.runtime.consumer import Consumer
-from services.runtime.database import AWAY, Database
+from services.runtime.consumer import Consumer, Handler
+from services.runtime.database import AWAY, Connection, Database
 from services.runtime.identity import Authenticator, TokenVerifier
+from services.runtime.jetstream import Received
 from services.runtime.keys import service_keys
 from services.runtime.keys.root import Root
 from services.runtime.outbox import Outbox, Own
@@ -157,14 +158,20 @@ async def key_set(authorisations: Peer) -> str:
     return answer.jwks
 
 
-def revocation_consumer(foundation: Foundation, *, service: str) -> Consumer:
-    """Takes revocations of clients from authorisations, for every service but itself."""
+def revocation_consumer(foundation: Foundation, *, service: str, also: Handler | None = None) -> Consumer:
+    """Takes revocations of clients from authorisations, for every service but itself; `also` gets the same events."""
+
+    async def handle(transaction: Connection, events: Sequence[Received]) -> None:
+        await foundation.revocations.handle(transaction, events)
+        if also is not None:
+            await also(transaction, events)
+
     return Consumer(
         service=service,
         publisher="authorisations",
         database=foundation.database,
         nats=foundation.nats,
-        handle=foundation.revocations.handle,
+        handle=handle,
         committed=foundation.revocations.look,
         telemetry=foundation.telemetry,
     )

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from uuid import UUID
 
 from solmu.exchange.v1 import envelopes_pb2, events_pb2
+from solmu.messages.v1 import errors_pb2
 
 from services.messages import course, message_store
 from services.messages.abroad import planning, store
 from services.messages.abroad.store import Kind
+from services.messages.course import Course
 from services.messages.deliveries import Report
 from services.messages.servicers import courses
 from services.messages.servicers.courses import Move
@@ -35,9 +37,9 @@ class Hearing:
         ended = dict(found for event in events if (found := _settled(event)) is not None)
         errands = await store.take(transaction, list(ended)) if ended else []
         for errand in errands:
-            await self._ended(transaction, errand, ended[errand["errand_id"]])
+            await self._ended(transaction, errand, *ended[errand["errand_id"]])
 
-    async def _ended(self, transaction: Connection, errand: Row, state: DeliveryState.ValueType) -> None:
+    async def _ended(self, transaction: Connection, errand: Row, state: DeliveryState.ValueType, reason: str) -> None:
         kind, message_id, node = Kind(errand["kind"]), errand["message_id"], errand["subsystem"]
         if state == DeliveryState.DELIVERY_STATE_ACKNOWLEDGED:
             if kind is Kind.MESSAGE:
@@ -46,6 +48,8 @@ class Hearing:
             await self.found(transaction, message_id, node, reachable=False)
         elif kind is Kind.MESSAGE:
             await self._nowhere(transaction, message_id)
+        elif kind is Kind.REPLY and state == DeliveryState.DELIVERY_STATE_REFUSED:
+            await self._refused(transaction, message_id, reason)
         elif state == DeliveryState.DELIVERY_STATE_EXPIRED and kind in _LASTING:
             await planning.bring(transaction, message_id, kind, node)
 
@@ -65,12 +69,23 @@ class Hearing:
 
     async def heard(self, transaction: Connection, message_id: UUID, report: Report) -> None:
         """Takes what became of a message at the node where the mailbox is."""
+        await self._move(transaction, message_id, lambda before, now: course.heard(before, report, now=now))
+
+    async def _refused(self, transaction: Connection, message_id: UUID, reason: str) -> None:
+        """Takes that a node refuses a reply to a unit there: who wrote it sees that it was not to be."""
+        documented = f"ERROR_REASON_{reason}" in errors_pb2.ErrorReason.DESCRIPTOR.values_by_name
+        known = reason if documented else "MESSAGE_STATE"
+        await self._move(transaction, message_id, lambda before, now: course.refused_there(before, known, now=now))
+
+    async def _move(
+        self, transaction: Connection, message_id: UUID, moved: Callable[[Course, datetime], Course]
+    ) -> None:
         now = datetime.now(UTC)
         row = await message_store.hold(transaction, message_id)
         if row is None:
             return
         (before,) = await courses.of(transaction, [row])
-        after = course.heard(before, report, now=now)
+        after = moved(before, now)
         if after is not before:
             await courses.keep(transaction, self._outbox, [Move(row, before, after)], now=now)
 
@@ -79,12 +94,16 @@ class Hearing:
         await self.heard(transaction, message_id, Report(unreachable=True))
 
 
-def _settled(event: Received) -> tuple[UUID, DeliveryState.ValueType] | None:
-    """The errand that an event of the exchange ends, and how; None for other events."""
+def _settled(event: Received) -> tuple[UUID, tuple[DeliveryState.ValueType, str]] | None:
+    """The errand that an event of the exchange ends, how, and why; None for other events."""
     if event.type != events_pb2.EnvelopeSettled.DESCRIPTOR.full_name:
         return None
     told = events_pb2.EnvelopeSettled.FromString(event.payload)
     try:
-        return (UUID(told.message_id), told.state) if told.envelope.split("/")[1].endswith("~solmu") else None
+        return (
+            (UUID(told.message_id), (told.state, told.reason))
+            if told.envelope.split("/")[1].endswith("~solmu")
+            else None
+        )
     except ValueError:
         return None

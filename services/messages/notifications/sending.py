@@ -155,7 +155,7 @@ class Sending:
 
     async def _judged(self, row: Row, *, now: datetime) -> Due | None:
         """What is to be sent; None where nothing is, now or ever, and that is kept."""
-        if row["data_key"] is None or row["address"] is None:
+        if row["data_key"] is None or row["address"] is None or row["discontinued"]:
             await store.delete(self._database, [row["notification_id"]])
             return None
         kind = Kind(row["kind"])

@@ -56,7 +56,8 @@ async def claim(
                 order by due_time limit $4 for update skip locked
             ) returning notification_id, mailbox_id, message_id, channel, kind, tries
         )
-        select n.*, b.data_key, c.address, c.language, c.quiet_start, c.quiet_end, c.confirm_time, c.code,
+        select n.*, b.data_key, b.state = 3 and b.close_reason > 1 as discontinued,
+            c.address, c.language, c.quiet_start, c.quiet_end, c.confirm_time, c.code,
             m.unit_id, m.content, m.purge_time, m.idempotency_key, m.correlation_id, m.direction,
             d.state as delivery_state, d.open_time, u.display_names
         from claimed n join mailbox b using (mailbox_id) left join contact c using (mailbox_id, channel)

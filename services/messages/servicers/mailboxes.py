@@ -52,13 +52,15 @@ class Mailboxes:
         """Opens the mailbox of the caller's own party, by its consent."""
         party = identity.caller().party
         kind = Mailbox.KIND_PERSON if party.startswith("persons/") else Mailbox.KIND_COMPANY
-        return await self._open(party, kind, Mailbox.LEGAL_BASIS_CONSENT, "", method="OpenMailbox")
+        return await self._open(
+            party, kind, Mailbox.LEGAL_BASIS_CONSENT, "", despite_closing=False, method="OpenMailbox"
+        )
 
     async def CreateMailbox(self, request: mailboxes_pb2.CreateMailboxRequest) -> Mailbox:
         """Opens a mailbox for another party, on a legal basis."""
         party = self._parties.name_of(request.owner, field="owner")
         basis, reference = request.legal_basis, request.legal_basis_reference
-        return await self._open(party, request.kind, basis, reference, method="CreateMailbox")
+        return await self._open(party, request.kind, basis, reference, despite_closing=True, method="CreateMailbox")
 
     async def GetMailbox(self, request: mailboxes_pb2.GetMailboxRequest) -> Mailbox:
         """A mailbox, for its owner."""
@@ -120,11 +122,38 @@ class Mailboxes:
                 raise Aborted("ETAG_MISMATCH", "somebody else changed the mailbox first; read it again")
             state = mailboxes.closed(mailboxes.State(row["state"]), obligatory=_obligatory(row))
             if state != row["state"]:
-                changed = await mailbox_store.set_state(transaction, mailbox_id, state=state, opt_out_end_time=None)
+                changed = await mailbox_store.close(
+                    transaction, mailbox_id, reason=mailboxes.Closing.OWNER, reference="", now=names.now()
+                )
                 assert changed is not None
                 row = changed
                 await accesses.record(transaction, mailbox_id, "CloseMailbox")
         return await self._shown(row)
+
+    async def DiscontinueMailbox(self, request: mailboxes_pb2.DiscontinueMailboxRequest) -> Mailbox:
+        """Closes another party's mailbox, also for its owner; asked again, on the ground said last."""
+        party, now = self._parties.name_of(request.owner, field="owner"), names.now()
+        async with self._database.transaction() as transaction:
+            found = await mailbox_store.mailbox_of(transaction, party)
+            row = found and await mailbox_store.lock_mailbox(transaction, found["mailbox_id"])
+            if row is None:
+                raise not_found("mailbox")
+            mailboxes.closed(mailboxes.State(row["state"]), obligatory=False)
+            closed = await mailbox_store.close(
+                transaction, row["mailbox_id"], reason=request.reason, reference=request.reference, now=now
+            )
+            assert closed is not None
+            await accesses.record(transaction, row["mailbox_id"], "DiscontinueMailbox")
+            await mailbox_store.record_audit(
+                transaction,
+                audit_id=new_id(),
+                method="DiscontinueMailbox",
+                actor=names.actor().SerializeToString(),
+                mailbox_id=row["mailbox_id"],
+                reason=request.reference,
+                now=now,
+            )
+        return await self._shown(closed)
 
     async def OptOut(self, request: mailboxes_pb2.OptOutRequest) -> Mailbox:
         """Stops electronic delivery for a time, for the owner; asked again, for the time asked last."""
@@ -132,10 +161,8 @@ class Mailboxes:
         end_time = request.end_time.ToDatetime(UTC)
         async with self._database.transaction() as transaction:
             row = await names.hold_own_mailbox(transaction, mailbox_id)
-            state = mailboxes.opted_out(
-                mailboxes.State(row["state"]), obligatory=_obligatory(row), end_time=end_time, now=now
-            )
-            changed = await mailbox_store.set_state(transaction, mailbox_id, state=state, opt_out_end_time=end_time)
+            mailboxes.opted_out(mailboxes.State(row["state"]), obligatory=_obligatory(row), end_time=end_time, now=now)
+            changed = await mailbox_store.opt_out(transaction, mailbox_id, end_time=end_time)
             assert changed is not None
             await accesses.record(transaction, mailbox_id, "OptOut")
         return await self._shown(changed)
@@ -252,7 +279,9 @@ class Mailboxes:
                 await asyncio.sleep(0)
         return parties, refusals
 
-    async def _open(self, party: str, kind: int, basis: int, reference: str, *, method: str) -> Mailbox:
+    async def _open(
+        self, party: str, kind: int, basis: int, reference: str, *, despite_closing: bool, method: str
+    ) -> Mailbox:
         mailbox_id = new_id()
         row = await mailbox_store.open_mailbox(
             self._database,
@@ -262,10 +291,11 @@ class Mailboxes:
             legal_basis=basis,
             legal_basis_reference=reference,
             data_key=self._vault.new_key(owner=f"mailboxes/{mailbox_id}"),
+            despite_closing=despite_closing,
             now=names.now(),
         )
         if row is None:
-            raise not_found("mailbox")
+            raise FailedPrecondition("MAILBOX_CLOSED", "the mailbox was closed by another than its owner")
         if row["data_key"] is None:
             raise FailedPrecondition("MAILBOX_CLOSED", "the mailbox has been erased")
         await accesses.record(self._database, row["mailbox_id"], method)
@@ -281,10 +311,19 @@ def mailbox(row: Row, *, unread: int) -> Mailbox:
         state=row["state"],
         legal_basis=row["legal_basis"],
         legal_basis_reference=row["legal_basis_reference"],
-        opt_out_end_time=names.timestamp(row["opt_out_end_time"]),
+        opt_out_end_time=names.timestamp(row["opt_out_end_time"] if row["state"] == Mailbox.STATE_OPTED_OUT else None),
         create_time=names.timestamp(row["create_time"]),
         unread_count=unread,
         etag=str(row["version"]),
+        closing=_closing(row) if row["state"] == Mailbox.STATE_CLOSED else None,
+    )
+
+
+def _closing(row: Row) -> Mailbox.Closing:
+    return Mailbox.Closing(
+        reason=row["close_reason"] or Mailbox.Closing.REASON_OWNER,
+        reference=row["close_reference"],
+        time=names.timestamp(row["close_time"]),
     )
 
 

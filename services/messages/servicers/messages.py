@@ -127,7 +127,10 @@ class Messages:
         return await self._shown(unit_id, message_id, method="WithdrawMessage")
 
     async def SendOnPaper(self, request: messages_pb2.SendOnPaperRequest) -> Message:
-        """Has a message of the unit sent on paper now, or its letter tried again that failed; else changes nothing."""
+        """Has a message of the unit sent on paper now, or its letter tried again that failed; else changes nothing.
+
+        Where it cannot go to the address given now, because it goes to another, that is refused.
+        """
         unit_id, message_id, now = names.part(request.name, 1), names.uid(request.name, 3), names.now()
         await names.own_unit(self._database, unit_id)
         async with self._database.transaction() as transaction:
@@ -139,6 +142,11 @@ class Messages:
                 await courses.keep(transaction, self._outbox, [Move(row, before, after)], now=now)
                 if sealed is not None:
                     await letter_store.set_address(transaction, message_id, address=sealed)
+            elif request.HasField("address"):
+                known = await letter_store.address(transaction, message_id)
+                self._papers.check_goes_there(
+                    request, row, known, state=after.letter.state.name if after.letter else ""
+                )
         self._outbox.wake()
         return await self._shown(unit_id, message_id, method="SendOnPaper")
 

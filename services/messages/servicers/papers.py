@@ -120,6 +120,23 @@ class Papers:
         sealer = self._vault.sealer(row["data_key"], owner=f"mailboxes/{row['mailbox_id']}")
         return sealer.seal(request.address.SerializeToString(), context=address_context(row["message_id"]))
 
+    def check_goes_there(
+        self, request: messages_pb2.SendOnPaperRequest, row: Row, known: bytes | None, *, state: str
+    ) -> None:
+        """Raises FailedPrecondition, MESSAGE_STATE, where a letter that is under way goes to another address.
+
+        `known` is its sealed address, None where its message says it.
+        """
+        if row["data_key"] is None:
+            raise FailedPrecondition("MAILBOX_CLOSED", "the mailbox has been erased, and the message with it")
+        if known is None:
+            there = Message.FromString(views.opened(row, vault=self._vault)).paper.address
+        else:
+            sealer = self._vault.sealer(row["data_key"], owner=f"mailboxes/{row['mailbox_id']}")
+            there = types_pb2.PostalAddress.FromString(sealer.open(known, context=address_context(row["message_id"])))
+        if request.address != there:
+            raise FailedPrecondition("MESSAGE_STATE", "the letter goes to another address already", state=state)
+
     async def _check_attachments(self, asked: Message) -> int:
         """How many pages the attachments have on paper, each on sheets of its own."""
         uses = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from google.rpc import status_pb2
 from solmu.messages.v1 import attachments_pb2, inbox_pb2, messages_pb2
 from solmu.types.v1 import types_pb2
 
@@ -105,8 +106,7 @@ def message(row: Values, course: Course, attachments: Sequence[Row], *, content:
         )
     )
     if course.rejection is not None:
-        refusal = FailedPrecondition(course.rejection, "the message was refused after it had been accepted")
-        result.rejection.CopyFrom(status.to_status(refusal, service="messages"))
+        result.rejection.CopyFrom(_rejection(course.rejection))
     return result
 
 
@@ -142,11 +142,18 @@ def inbox_message(
         result.withdraw_explanations.extend(explained.explanations)
     if row["direction"] == Message.DIRECTION_INBOUND:
         result.author.CopyFrom(sender(row))
+        if course.rejection is not None:
+            result.rejection.CopyFrom(_rejection(course.rejection))
     if whole:
         result.bodies.extend(sealed.bodies)
         result.actions.extend(sealed.actions)
         result.attachments.extend(attached(attachment, vault=vault) for attachment in attachments)
     return result
+
+
+def _rejection(reason: str) -> status_pb2.Status:
+    refusal = FailedPrecondition(reason, "the message was refused after it had been accepted")
+    return status.to_status(refusal, service="messages")
 
 
 def sender(row: Values) -> types_pb2.Actor:

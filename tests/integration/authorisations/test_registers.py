@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from solmu.authorisations.v1 import mandate_service_pb2, rights_pb2
+from solmu.authorisations.v1.events_pb2 import DeathsChanged
 from solmu.authorisations.v1.issuing_rights_pb2 import ListIssuingRightsRequest
 from solmu.authorisations.v1.mandates_pb2 import Ending, Mandate, MandateEvent
 from solmu.authorisations.v1.parties_pb2 import TERMS_ALONE, TERMS_JOINTLY, Party, ValidityPeriod
@@ -394,6 +395,37 @@ async def test_a_death_ends_mandates_on_either_side(service: Service):
         assert (read.state, read.ending.cause) == (Mandate.STATE_INVALIDATED, cause)
         assert read.ending.record.startswith(keeper.name)
     assert (await check(service, theme.name, dying, dying)).decision == DENIED
+
+
+async def deaths_told(service: Service, *persons: str) -> list[tuple[int, str]]:
+    """What events have said of deaths of these persons so far: which person, and the record."""
+    told = await service.database.fetch(
+        "select payload from outbox where type = $1 order by seq", DeathsChanged.DESCRIPTOR.full_name
+    )
+    said = (death for row in told for death in DeathsChanged.FromString(row["payload"]).deaths)
+    return [(persons.index(death.person), death.record) for death in said if death.person in persons]
+
+
+async def test_a_death_is_told_when_it_is_recorded_corrected_and_taken_back(service: Service):
+    dying, living = person(), person()
+    keeper, other = await Keeper.of(service, ["person_status"]), await Keeper.of(service, ["person_status"])
+
+    def status(name: str, day: str = "") -> RegisterRecord:
+        return RegisterRecord(record_id=name, person_status=PersonStatus(person=party(name), death_day=day))
+
+    await keeper.says(status(living), status(dying, "2026-11-20"))
+    ((_, first),) = await deaths_told(service, dying, living)
+    assert first.startswith(keeper.name)
+    await keeper.says(status(living), status(dying, "2026-11-20"))
+    assert len(await deaths_told(service, dying, living)) == 1, "nothing changed"
+    await keeper.says(status(living), status(dying, "2026-11-19"))
+    corrected = (await deaths_told(service, dying, living))[-1]
+    assert corrected[1] not in ("", first)
+    await other.says(status(dying, "2026-11-19"))
+    await keeper.says(status(living), status(dying))
+    assert (await deaths_told(service, dying, living))[-1][1].startswith(other.name), "one register still says so"
+    await other.says(status(dying))
+    assert (await deaths_told(service, dying, living))[-1] == (0, "")
 
 
 async def test_bankruptcy_ends_what_the_company_gave_and_leaves_what_it_received(service: Service):

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
 import pytest
+from solmu.exchange.v1 import envelopes_pb2, events_pb2
 from solmu.messages.v1 import attachments_pb2, inbox_pb2, messages_pb2, parcels_pb2
 from solmu.types.v1.types_pb2 import LocalizedText, NationalIdentifier
 
@@ -17,6 +18,7 @@ from services.messages.abroad.news import News
 from services.messages.abroad.store import Kind
 from services.messages.servicers.messages import Messages
 from services.runtime.errors import AlreadyExists, FailedPrecondition, Fault, InvalidArgument, NotFound
+from services.runtime.jetstream import Received
 from tests.integration.messages.conftest import Service, person
 
 CITY, OTHER = "subsystems/FI~MUN~1~solmu", "subsystems/FI~MUN~2~solmu"
@@ -277,3 +279,47 @@ async def test_a_reply_is_judged_as_one_that_is_written_here(service, news):
     )
     with pytest.raises(InvalidArgument, match="MARKDOWN_REFUSED"):
         await news.reply(CITY, reply)
+
+
+@pytest.mark.parametrize(
+    ("reason", "shown_reason"), [("ATTACHMENT_INFECTED", "ATTACHMENT_INFECTED"), ("", "MESSAGE_STATE")]
+)
+async def test_who_wrote_a_reply_sees_that_the_other_node_refused_it(service, guests, reason, shown_reason):
+    identifier, mailbox = await service.resident()
+    first = brought(identifier)
+    first.content.reply_policy.allowed = messages_pb2.ReplyPolicy.ALLOWED_READERS
+    await guests.message(CITY, first)
+    (received,) = await inbox(service, identifier, mailbox)
+    reply = await service.inbox.WriteToUnit(
+        inbox_pb2.WriteToUnitRequest(
+            parent=mailbox,
+            in_reply_to=received.name,
+            title="Re",
+            body=messages_pb2.Body(language="en", text="My drawing."),
+            request_id=str(uuid.uuid4()),
+        )
+    )
+    assert not reply.HasField("rejection")
+    errand = None
+    find = "select errand_id from errand where message_id = $1 and kind = $2"
+    async with asyncio.timeout(20):
+        while errand is None:
+            errand = await service.database.fetchval(find, uuid.UUID(reply.name.split("/")[3]), Kind.REPLY)
+            await asyncio.sleep(0.02)
+    refused = events_pb2.EnvelopeSettled(
+        envelope=f"{CITY}/envelopes/1",
+        message_id=str(errand),
+        recipient=CITY,
+        state=envelopes_pb2.DELIVERY_STATE_REFUSED,
+        reason=reason,
+    )
+    told = Received(
+        "exchange", uuid.uuid4(), refused.DESCRIPTOR.full_name, refused.SerializeToString(), datetime.now(UTC), ""
+    )
+    async with service.database.transaction() as transaction:
+        await Hearing(outbox=service.outbox).settled(transaction, [told])
+    found = {one.name: one for one in await inbox(service, identifier, mailbox)}
+    assert shown_reason.encode() in found[reply.name].rejection.SerializeToString()
+    assert found[reply.name].delivery_state == messages_pb2.Delivery.STATE_UNREACHABLE
+    assert found[reply.name].legal_effect.state == messages_pb2.LegalEffect.STATE_NONE
+    assert not found[received.name].HasField("rejection")

@@ -43,6 +43,7 @@ TRIED_ELSEWHERE = {
     "SendMessages": "a stream of SendMessage",
     "ConfirmContact": "test_notifications.py",
     "SendOnPaper": "test_letters.py",
+    "DiscontinueMailbox": "test_deaths.py",
 }
 """Methods whose looks have a test of their own."""
 

@@ -417,6 +417,27 @@ async def test_a_letter_that_failed_goes_to_the_corrected_address_when_its_sende
     assert ways(await service.messages.SendOnPaper(asked))["PAPER"] == "POSTED", "what was posted is not sent again"
 
 
+@pytest.mark.parametrize("known", ["by the message", "since it was sent on paper"])
+async def test_a_letter_under_way_is_not_sent_to_another_address(service: Service, known: str):
+    if known == "by the message":
+        message = await letter_to_nobody(service)
+    else:
+        identifier, _ = await service.resident()
+        paper = policy("SENDER_DECIDES")
+        paper.ClearField("address")
+        message = await send(service, await service.unit(), identifier, paper)
+        await service.messages.SendOnPaper(messages_pb2.SendOnPaperRequest(name=message.name, address=HOME))
+    before = await read(service, message)
+    service.act_as(service.city)
+    for asked in (messages_pb2.SendOnPaperRequest(name=message.name, address=to) for to in (HOME, None)):
+        assert await service.messages.SendOnPaper(asked) == before, "the same again"
+    with pytest.raises(FailedPrecondition) as refused:
+        await service.messages.SendOnPaper(messages_pb2.SendOnPaperRequest(name=message.name, address=ELSEWHERE))
+    assert (refused.value.reason, refused.value.metadata) == ("MESSAGE_STATE", {"state": "QUEUED"})
+    await compose(service)
+    assert HOME.street_address in await first_page(service, await claim_of(service, message))
+
+
 async def test_the_corrected_address_has_to_fit_and_to_be_of_use(service: Service):
     attachment = await pdf(service, document())
     own_page = policy(options=messages_pb2.LetterOptions(has_address_page=True))

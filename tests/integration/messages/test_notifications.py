@@ -265,6 +265,21 @@ async def test_addresses_are_sealed_and_go_with_the_mailbox(town: Town):
     )
 
 
+async def test_nobody_is_notified_of_anything_in_a_mailbox_that_was_discontinued(town: Town):
+    await town.reachable()
+    await town.send()
+    await town.planned()
+    assert await town.waiting()
+    asked = mailboxes_pb2.DiscontinueMailboxRequest(
+        owner=town.mail.identifier, reason=mailboxes_pb2.Mailbox.Closing.REASON_DEATH, reference="certificate of death"
+    )
+    town.service.act_as(town.service.city)
+    await town.service.mailboxes.DiscontinueMailbox(asked)
+    await town.pass_time(NOON + timedelta(days=30))
+    assert len(town.mails) == 1, "the code alone"
+    assert await town.waiting() == 0
+
+
 async def test_a_message_is_told_of_without_its_title_or_content(town: Town):
     await town.reachable()
     sent = await town.send()

@@ -236,3 +236,61 @@ class RegisterImported(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RegisterImported: _TypeAlias = RegisterImported  # noqa: Y015
+
+@_typing.final
+class DeathsChanged(_message.Message):
+    """What registers say of deaths changed by an import. Lets mailboxes be closed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Death(_message.Message):
+        """One person."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        PERSON_FIELD_NUMBER: _builtins.int
+        RECORD_FIELD_NUMBER: _builtins.int
+        DEATH_TIME_FIELD_NUMBER: _builtins.int
+        person: _builtins.str
+        """`persons/{person}`."""
+        record: _builtins.str
+        """The record that says so: `registers/{register}/records/{record}`. Empty
+        where no register says so any more.
+        """
+        @_builtins.property
+        def death_time(self) -> _timestamp_pb2.Timestamp:
+            """The first instant of the day of death, in the node's time zone. Not set
+            where no register says so any more.
+            """
+
+        def __init__(
+            self,
+            *,
+            person: _builtins.str = ...,
+            record: _builtins.str = ...,
+            death_time: _timestamp_pb2.Timestamp | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["death_time", b"death_time"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["death_time", b"death_time", "person", b"person", "record", b"record"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    DEATHS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def deaths(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeathsChanged.Death]:
+        """The persons; a great many come in several events."""
+
+    def __init__(
+        self,
+        *,
+        deaths: _abc.Iterable[Global___DeathsChanged.Death] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deaths", b"deaths"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeathsChanged: _TypeAlias = DeathsChanged  # noqa: Y015

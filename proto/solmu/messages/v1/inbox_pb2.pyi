@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.rpc import status_pb2 as _status_pb2
 from solmu.messages.v1 import messages_pb2 as _messages_pb2
 from solmu.types.v1 import types_pb2 as _types_pb2
 import builtins as _builtins
@@ -49,6 +50,7 @@ class InboxMessage(_message.Message):
     WITHDRAW_TIME_FIELD_NUMBER: _builtins.int
     WITHDRAW_EXPLANATIONS_FIELD_NUMBER: _builtins.int
     PURGE_TIME_FIELD_NUMBER: _builtins.int
+    REJECTION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`mailboxes/{mailbox}/messages/{message}`."""
     unit: _builtins.str
@@ -119,6 +121,12 @@ class InboxMessage(_message.Message):
     def purge_time(self) -> _timestamp_pb2.Timestamp:
         """When it is deleted for good, where it is in the bin."""
 
+    @_builtins.property
+    def rejection(self) -> _status_pb2.Status:
+        """Why a message to the unit was refused after it had been written here, such
+        as ATTACHMENT_INFECTED: the unit is on another node, and has not got it.
+        """
+
     def __init__(
         self,
         *,
@@ -144,10 +152,11 @@ class InboxMessage(_message.Message):
         withdraw_time: _timestamp_pb2.Timestamp | None = ...,
         withdraw_explanations: _abc.Iterable[_types_pb2.LocalizedText] | None = ...,
         purge_time: _timestamp_pb2.Timestamp | None = ...,
+        rejection: _status_pb2.Status | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "available_time", b"available_time", "due_time", b"due_time", "legal_effect", b"legal_effect", "open_time", b"open_time", "purge_time", b"purge_time", "reply_policy", b"reply_policy", "withdraw_time", b"withdraw_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "available_time", b"available_time", "due_time", b"due_time", "legal_effect", b"legal_effect", "open_time", b"open_time", "purge_time", b"purge_time", "rejection", b"rejection", "reply_policy", b"reply_policy", "withdraw_time", b"withdraw_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "attachments", b"attachments", "author", b"author", "available_time", b"available_time", "bodies", b"bodies", "delivery_state", b"delivery_state", "direction", b"direction", "due_time", b"due_time", "in_reply_to", b"in_reply_to", "kind", b"kind", "legal_effect", b"legal_effect", "locked", b"locked", "name", b"name", "open_time", b"open_time", "purge_time", b"purge_time", "reply_policy", b"reply_policy", "thread", b"thread", "title", b"title", "unit", b"unit", "unit_display_names", b"unit_display_names", "withdraw_explanations", b"withdraw_explanations", "withdraw_time", b"withdraw_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "attachments", b"attachments", "author", b"author", "available_time", b"available_time", "bodies", b"bodies", "delivery_state", b"delivery_state", "direction", b"direction", "due_time", b"due_time", "in_reply_to", b"in_reply_to", "kind", b"kind", "legal_effect", b"legal_effect", "locked", b"locked", "name", b"name", "open_time", b"open_time", "purge_time", b"purge_time", "rejection", b"rejection", "reply_policy", b"reply_policy", "thread", b"thread", "title", b"title", "unit", b"unit", "unit_display_names", b"unit_display_names", "withdraw_explanations", b"withdraw_explanations", "withdraw_time", b"withdraw_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -29,7 +29,7 @@ from solmu.options.v1 import access_pb2 as solmu_dot_options_dot_v1_dot_access__
 from solmu.types.v1 import types_pb2 as solmu_dot_types_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!solmu/messages/v1/mailboxes.proto\x12\x11solmu.messages.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dsolmu/options/v1/access.proto\x1a\x1asolmu/types/v1/types.proto\"\xa3\x05\n\x07Mailbox\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05party\x18\x02 \x01(\t\x12-\n\x04kind\x18\x03 \x01(\x0e\x32\x1f.solmu.messages.v1.Mailbox.Kind\x12/\n\x05state\x18\x04 \x01(\x0e\x32 .solmu.messages.v1.Mailbox.State\x12:\n\x0blegal_basis\x18\x05 \x01(\x0e\x32%.solmu.messages.v1.Mailbox.LegalBasis\x12\x1d\n\x15legal_basis_reference\x18\x06 \x01(\t\x12\x34\n\x10opt_out_end_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0cunread_count\x18\t \x01(\x03\x12\x0c\n\x04\x65tag\x18\n \x01(\t\"g\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0e\n\nSTATE_OPEN\x10\x01\x12\x13\n\x0fSTATE_OPTED_OUT\x10\x02\x12\x10\n\x0cSTATE_CLOSED\x10\x03\x12\x10\n\x0cSTATE_ERASED\x10\x04\"S\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0f\n\x0bKIND_PERSON\x10\x01\x12\x10\n\x0cKIND_COMPANY\x10\x02\x12\x12\n\x0eKIND_AUTHORITY\x10\x03\"w\n\nLegalBasis\x12\x1b\n\x17LEGAL_BASIS_UNSPECIFIED\x10\x00\x12\x17\n\x13LEGAL_BASIS_CONSENT\x10\x01\x12\x17\n\x13LEGAL_BASIS_STATUTE\x10\x02\x12\x1a\n\x16LEGAL_BASIS_OBLIGATION\x10\x03\"\x14\n\x12OpenMailboxRequest\"\xfd\x01\n\x14\x43reateMailboxRequest\x12\x39\n\x05owner\x18\x01 \x01(\x0b\x32\".solmu.types.v1.NationalIdentifierB\x06\xbaH\x03\xc8\x01\x01\x12\x39\n\x04kind\x18\x02 \x01(\x0e\x32\x1f.solmu.messages.v1.Mailbox.KindB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x46\n\x0blegal_basis\x18\x03 \x01(\x0e\x32%.solmu.messages.v1.Mailbox.LegalBasisB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\'\n\x15legal_basis_reference\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\"C\n\x11GetMailboxRequest\x12.\n\x04name\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^mailboxes/[0-9a-f-]{36}$\"I\n\x14ListMailboxesRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x12\n\npage_token\x18\x02 \x01(\t\"_\n\x15ListMailboxesResponse\x12-\n\tmailboxes\x18\x01 \x03(\x0b\x32\x1a.solmu.messages.v1.Mailbox\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"S\n\x13\x43loseMailboxRequest\x12.\n\x04name\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^mailboxes/[0-9a-f-]{36}$\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"u\n\rOptOutRequest\x12.\n\x04name\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^mailboxes/[0-9a-f-]{36}$\x12\x34\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01\"\x8f\x01\n\x16LookUpMailboxesRequest\x12/\n\x04unit\x18\x01 \x01(\tB!\xbaH\x1er\x19\x32\x17^units/[a-z0-9-]{3,63}$\xd8\x01\x01\x12\x44\n\x0bidentifiers\x18\x02 \x03(\x0b\x32\".solmu.types.v1.NationalIdentifierB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\x90N\"\x9a\x01\n\x17LookUpMailboxesResponse\x12\x42\n\x07results\x18\x01 \x03(\x0b\x32\x31.solmu.messages.v1.LookUpMailboxesResponse.Result\x1a;\n\x06Result\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x11\n\treachable\x18\x02 \x01(\x08\x12\x0f\n\x07refusal\x18\x03 \x01(\t\"z\n\x13ListAccessesRequest\x12\x30\n\x06parent\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^mailboxes/[0-9a-f-]{36}$\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x12\n\npage_token\x18\x03 \x01(\t\"\xa5\x01\n\x06\x41\x63\x63\x65ss\x12\x0c\n\x04name\x18\x01 \x01(\t\x12$\n\x05\x61\x63tor\x18\x02 \x01(\x0b\x32\x15.solmu.types.v1.Actor\x12\x0e\n\x06method\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\x12(\n\x04time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04unit\x18\x06 \x01(\t\x12\x0e\n\x06scopes\x18\x07 \x03(\t\"\\\n\x14ListAccessesResponse\x12+\n\x08\x61\x63\x63\x65sses\x18\x01 \x03(\x0b\x32\x19.solmu.messages.v1.Access\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xd7\x01\n\x14\x45xportMailboxRequest\x12.\n\x04name\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^mailboxes/[0-9a-f-]{36}$\x12H\n\x06\x66ormat\x18\x02 \x01(\x0e\x32..solmu.messages.v1.ExportMailboxRequest.FormatB\x08\xbaH\x05\x82\x01\x02\x10\x01\"E\n\x06\x46ormat\x12\x16\n\x12\x46ORMAT_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x46ORMAT_JSON\x10\x01\"\x04\x08\x02\x10\x02*\x0c\x46ORMAT_SIARD\"_\n\x17GetMailboxExportRequest\x12\x44\n\x04name\x18\x01 \x01(\tB6\xbaH3r12/^mailboxes/[0-9a-f-]{36}/exports/[0-9a-f-]{36}$\"\xa0\x02\n\rMailboxExport\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x35\n\x05state\x18\x02 \x01(\x0e\x32&.solmu.messages.v1.MailboxExport.State\x12\x12\n\nattachment\x18\x03 \x01(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"T\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_RUNNING\x10\x01\x12\x0f\n\x0bSTATE_READY\x10\x02\x12\x10\n\x0cSTATE_FAILED\x10\x03\"h\n\x13\x45raseMailboxRequest\x12.\n\x04name\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^mailboxes/[0-9a-f-]{36}$\x12!\n\rjustification\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xf4\x03\x32\xda\x0c\n\x0eMailboxService\x12\x82\x01\n\x0bOpenMailbox\x12%.solmu.messages.v1.OpenMailboxRequest\x1a\x1a.solmu.messages.v1.Mailbox\"0\xa2\xbb\x18\x0f\n\rmailbox.write\x82\xd3\xe4\x93\x02\x17\"\x12/v1/mailboxes:open:\x01*\x12\x84\x01\n\rCreateMailbox\x12\'.solmu.messages.v1.CreateMailboxRequest\x1a\x1a.solmu.messages.v1.Mailbox\".\xa2\xbb\x18\x12\n\x10mailboxes.manage\x82\xd3\xe4\x93\x02\x12\"\r/v1/mailboxes:\x01*\x12\x82\x01\n\nGetMailbox\x12$.solmu.messages.v1.GetMailboxRequest\x1a\x1a.solmu.messages.v1.Mailbox\"2\xa2\xbb\x18\x10\n\x0cmailbox.read(\x01\x82\xd3\xe4\x93\x02\x18\x12\x16/v1/{name=mailboxes/*}\x12\x8d\x01\n\rListMailboxes\x12\'.solmu.messages.v1.ListMailboxesRequest\x1a(.solmu.messages.v1.ListMailboxesResponse\")\xa2\xbb\x18\x10\n\x0cmailbox.read(\x01\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/mailboxes\x12\x8e\x01\n\x0c\x43loseMailbox\x12&.solmu.messages.v1.CloseMailboxRequest\x1a\x1a.solmu.messages.v1.Mailbox\":\xa2\xbb\x18\x0f\n\rmailbox.write\x82\xd3\xe4\x93\x02!\"\x1c/v1/{name=mailboxes/*}:close:\x01*\x12\x83\x01\n\x06OptOut\x12 .solmu.messages.v1.OptOutRequest\x1a\x1a.solmu.messages.v1.Mailbox\";\xa2\xbb\x18\x0f\n\rmailbox.write\x82\xd3\xe4\x93\x02\"\"\x1d/v1/{name=mailboxes/*}:optOut:\x01*\x12\xa4\x01\n\x0fLookUpMailboxes\x12).solmu.messages.v1.LookUpMailboxesRequest\x1a*.solmu.messages.v1.LookUpMailboxesResponse\":\xa2\xbb\x18\x17\n\x10mailboxes.lookup\x18\x80\x80\x80\x01\x82\xd3\xe4\x93\x02\x19\"\x14/v1/mailboxes:lookUp:\x01*\x12\x9c\x01\n\x0cListAccesses\x12&.solmu.messages.v1.ListAccessesRequest\x1a\'.solmu.messages.v1.ListAccessesResponse\";\xa2\xbb\x18\x0e\n\x0cmailbox.read\x82\xd3\xe4\x93\x02#\x12!/v1/{parent=mailboxes/*}/accesses\x12\x96\x01\n\rExportMailbox\x12\'.solmu.messages.v1.ExportMailboxRequest\x1a .solmu.messages.v1.MailboxExport\":\xa2\xbb\x18\x0e\n\x0cmailbox.read\x82\xd3\xe4\x93\x02\"\"\x1d/v1/{name=mailboxes/*}:export:\x01*\x12\x9c\x01\n\x10GetMailboxExport\x12*.solmu.messages.v1.GetMailboxExportRequest\x1a .solmu.messages.v1.MailboxExport\":\xa2\xbb\x18\x0e\n\x0cmailbox.read\x82\xd3\xe4\x93\x02\"\x12 /v1/{name=mailboxes/*/exports/*}\x12\x91\x01\n\x0c\x45raseMailbox\x12&.solmu.messages.v1.EraseMailboxRequest\x1a\x1a.solmu.messages.v1.Mailbox\"=\xa2\xbb\x18\x12\n\x10mailboxes.manage\x82\xd3\xe4\x93\x02!\"\x1c/v1/{name=mailboxes/*}:erase:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!solmu/messages/v1/mailboxes.proto\x12\x11solmu.messages.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dsolmu/options/v1/access.proto\x1a\x1asolmu/types/v1/types.proto\"\xcf\x07\n\x07Mailbox\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05party\x18\x02 \x01(\t\x12-\n\x04kind\x18\x03 \x01(\x0e\x32\x1f.solmu.messages.v1.Mailbox.Kind\x12/\n\x05state\x18\x04 \x01(\x0e\x32 .solmu.messages.v1.Mailbox.State\x12:\n\x0blegal_basis\x18\x05 \x01(\x0e\x32%.solmu.messages.v1.Mailbox.LegalBasis\x12\x1d\n\x15legal_basis_reference\x18\x06 \x01(\t\x12\x34\n\x10opt_out_end_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0cunread_count\x18\t \x01(\x03\x12\x0c\n\x04\x65tag\x18\n \x01(\t\x12\x33\n\x07\x63losing\x18\x0b \x01(\x0b\x32\".solmu.messages.v1.Mailbox.Closing\x1a\xf4\x01\n\x07\x43losing\x12\x39\n\x06reason\x18\x01 \x01(\x0e\x32).solmu.messages.v1.Mailbox.Closing.Reason\x12\x11\n\treference\x18\x02 \x01(\t\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"q\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x10\n\x0cREASON_OWNER\x10\x01\x12\x10\n\x0cREASON_DEATH\x10\x02\x12\x16\n\x12REASON_DISSOLUTION\x10\x03\x12\x13\n\x0fREASON_DECISION\x10\x04\"g\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0e\n\nSTATE_OPEN\x10\x01\x12\x13\n\x0fSTATE_OPTED_OUT\x10\x02\x12\x10\n\x0cSTATE_CLOSED\x10\x03\x12\x10\n\x0cSTATE_ERASED\x10\x04\"S\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0f\n\x0bKIND_PERSON\x10\x01\x12\x10\n\x0cKIND_COMPANY\x10\x02\x12\x12\n\x0eKIND_AUTHORITY\x10\x03\"w\n\nLegalBasis\x12\x1b\n\x17LEGAL_BASIS_UNSPECIFIED\x10\x00\x12\x17\n\x13LEGAL_BASIS_CONSENT\x10\x01\x12\x17\n\x13LEGAL_BASIS_STATUTE\x10\x02\x12\x1a\n\x16LEGAL_BASIS_OBLIGATION\x10\x03\"\x14\n\x12OpenMailboxRequest\"\xfd\x01\n\x14\x43reateMailboxRequest\x12\x39\n\x05owner\x18\x01 \x01(\x0b\x32\".solmu.types.v1.NationalIdentifierB\x06\xbaH\x03\xc8\x01\x01\x12\x39\n\x04kind\x18\x02 \x01(\x0e\x32\x1f.solmu.messages.v1.Mailbox.KindB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x46\n\x0blegal_basis\x18\x03 \x01(\x0e\x32%.solmu.messages.v1.Mailbox.LegalBasisB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\'\n\x15legal_basis_reference\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\"C\n\x11GetMailboxRequest\x12.\n\x04name\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^mailboxes/[0-9a-f-]{36}$\"I\n\x14ListMailboxesRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x12\n\npage_token\x18\x02 \x01(\t\"_\n\x15ListMailboxesResponse\x12-\n\tmailboxes\x18\x01 \x03(\x0b\x32\x1a.solmu.messages.v1.Mailbox\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"S\n\x13\x43loseMailboxRequest\x12.\n\x04name\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^mailboxes/[0-9a-f-]{36}$\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"\xbe\x01\n\x19\x44iscontinueMailboxRequest\x12\x39\n\x05owner\x18\x01 \x01(\x0b\x32\".solmu.types.v1.NationalIdentifierB\x06\xbaH\x03\xc8\x01\x01\x12G\n\x06reason\x18\x02 \x01(\x0e\x32).solmu.messages.v1.Mailbox.Closing.ReasonB\x0c\xbaH\t\x82\x01\x06\x10\x01 \x00 \x01\x12\x1d\n\treference\x18\x03 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc8\x01\"u\n\rOptOutRequest\x12.\n\x04name\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^mailboxes/[0-9a-f-]{36}$\x12\x34\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01\"\x8f\x01\n\x16LookUpMailboxesRequest\x12/\n\x04unit\x18\x01 \x01(\tB!\xbaH\x1er\x19\x32\x17^units/[a-z0-9-]{3,63}$\xd8\x01\x01\x12\x44\n\x0bidentifiers\x18\x02 \x03(\x0b\x32\".solmu.types.v1.NationalIdentifierB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\x90N\"\x9a\x01\n\x17LookUpMailboxesResponse\x12\x42\n\x07results\x18\x01 \x03(\x0b\x32\x31.solmu.messages.v1.LookUpMailboxesResponse.Result\x1a;\n\x06Result\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x11\n\treachable\x18\x02 \x01(\x08\x12\x0f\n\x07refusal\x18\x03 \x01(\t\"z\n\x13ListAccessesRequest\x12\x30\n\x06parent\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^mailboxes/[0-9a-f-]{36}$\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x12\n\npage_token\x18\x03 \x01(\t\"\xa5\x01\n\x06\x41\x63\x63\x65ss\x12\x0c\n\x04name\x18\x01 \x01(\t\x12$\n\x05\x61\x63tor\x18\x02 \x01(\x0b\x32\x15.solmu.types.v1.Actor\x12\x0e\n\x06method\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\x12(\n\x04time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04unit\x18\x06 \x01(\t\x12\x0e\n\x06scopes\x18\x07 \x03(\t\"\\\n\x14ListAccessesResponse\x12+\n\x08\x61\x63\x63\x65sses\x18\x01 \x03(\x0b\x32\x19.solmu.messages.v1.Access\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xd7\x01\n\x14\x45xportMailboxRequest\x12.\n\x04name\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^mailboxes/[0-9a-f-]{36}$\x12H\n\x06\x66ormat\x18\x02 \x01(\x0e\x32..solmu.messages.v1.ExportMailboxRequest.FormatB\x08\xbaH\x05\x82\x01\x02\x10\x01\"E\n\x06\x46ormat\x12\x16\n\x12\x46ORMAT_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x46ORMAT_JSON\x10\x01\"\x04\x08\x02\x10\x02*\x0c\x46ORMAT_SIARD\"_\n\x17GetMailboxExportRequest\x12\x44\n\x04name\x18\x01 \x01(\tB6\xbaH3r12/^mailboxes/[0-9a-f-]{36}/exports/[0-9a-f-]{36}$\"\xa0\x02\n\rMailboxExport\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x35\n\x05state\x18\x02 \x01(\x0e\x32&.solmu.messages.v1.MailboxExport.State\x12\x12\n\nattachment\x18\x03 \x01(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"T\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_RUNNING\x10\x01\x12\x0f\n\x0bSTATE_READY\x10\x02\x12\x10\n\x0cSTATE_FAILED\x10\x03\"h\n\x13\x45raseMailboxRequest\x12.\n\x04name\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^mailboxes/[0-9a-f-]{36}$\x12!\n\rjustification\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xf4\x03\x32\xf7\r\n\x0eMailboxService\x12\x82\x01\n\x0bOpenMailbox\x12%.solmu.messages.v1.OpenMailboxRequest\x1a\x1a.solmu.messages.v1.Mailbox\"0\xa2\xbb\x18\x0f\n\rmailbox.write\x82\xd3\xe4\x93\x02\x17\"\x12/v1/mailboxes:open:\x01*\x12\x84\x01\n\rCreateMailbox\x12\'.solmu.messages.v1.CreateMailboxRequest\x1a\x1a.solmu.messages.v1.Mailbox\".\xa2\xbb\x18\x12\n\x10mailboxes.manage\x82\xd3\xe4\x93\x02\x12\"\r/v1/mailboxes:\x01*\x12\x82\x01\n\nGetMailbox\x12$.solmu.messages.v1.GetMailboxRequest\x1a\x1a.solmu.messages.v1.Mailbox\"2\xa2\xbb\x18\x10\n\x0cmailbox.read(\x01\x82\xd3\xe4\x93\x02\x18\x12\x16/v1/{name=mailboxes/*}\x12\x8d\x01\n\rListMailboxes\x12\'.solmu.messages.v1.ListMailboxesRequest\x1a(.solmu.messages.v1.ListMailboxesResponse\")\xa2\xbb\x18\x10\n\x0cmailbox.read(\x01\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/mailboxes\x12\x8e\x01\n\x0c\x43loseMailbox\x12&.solmu.messages.v1.CloseMailboxRequest\x1a\x1a.solmu.messages.v1.Mailbox\":\xa2\xbb\x18\x0f\n\rmailbox.write\x82\xd3\xe4\x93\x02!\"\x1c/v1/{name=mailboxes/*}:close:\x01*\x12\x9a\x01\n\x12\x44iscontinueMailbox\x12,.solmu.messages.v1.DiscontinueMailboxRequest\x1a\x1a.solmu.messages.v1.Mailbox\":\xa2\xbb\x18\x12\n\x10mailboxes.manage\x82\xd3\xe4\x93\x02\x1e\"\x19/v1/mailboxes:discontinue:\x01*\x12\x83\x01\n\x06OptOut\x12 .solmu.messages.v1.OptOutRequest\x1a\x1a.solmu.messages.v1.Mailbox\";\xa2\xbb\x18\x0f\n\rmailbox.write\x82\xd3\xe4\x93\x02\"\"\x1d/v1/{name=mailboxes/*}:optOut:\x01*\x12\xa4\x01\n\x0fLookUpMailboxes\x12).solmu.messages.v1.LookUpMailboxesRequest\x1a*.solmu.messages.v1.LookUpMailboxesResponse\":\xa2\xbb\x18\x17\n\x10mailboxes.lookup\x18\x80\x80\x80\x01\x82\xd3\xe4\x93\x02\x19\"\x14/v1/mailboxes:lookUp:\x01*\x12\x9c\x01\n\x0cListAccesses\x12&.solmu.messages.v1.ListAccessesRequest\x1a\'.solmu.messages.v1.ListAccessesResponse\";\xa2\xbb\x18\x0e\n\x0cmailbox.read\x82\xd3\xe4\x93\x02#\x12!/v1/{parent=mailboxes/*}/accesses\x12\x96\x01\n\rExportMailbox\x12\'.solmu.messages.v1.ExportMailboxRequest\x1a .solmu.messages.v1.MailboxExport\":\xa2\xbb\x18\x0e\n\x0cmailbox.read\x82\xd3\xe4\x93\x02\"\"\x1d/v1/{name=mailboxes/*}:export:\x01*\x12\x9c\x01\n\x10GetMailboxExport\x12*.solmu.messages.v1.GetMailboxExportRequest\x1a .solmu.messages.v1.MailboxExport\":\xa2\xbb\x18\x0e\n\x0cmailbox.read\x82\xd3\xe4\x93\x02\"\x12 /v1/{name=mailboxes/*/exports/*}\x12\x91\x01\n\x0c\x45raseMailbox\x12&.solmu.messages.v1.EraseMailboxRequest\x1a\x1a.solmu.messages.v1.Mailbox\"=\xa2\xbb\x18\x12\n\x10mailboxes.manage\x82\xd3\xe4\x93\x02!\"\x1c/v1/{name=mailboxes/*}:erase:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -50,6 +50,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTMAILBOXESREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\007\032\005\030\350\007(\000'
   _globals['_CLOSEMAILBOXREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_CLOSEMAILBOXREQUEST'].fields_by_name['name']._serialized_options = b'\272H\035r\0332\031^mailboxes/[0-9a-f-]{36}$'
+  _globals['_DISCONTINUEMAILBOXREQUEST'].fields_by_name['owner']._loaded_options = None
+  _globals['_DISCONTINUEMAILBOXREQUEST'].fields_by_name['owner']._serialized_options = b'\272H\003\310\001\001'
+  _globals['_DISCONTINUEMAILBOXREQUEST'].fields_by_name['reason']._loaded_options = None
+  _globals['_DISCONTINUEMAILBOXREQUEST'].fields_by_name['reason']._serialized_options = b'\272H\t\202\001\006\020\001 \000 \001'
+  _globals['_DISCONTINUEMAILBOXREQUEST'].fields_by_name['reference']._loaded_options = None
+  _globals['_DISCONTINUEMAILBOXREQUEST'].fields_by_name['reference']._serialized_options = b'\272H\007r\005\020\001\030\310\001'
   _globals['_OPTOUTREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_OPTOUTREQUEST'].fields_by_name['name']._serialized_options = b'\272H\035r\0332\031^mailboxes/[0-9a-f-]{36}$'
   _globals['_OPTOUTREQUEST'].fields_by_name['end_time']._loaded_options = None
@@ -82,6 +88,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MAILBOXSERVICE'].methods_by_name['ListMailboxes']._serialized_options = b'\242\273\030\020\n\014mailbox.read(\001\202\323\344\223\002\017\022\r/v1/mailboxes'
   _globals['_MAILBOXSERVICE'].methods_by_name['CloseMailbox']._loaded_options = None
   _globals['_MAILBOXSERVICE'].methods_by_name['CloseMailbox']._serialized_options = b'\242\273\030\017\n\rmailbox.write\202\323\344\223\002!\"\034/v1/{name=mailboxes/*}:close:\001*'
+  _globals['_MAILBOXSERVICE'].methods_by_name['DiscontinueMailbox']._loaded_options = None
+  _globals['_MAILBOXSERVICE'].methods_by_name['DiscontinueMailbox']._serialized_options = b'\242\273\030\022\n\020mailboxes.manage\202\323\344\223\002\036\"\031/v1/mailboxes:discontinue:\001*'
   _globals['_MAILBOXSERVICE'].methods_by_name['OptOut']._loaded_options = None
   _globals['_MAILBOXSERVICE'].methods_by_name['OptOut']._serialized_options = b'\242\273\030\017\n\rmailbox.write\202\323\344\223\002\"\"\035/v1/{name=mailboxes/*}:optOut:\001*'
   _globals['_MAILBOXSERVICE'].methods_by_name['LookUpMailboxes']._loaded_options = None
@@ -95,51 +103,57 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MAILBOXSERVICE'].methods_by_name['EraseMailbox']._loaded_options = None
   _globals['_MAILBOXSERVICE'].methods_by_name['EraseMailbox']._serialized_options = b'\242\273\030\022\n\020mailboxes.manage\202\323\344\223\002!\"\034/v1/{name=mailboxes/*}:erase:\001*'
   _globals['_MAILBOX']._serialized_start=208
-  _globals['_MAILBOX']._serialized_end=883
-  _globals['_MAILBOX_STATE']._serialized_start=574
-  _globals['_MAILBOX_STATE']._serialized_end=677
-  _globals['_MAILBOX_KIND']._serialized_start=679
-  _globals['_MAILBOX_KIND']._serialized_end=762
-  _globals['_MAILBOX_LEGALBASIS']._serialized_start=764
-  _globals['_MAILBOX_LEGALBASIS']._serialized_end=883
-  _globals['_OPENMAILBOXREQUEST']._serialized_start=885
-  _globals['_OPENMAILBOXREQUEST']._serialized_end=905
-  _globals['_CREATEMAILBOXREQUEST']._serialized_start=908
-  _globals['_CREATEMAILBOXREQUEST']._serialized_end=1161
-  _globals['_GETMAILBOXREQUEST']._serialized_start=1163
-  _globals['_GETMAILBOXREQUEST']._serialized_end=1230
-  _globals['_LISTMAILBOXESREQUEST']._serialized_start=1232
-  _globals['_LISTMAILBOXESREQUEST']._serialized_end=1305
-  _globals['_LISTMAILBOXESRESPONSE']._serialized_start=1307
-  _globals['_LISTMAILBOXESRESPONSE']._serialized_end=1402
-  _globals['_CLOSEMAILBOXREQUEST']._serialized_start=1404
-  _globals['_CLOSEMAILBOXREQUEST']._serialized_end=1487
-  _globals['_OPTOUTREQUEST']._serialized_start=1489
-  _globals['_OPTOUTREQUEST']._serialized_end=1606
-  _globals['_LOOKUPMAILBOXESREQUEST']._serialized_start=1609
-  _globals['_LOOKUPMAILBOXESREQUEST']._serialized_end=1752
-  _globals['_LOOKUPMAILBOXESRESPONSE']._serialized_start=1755
-  _globals['_LOOKUPMAILBOXESRESPONSE']._serialized_end=1909
-  _globals['_LOOKUPMAILBOXESRESPONSE_RESULT']._serialized_start=1850
-  _globals['_LOOKUPMAILBOXESRESPONSE_RESULT']._serialized_end=1909
-  _globals['_LISTACCESSESREQUEST']._serialized_start=1911
-  _globals['_LISTACCESSESREQUEST']._serialized_end=2033
-  _globals['_ACCESS']._serialized_start=2036
-  _globals['_ACCESS']._serialized_end=2201
-  _globals['_LISTACCESSESRESPONSE']._serialized_start=2203
-  _globals['_LISTACCESSESRESPONSE']._serialized_end=2295
-  _globals['_EXPORTMAILBOXREQUEST']._serialized_start=2298
-  _globals['_EXPORTMAILBOXREQUEST']._serialized_end=2513
-  _globals['_EXPORTMAILBOXREQUEST_FORMAT']._serialized_start=2444
-  _globals['_EXPORTMAILBOXREQUEST_FORMAT']._serialized_end=2513
-  _globals['_GETMAILBOXEXPORTREQUEST']._serialized_start=2515
-  _globals['_GETMAILBOXEXPORTREQUEST']._serialized_end=2610
-  _globals['_MAILBOXEXPORT']._serialized_start=2613
-  _globals['_MAILBOXEXPORT']._serialized_end=2901
-  _globals['_MAILBOXEXPORT_STATE']._serialized_start=2817
-  _globals['_MAILBOXEXPORT_STATE']._serialized_end=2901
-  _globals['_ERASEMAILBOXREQUEST']._serialized_start=2903
-  _globals['_ERASEMAILBOXREQUEST']._serialized_end=3007
-  _globals['_MAILBOXSERVICE']._serialized_start=3010
-  _globals['_MAILBOXSERVICE']._serialized_end=4636
+  _globals['_MAILBOX']._serialized_end=1183
+  _globals['_MAILBOX_CLOSING']._serialized_start=628
+  _globals['_MAILBOX_CLOSING']._serialized_end=872
+  _globals['_MAILBOX_CLOSING_REASON']._serialized_start=759
+  _globals['_MAILBOX_CLOSING_REASON']._serialized_end=872
+  _globals['_MAILBOX_STATE']._serialized_start=874
+  _globals['_MAILBOX_STATE']._serialized_end=977
+  _globals['_MAILBOX_KIND']._serialized_start=979
+  _globals['_MAILBOX_KIND']._serialized_end=1062
+  _globals['_MAILBOX_LEGALBASIS']._serialized_start=1064
+  _globals['_MAILBOX_LEGALBASIS']._serialized_end=1183
+  _globals['_OPENMAILBOXREQUEST']._serialized_start=1185
+  _globals['_OPENMAILBOXREQUEST']._serialized_end=1205
+  _globals['_CREATEMAILBOXREQUEST']._serialized_start=1208
+  _globals['_CREATEMAILBOXREQUEST']._serialized_end=1461
+  _globals['_GETMAILBOXREQUEST']._serialized_start=1463
+  _globals['_GETMAILBOXREQUEST']._serialized_end=1530
+  _globals['_LISTMAILBOXESREQUEST']._serialized_start=1532
+  _globals['_LISTMAILBOXESREQUEST']._serialized_end=1605
+  _globals['_LISTMAILBOXESRESPONSE']._serialized_start=1607
+  _globals['_LISTMAILBOXESRESPONSE']._serialized_end=1702
+  _globals['_CLOSEMAILBOXREQUEST']._serialized_start=1704
+  _globals['_CLOSEMAILBOXREQUEST']._serialized_end=1787
+  _globals['_DISCONTINUEMAILBOXREQUEST']._serialized_start=1790
+  _globals['_DISCONTINUEMAILBOXREQUEST']._serialized_end=1980
+  _globals['_OPTOUTREQUEST']._serialized_start=1982
+  _globals['_OPTOUTREQUEST']._serialized_end=2099
+  _globals['_LOOKUPMAILBOXESREQUEST']._serialized_start=2102
+  _globals['_LOOKUPMAILBOXESREQUEST']._serialized_end=2245
+  _globals['_LOOKUPMAILBOXESRESPONSE']._serialized_start=2248
+  _globals['_LOOKUPMAILBOXESRESPONSE']._serialized_end=2402
+  _globals['_LOOKUPMAILBOXESRESPONSE_RESULT']._serialized_start=2343
+  _globals['_LOOKUPMAILBOXESRESPONSE_RESULT']._serialized_end=2402
+  _globals['_LISTACCESSESREQUEST']._serialized_start=2404
+  _globals['_LISTACCESSESREQUEST']._serialized_end=2526
+  _globals['_ACCESS']._serialized_start=2529
+  _globals['_ACCESS']._serialized_end=2694
+  _globals['_LISTACCESSESRESPONSE']._serialized_start=2696
+  _globals['_LISTACCESSESRESPONSE']._serialized_end=2788
+  _globals['_EXPORTMAILBOXREQUEST']._serialized_start=2791
+  _globals['_EXPORTMAILBOXREQUEST']._serialized_end=3006
+  _globals['_EXPORTMAILBOXREQUEST_FORMAT']._serialized_start=2937
+  _globals['_EXPORTMAILBOXREQUEST_FORMAT']._serialized_end=3006
+  _globals['_GETMAILBOXEXPORTREQUEST']._serialized_start=3008
+  _globals['_GETMAILBOXEXPORTREQUEST']._serialized_end=3103
+  _globals['_MAILBOXEXPORT']._serialized_start=3106
+  _globals['_MAILBOXEXPORT']._serialized_end=3394
+  _globals['_MAILBOXEXPORT_STATE']._serialized_start=3310
+  _globals['_MAILBOXEXPORT_STATE']._serialized_end=3394
+  _globals['_ERASEMAILBOXREQUEST']._serialized_start=3396
+  _globals['_ERASEMAILBOXREQUEST']._serialized_end=3500
+  _globals['_MAILBOXSERVICE']._serialized_start=3503
+  _globals['_MAILBOXSERVICE']._serialized_end=5286
 # @@protoc_insertion_point(module_scope)

@@ -112,6 +112,69 @@ class Mailbox(_message.Message):
     LEGAL_BASIS_OBLIGATION: Mailbox.LegalBasis.ValueType  # 3
     """The owner, an organisation, must have one by law."""
 
+    @_typing.final
+    class Closing(_message.Message):
+        """Why a mailbox is closed."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        class _Reason:
+            ValueType = _typing.NewType("ValueType", _builtins.int)
+            V: _TypeAlias = ValueType  # noqa: Y015
+
+        class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Mailbox.Closing._Reason.ValueType], _builtins.type):
+            DESCRIPTOR: _descriptor.EnumDescriptor
+            REASON_UNSPECIFIED: Mailbox.Closing._Reason.ValueType  # 0
+            """Never sent."""
+            REASON_OWNER: Mailbox.Closing._Reason.ValueType  # 1
+            """The owner's."""
+            REASON_DEATH: Mailbox.Closing._Reason.ValueType  # 2
+            """The owner, a person, has died."""
+            REASON_DISSOLUTION: Mailbox.Closing._Reason.ValueType  # 3
+            """The owner, an organisation, has been dissolved."""
+            REASON_DECISION: Mailbox.Closing._Reason.ValueType  # 4
+            """An authority has decided so."""
+
+        class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
+            """On whose word."""
+
+        REASON_UNSPECIFIED: Mailbox.Closing.Reason.ValueType  # 0
+        """Never sent."""
+        REASON_OWNER: Mailbox.Closing.Reason.ValueType  # 1
+        """The owner's."""
+        REASON_DEATH: Mailbox.Closing.Reason.ValueType  # 2
+        """The owner, a person, has died."""
+        REASON_DISSOLUTION: Mailbox.Closing.Reason.ValueType  # 3
+        """The owner, an organisation, has been dissolved."""
+        REASON_DECISION: Mailbox.Closing.Reason.ValueType  # 4
+        """An authority has decided so."""
+
+        REASON_FIELD_NUMBER: _builtins.int
+        REFERENCE_FIELD_NUMBER: _builtins.int
+        TIME_FIELD_NUMBER: _builtins.int
+        reason: Global___Mailbox.Closing.Reason.ValueType
+        """On whose word."""
+        reference: _builtins.str
+        """The rule or decision behind it, or the register's record:
+        `registers/{register}/records/{record}`. Empty where the owner closed it.
+        """
+        @_builtins.property
+        def time(self) -> _timestamp_pb2.Timestamp:
+            """When it was closed."""
+
+        def __init__(
+            self,
+            *,
+            reason: Global___Mailbox.Closing.Reason.ValueType = ...,
+            reference: _builtins.str = ...,
+            time: _timestamp_pb2.Timestamp | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "reference", b"reference", "time", b"time"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     PARTY_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
@@ -122,6 +185,7 @@ class Mailbox(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UNREAD_COUNT_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    CLOSING_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`mailboxes/{mailbox}`."""
     party: _builtins.str
@@ -146,6 +210,10 @@ class Mailbox(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was opened."""
 
+    @_builtins.property
+    def closing(self) -> Global___Mailbox.Closing:
+        """Why it is closed; not set unless it is."""
+
     def __init__(
         self,
         *,
@@ -159,10 +227,11 @@ class Mailbox(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         unread_count: _builtins.int = ...,
         etag: _builtins.str = ...,
+        closing: Global___Mailbox.Closing | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "opt_out_end_time", b"opt_out_end_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["closing", b"closing", "create_time", b"create_time", "opt_out_end_time", b"opt_out_end_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "etag", b"etag", "kind", b"kind", "legal_basis", b"legal_basis", "legal_basis_reference", b"legal_basis_reference", "name", b"name", "opt_out_end_time", b"opt_out_end_time", "party", b"party", "state", b"state", "unread_count", b"unread_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["closing", b"closing", "create_time", b"create_time", "etag", b"etag", "kind", b"kind", "legal_basis", b"legal_basis", "legal_basis_reference", b"legal_basis_reference", "name", b"name", "opt_out_end_time", b"opt_out_end_time", "party", b"party", "state", b"state", "unread_count", b"unread_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -322,6 +391,38 @@ class CloseMailboxRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CloseMailboxRequest: _TypeAlias = CloseMailboxRequest  # noqa: Y015
+
+@_typing.final
+class DiscontinueMailboxRequest(_message.Message):
+    """Asks for the mailbox of another party to be closed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OWNER_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    reason: Global___Mailbox.Closing.Reason.ValueType
+    """On what ground; not REASON_OWNER."""
+    reference: _builtins.str
+    """The rule or decision behind it, such as "434/2003 § 56"."""
+    @_builtins.property
+    def owner(self) -> _types_pb2.NationalIdentifier:
+        """Whose it is."""
+
+    def __init__(
+        self,
+        *,
+        owner: _types_pb2.NationalIdentifier | None = ...,
+        reason: Global___Mailbox.Closing.Reason.ValueType = ...,
+        reference: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["owner", b"owner"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["owner", b"owner", "reason", b"reason", "reference", b"reference"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiscontinueMailboxRequest: _TypeAlias = DiscontinueMailboxRequest  # noqa: Y015
 
 @_typing.final
 class OptOutRequest(_message.Message):

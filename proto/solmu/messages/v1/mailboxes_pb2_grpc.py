@@ -60,6 +60,11 @@ class MailboxServiceStub:
                 request_serializer=solmu_dot_messages_dot_v1_dot_mailboxes__pb2.CloseMailboxRequest.SerializeToString,
                 response_deserializer=solmu_dot_messages_dot_v1_dot_mailboxes__pb2.Mailbox.FromString,
                 _registered_method=True)
+        self.DiscontinueMailbox = channel.unary_unary(
+                '/solmu.messages.v1.MailboxService/DiscontinueMailbox',
+                request_serializer=solmu_dot_messages_dot_v1_dot_mailboxes__pb2.DiscontinueMailboxRequest.SerializeToString,
+                response_deserializer=solmu_dot_messages_dot_v1_dot_mailboxes__pb2.Mailbox.FromString,
+                _registered_method=True)
         self.OptOut = channel.unary_unary(
                 '/solmu.messages.v1.MailboxService/OptOut',
                 request_serializer=solmu_dot_messages_dot_v1_dot_mailboxes__pb2.OptOutRequest.SerializeToString,
@@ -98,14 +103,16 @@ class MailboxServiceServicer:
 
     def OpenMailbox(self, request, context):
         """Opens the mailbox of the caller's own party, or returns the one that is
-        open already.
+        open already. One that was closed by another than its owner stays closed:
+        MAILBOX_CLOSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CreateMailbox(self, request, context):
-        """Opens a mailbox for another party, with the legal basis for it.
+        """Opens a mailbox for another party, with the legal basis for it; also one
+        that was closed, whoever did so.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -136,6 +143,17 @@ class MailboxServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DiscontinueMailbox(self, request, context):
+        """Closes the mailbox of another party, on a legal basis: for authorities. It
+        is closed for the owner too, until it is opened again by `CreateMailbox`.
+        What is in it stays, and what was to come goes the way that its sender has
+        foreseen for the unreachable; nobody is notified of anything in it any
+        more. A death that a register records does the same by itself.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def OptOut(self, request, context):
         """Stops electronic delivery for a time; letters go on paper meanwhile. Where
         the rules of service of a unit say so (Norway's do), what is for
@@ -146,7 +164,8 @@ class MailboxServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def LookUpMailboxes(self, request, context):
-        """Says which of many identity codes can be reached electronically. Allowed
+        """Says which of many identity codes can be reached electronically at this
+        node; whether another node has the mailbox is found out by sending. Allowed
         for the purpose of sending only; every look-up is audited.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -210,6 +229,11 @@ def add_MailboxServiceServicer_to_server(servicer, server):
             'CloseMailbox': grpc.unary_unary_rpc_method_handler(
                     servicer.CloseMailbox,
                     request_deserializer=solmu_dot_messages_dot_v1_dot_mailboxes__pb2.CloseMailboxRequest.FromString,
+                    response_serializer=solmu_dot_messages_dot_v1_dot_mailboxes__pb2.Mailbox.SerializeToString,
+            ),
+            'DiscontinueMailbox': grpc.unary_unary_rpc_method_handler(
+                    servicer.DiscontinueMailbox,
+                    request_deserializer=solmu_dot_messages_dot_v1_dot_mailboxes__pb2.DiscontinueMailboxRequest.FromString,
                     response_serializer=solmu_dot_messages_dot_v1_dot_mailboxes__pb2.Mailbox.SerializeToString,
             ),
             'OptOut': grpc.unary_unary_rpc_method_handler(
@@ -378,6 +402,33 @@ class MailboxService:
             target,
             '/solmu.messages.v1.MailboxService/CloseMailbox',
             solmu_dot_messages_dot_v1_dot_mailboxes__pb2.CloseMailboxRequest.SerializeToString,
+            solmu_dot_messages_dot_v1_dot_mailboxes__pb2.Mailbox.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DiscontinueMailbox(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/solmu.messages.v1.MailboxService/DiscontinueMailbox',
+            solmu_dot_messages_dot_v1_dot_mailboxes__pb2.DiscontinueMailboxRequest.SerializeToString,
             solmu_dot_messages_dot_v1_dot_mailboxes__pb2.Mailbox.FromString,
             options,
             channel_credentials,

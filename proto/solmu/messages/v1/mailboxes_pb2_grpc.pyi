@@ -35,10 +35,13 @@ class MailboxServiceStub:
     def __new__(cls, channel: _aio.Channel) -> MailboxServiceAsyncStub: ...
     OpenMailbox: _grpc.UnaryUnaryMultiCallable[_mailboxes_pb2.OpenMailboxRequest, _mailboxes_pb2.Mailbox]
     """Opens the mailbox of the caller's own party, or returns the one that is
-    open already.
+    open already. One that was closed by another than its owner stays closed:
+    MAILBOX_CLOSED.
     """
     CreateMailbox: _grpc.UnaryUnaryMultiCallable[_mailboxes_pb2.CreateMailboxRequest, _mailboxes_pb2.Mailbox]
-    """Opens a mailbox for another party, with the legal basis for it."""
+    """Opens a mailbox for another party, with the legal basis for it; also one
+    that was closed, whoever did so.
+    """
     GetMailbox: _grpc.UnaryUnaryMultiCallable[_mailboxes_pb2.GetMailboxRequest, _mailboxes_pb2.Mailbox]
     """Returns a mailbox to its owner, or to one who holds a mandate for it."""
     ListMailboxes: _grpc.UnaryUnaryMultiCallable[_mailboxes_pb2.ListMailboxesRequest, _mailboxes_pb2.ListMailboxesResponse]
@@ -50,13 +53,21 @@ class MailboxServiceStub:
     """
     CloseMailbox: _grpc.UnaryUnaryMultiCallable[_mailboxes_pb2.CloseMailboxRequest, _mailboxes_pb2.Mailbox]
     """Closes a mailbox. What is in it stays readable; nothing new arrives."""
+    DiscontinueMailbox: _grpc.UnaryUnaryMultiCallable[_mailboxes_pb2.DiscontinueMailboxRequest, _mailboxes_pb2.Mailbox]
+    """Closes the mailbox of another party, on a legal basis: for authorities. It
+    is closed for the owner too, until it is opened again by `CreateMailbox`.
+    What is in it stays, and what was to come goes the way that its sender has
+    foreseen for the unreachable; nobody is notified of anything in it any
+    more. A death that a register records does the same by itself.
+    """
     OptOut: _grpc.UnaryUnaryMultiCallable[_mailboxes_pb2.OptOutRequest, _mailboxes_pb2.Mailbox]
     """Stops electronic delivery for a time; letters go on paper meanwhile. Where
     the rules of service of a unit say so (Norway's do), what is for
     information still comes.
     """
     LookUpMailboxes: _grpc.UnaryUnaryMultiCallable[_mailboxes_pb2.LookUpMailboxesRequest, _mailboxes_pb2.LookUpMailboxesResponse]
-    """Says which of many identity codes can be reached electronically. Allowed
+    """Says which of many identity codes can be reached electronically at this
+    node; whether another node has the mailbox is found out by sending. Allowed
     for the purpose of sending only; every look-up is audited.
     """
     ListAccesses: _grpc.UnaryUnaryMultiCallable[_mailboxes_pb2.ListAccessesRequest, _mailboxes_pb2.ListAccessesResponse]
@@ -79,10 +90,13 @@ class MailboxServiceAsyncStub(MailboxServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     OpenMailbox: _aio.UnaryUnaryMultiCallable[_mailboxes_pb2.OpenMailboxRequest, _mailboxes_pb2.Mailbox]  # type: ignore[assignment]
     """Opens the mailbox of the caller's own party, or returns the one that is
-    open already.
+    open already. One that was closed by another than its owner stays closed:
+    MAILBOX_CLOSED.
     """
     CreateMailbox: _aio.UnaryUnaryMultiCallable[_mailboxes_pb2.CreateMailboxRequest, _mailboxes_pb2.Mailbox]  # type: ignore[assignment]
-    """Opens a mailbox for another party, with the legal basis for it."""
+    """Opens a mailbox for another party, with the legal basis for it; also one
+    that was closed, whoever did so.
+    """
     GetMailbox: _aio.UnaryUnaryMultiCallable[_mailboxes_pb2.GetMailboxRequest, _mailboxes_pb2.Mailbox]  # type: ignore[assignment]
     """Returns a mailbox to its owner, or to one who holds a mandate for it."""
     ListMailboxes: _aio.UnaryUnaryMultiCallable[_mailboxes_pb2.ListMailboxesRequest, _mailboxes_pb2.ListMailboxesResponse]  # type: ignore[assignment]
@@ -94,13 +108,21 @@ class MailboxServiceAsyncStub(MailboxServiceStub):
     """
     CloseMailbox: _aio.UnaryUnaryMultiCallable[_mailboxes_pb2.CloseMailboxRequest, _mailboxes_pb2.Mailbox]  # type: ignore[assignment]
     """Closes a mailbox. What is in it stays readable; nothing new arrives."""
+    DiscontinueMailbox: _aio.UnaryUnaryMultiCallable[_mailboxes_pb2.DiscontinueMailboxRequest, _mailboxes_pb2.Mailbox]  # type: ignore[assignment]
+    """Closes the mailbox of another party, on a legal basis: for authorities. It
+    is closed for the owner too, until it is opened again by `CreateMailbox`.
+    What is in it stays, and what was to come goes the way that its sender has
+    foreseen for the unreachable; nobody is notified of anything in it any
+    more. A death that a register records does the same by itself.
+    """
     OptOut: _aio.UnaryUnaryMultiCallable[_mailboxes_pb2.OptOutRequest, _mailboxes_pb2.Mailbox]  # type: ignore[assignment]
     """Stops electronic delivery for a time; letters go on paper meanwhile. Where
     the rules of service of a unit say so (Norway's do), what is for
     information still comes.
     """
     LookUpMailboxes: _aio.UnaryUnaryMultiCallable[_mailboxes_pb2.LookUpMailboxesRequest, _mailboxes_pb2.LookUpMailboxesResponse]  # type: ignore[assignment]
-    """Says which of many identity codes can be reached electronically. Allowed
+    """Says which of many identity codes can be reached electronically at this
+    node; whether another node has the mailbox is found out by sending. Allowed
     for the purpose of sending only; every look-up is audited.
     """
     ListAccesses: _aio.UnaryUnaryMultiCallable[_mailboxes_pb2.ListAccessesRequest, _mailboxes_pb2.ListAccessesResponse]  # type: ignore[assignment]
@@ -126,7 +148,8 @@ class MailboxServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_mailboxes_pb2.Mailbox, _abc.Awaitable[_mailboxes_pb2.Mailbox]]:
         """Opens the mailbox of the caller's own party, or returns the one that is
-        open already.
+        open already. One that was closed by another than its owner stays closed:
+        MAILBOX_CLOSED.
         """
 
     @_abc_1.abstractmethod
@@ -135,7 +158,9 @@ class MailboxServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _mailboxes_pb2.CreateMailboxRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_mailboxes_pb2.Mailbox, _abc.Awaitable[_mailboxes_pb2.Mailbox]]:
-        """Opens a mailbox for another party, with the legal basis for it."""
+        """Opens a mailbox for another party, with the legal basis for it; also one
+        that was closed, whoever did so.
+        """
 
     @_abc_1.abstractmethod
     def GetMailbox(
@@ -167,6 +192,19 @@ class MailboxServiceServicer(metaclass=_abc_1.ABCMeta):
         """Closes a mailbox. What is in it stays readable; nothing new arrives."""
 
     @_abc_1.abstractmethod
+    def DiscontinueMailbox(
+        self,
+        request: _mailboxes_pb2.DiscontinueMailboxRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_mailboxes_pb2.Mailbox, _abc.Awaitable[_mailboxes_pb2.Mailbox]]:
+        """Closes the mailbox of another party, on a legal basis: for authorities. It
+        is closed for the owner too, until it is opened again by `CreateMailbox`.
+        What is in it stays, and what was to come goes the way that its sender has
+        foreseen for the unreachable; nobody is notified of anything in it any
+        more. A death that a register records does the same by itself.
+        """
+
+    @_abc_1.abstractmethod
     def OptOut(
         self,
         request: _mailboxes_pb2.OptOutRequest,
@@ -183,7 +221,8 @@ class MailboxServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _mailboxes_pb2.LookUpMailboxesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_mailboxes_pb2.LookUpMailboxesResponse, _abc.Awaitable[_mailboxes_pb2.LookUpMailboxesResponse]]:
-        """Says which of many identity codes can be reached electronically. Allowed
+        """Says which of many identity codes can be reached electronically at this
+        node; whether another node has the mailbox is found out by sending. Allowed
         for the purpose of sending only; every look-up is audited.
         """
 

@@ -122,7 +122,9 @@ class MessageServiceServicer:
     def SendOnPaper(self, request, context):
         """Has the paper part of a message sent now, where its policy leaves that to
         the sender and the message has not been seen. Asking again changes nothing:
-        there is one letter of a message at most.
+        there is one letter of a message at most. Asking for another address while
+        the letter waits, or after it went, is refused with MESSAGE_STATE: it goes to
+        the first.
 
         A letter that failed ("paper.failed") was never posted: asked again, it is
         made anew and goes to the address given now, if one is. One that was posted

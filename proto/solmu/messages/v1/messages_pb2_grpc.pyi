@@ -62,7 +62,9 @@ class MessageServiceStub:
     SendOnPaper: _grpc.UnaryUnaryMultiCallable[_messages_pb2.SendOnPaperRequest, _messages_pb2.Message]
     """Has the paper part of a message sent now, where its policy leaves that to
     the sender and the message has not been seen. Asking again changes nothing:
-    there is one letter of a message at most.
+    there is one letter of a message at most. Asking for another address while
+    the letter waits, or after it went, is refused with MESSAGE_STATE: it goes to
+    the first.
 
     A letter that failed ("paper.failed") was never posted: asked again, it is
     made anew and goes to the address given now, if one is. One that was posted
@@ -106,7 +108,9 @@ class MessageServiceAsyncStub(MessageServiceStub):
     SendOnPaper: _aio.UnaryUnaryMultiCallable[_messages_pb2.SendOnPaperRequest, _messages_pb2.Message]  # type: ignore[assignment]
     """Has the paper part of a message sent now, where its policy leaves that to
     the sender and the message has not been seen. Asking again changes nothing:
-    there is one letter of a message at most.
+    there is one letter of a message at most. Asking for another address while
+    the letter waits, or after it went, is refused with MESSAGE_STATE: it goes to
+    the first.
 
     A letter that failed ("paper.failed") was never posted: asked again, it is
     made anew and goes to the address given now, if one is. One that was posted
@@ -183,7 +187,9 @@ class MessageServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_messages_pb2.Message, _abc.Awaitable[_messages_pb2.Message]]:
         """Has the paper part of a message sent now, where its policy leaves that to
         the sender and the message has not been seen. Asking again changes nothing:
-        there is one letter of a message at most.
+        there is one letter of a message at most. Asking for another address while
+        the letter waits, or after it went, is refused with MESSAGE_STATE: it goes to
+        the first.
 
         A letter that failed ("paper.failed") was never posted: asked again, it is
         made anew and goes to the address given now, if one is. One that was posted
