@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import re
 import subprocess
@@ -30,6 +31,9 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
 TELEMETRY = SOURCE / "deploy/telemetry"
 PATIENCE = 180.0
+
+WITHOUT_PEERS: frozenset[str] = frozenset()
+"""Panels that show nothing while the node exchanges with nobody."""
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +82,24 @@ async def test_a_node_is_watched_and_its_traces_arrive(project: Project, tmp_pat
     (group,) = yaml.safe_load((TELEMETRY / "alerts.yaml").read_text())["groups"]
     assert names == {rule["alert"] for rule in group["rules"]}
     await until(lambda: re.search(r'"spans": [1-9]', project.compose("logs", "collector")) is not None)
+
+
+async def test_every_panel_shows_something_of_a_node_that_works(project: Project):
+    dashboard = json.loads((TELEMETRY / "dashboard.json").read_text())
+    expressions = {panel["title"]: target["expr"] for panel in dashboard["panels"] for target in panel["targets"]}
+    empty = set(expressions) - WITHOUT_PEERS
+
+    def shown() -> bool:
+        for title in tuple(empty):
+            values = [float(one["value"][1]) for one in asked(project, "query", query=expressions[title])["result"]]
+            if any(math.isfinite(value) for value in values):
+                empty.discard(title)
+        return not empty
+
+    try:
+        await until(shown)
+    except TimeoutError:
+        pytest.fail(f"nothing is shown by {sorted(empty)}")
 
 
 def test_every_panel_and_every_alert_is_a_question_that_prometheus_understands(project: Project):
