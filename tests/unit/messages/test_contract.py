@@ -1,7 +1,8 @@
-"""Who may call what, as the contract of messages declares it."""
+"""What the contract of messages itself holds: who may call what, and the form of what is sent."""
 
 from __future__ import annotations
 
+import pytest
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import MethodDescriptor
 from solmu.messages.v1 import (
@@ -17,6 +18,10 @@ from solmu.messages.v1 import (
     units_pb2,
 )
 from solmu.options.v1 import access_pb2
+from solmu.types.v1.types_pb2 import LocalizedText
+
+from services.runtime import validation
+from services.runtime.errors import InvalidArgument
 
 FILES = (
     attachments_pb2,
@@ -61,3 +66,23 @@ def test_what_is_the_owners_own_to_decide_is_open_to_nobody_on_its_behalf():
     assert {"ListInboxMessages", "OpenInboxMessage", "ConfirmReceipt", "WriteToUnit"} <= {
         name for name in METHODS if access(name).on_behalf
     }
+
+
+@pytest.mark.parametrize(
+    ("uri", "taken"),
+    [
+        ("https://city.example/pay?invoice=7", True),
+        ("http://city.example/pay", False),
+        ("javascript:alert(1)", False),
+        ("https:city.example", False),
+        ("", False),
+    ],
+)
+def test_an_action_leads_to_an_https_address_only(uri: str, taken: bool) -> None:
+    action = messages_pb2.Action(labels=[LocalizedText(language="en", text="Pay")], uri=uri)
+    if taken:
+        validation.check(action)
+        return
+    with pytest.raises(InvalidArgument) as refused:
+        validation.check(action)
+    assert {field for field, _ in refused.value.violations} == {"uri"}
