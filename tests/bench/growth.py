@@ -229,14 +229,14 @@ class Growth:
         return Cost(count, seconds, {part: after[part] - before[part] for part in PARTS})
 
     def _cpu(self) -> dict[str, float]:
-        """Seconds of processor time that each part has used so far."""
+        """Seconds of processor time that each part has used so far, by processes that have ended too."""
         used = {}
         for part in PARTS:
             pid = self._node.processes[part].pid
             assert pid is not None, f"{part} does not run"
             tree = psutil.Process(pid)
             times = [one.cpu_times() for one in (tree, *tree.children(recursive=True))]
-            used[part] = sum(one.user + one.system for one in times)
+            used[part] = sum(sum(one[:4]) for one in times)  # user, system, and those of children that were waited for
         return used
 
 
