@@ -44,7 +44,7 @@ from services.runtime.facts.cache import FactCache
 from services.runtime.facts.wire import rules_in
 from services.runtime.foundation import Foundation, lay
 from services.runtime.identity import TokenVerifier
-from services.runtime.ids import new_id
+from services.runtime.ids import new_id, new_ids
 from services.runtime.parties import PartyNames
 from services.runtime.server import run
 
@@ -84,7 +84,7 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
     await start_checks.check_key(foundation.database, "SOLMU_PARTY_KEY", party_key)
     if settings.life:
         await revision_store.begin_life(foundation.database, settings.life)
-    audit = AuditLog(database=foundation.database, clock=now, new_id=new_id, trace=foundation.outbox.trace)
+    audit = AuditLog(database=foundation.database, clock=now, new_ids=new_ids, trace=foundation.outbox.trace)
     await declared.apply(foundation.database, declarations, audit=audit)
     foundation.tasks.start(keys.follow())
     foundation.tasks.start(providers.follow())

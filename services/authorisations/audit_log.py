@@ -55,33 +55,33 @@ def entry_hash(previous: bytes, sequence: int, content: bytes) -> bytes:
 
 
 class AuditLog:
-    """The record. `trace` gives the current traceparent, `new_id` ids that sort by time."""
+    """The record. `trace` gives the current traceparent, `new_ids` so many ids that sort by time."""
 
     def __init__(
         self,
         *,
         database: Database,
         clock: Callable[[], datetime],
-        new_id: Callable[[], UUID],
+        new_ids: Callable[[int], Sequence[UUID]],
         trace: Callable[[], str],
     ) -> None:
         self._database = database
         self._commits = Gathering(self._commit)
         self._clock = clock
-        self._new_id = new_id
+        self._new_ids = new_ids
         self._trace = trace
 
-    def name(self) -> str:
-        """A name for an entry to be recorded."""
-        return f"auditRecords/{self._new_id()}"
+    def names(self, count: int) -> list[str]:
+        """Names for entries to be recorded."""
+        return [f"auditRecords/{one}" for one in self._new_ids(count)]
 
     async def record(self, records: Sequence[AuditRecord], *, writer: Connection | None = None) -> None:
         """Records entries. Each names its kind, actor, method and parties; the rest is given here."""
         now, trace_id = self._clock(), self._trace_id()
         time = wire.timestamp(now)
         entries = []
-        for record in records:
-            record.name = record.name or self.name()
+        for record, name in zip(records, self.names(len(records)), strict=True):
+            record.name = name
             record.record_time.CopyFrom(time)
             record.trace_id = trace_id
             entries.append(

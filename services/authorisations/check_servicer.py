@@ -90,7 +90,7 @@ class CheckServicer:
         """Checks one act at the node where the mandate is registered."""
         uri = await self._theme_uri(request)
         response = await self._elsewhere.check(request, theme_uri=uri)
-        response.audit_record = self._audit.name()
+        response.audit_record = self._name()
         messages.name_parties(request, self._parties)
         await self._record("Check", [Recorded(request, response)])
         return response
@@ -137,14 +137,14 @@ class CheckServicer:
         response = checks_pb2.BatchCheckResponse(consistency_token=answers.token)
         recording = []
         for start in range(0, len(outcomes), TURN):
-            answered = []
-            for one, verdict in outcomes[start : start + TURN]:
+            turn, answered = outcomes[start : start + TURN], []
+            for (one, verdict), name in zip(turn, self._audit.names(len(turn)), strict=True):
+                result = response.results.add()
                 if isinstance(one, Fault) or isinstance(verdict, Fault):
-                    response.results.append(_fault(verdict))
+                    result.fault.CopyFrom(_fault(verdict))
                     continue
-                result = self._response(verdict, answers)
-                answered.append(_recorded(one, result, verdict))
-                response.results.add().response.CopyFrom(result)
+                wire.fill(result.response, verdict, consistency_token=answers.token, audit_record=name)
+                answered.append(_recorded(one, result.response, verdict))
             recording.append(asyncio.create_task(self._record("BatchCheck", answered)))
             await asyncio.sleep(0)
         await asyncio.gather(*recording)
@@ -279,7 +279,10 @@ class CheckServicer:
         return self._named(party, field=field) if party is not None else callers.party_actor().party
 
     def _response(self, verdict: Verdict, answers: _Answers) -> checks_pb2.CheckResponse:
-        return wire.response(verdict, consistency_token=answers.token, audit_record=self._audit.name())
+        return wire.response(verdict, consistency_token=answers.token, audit_record=self._name())
+
+    def _name(self) -> str:
+        return self._audit.names(1)[0]
 
     async def _record(self, method: str, checks: Sequence[Recorded], *, purpose: str = "") -> None:
         shared = AuditRecord(
@@ -390,10 +393,9 @@ def _until_stopped(
     return outcomes
 
 
-def _fault(outcome: Judged) -> checks_pb2.BatchCheckResponse.Result:
+def _fault(outcome: Judged) -> checks_pb2.BatchCheckResponse.CheckFault:
     assert isinstance(outcome, Fault)
-    kind = checks_pb2.BatchCheckResponse
-    return kind.Result(fault=kind.CheckFault(reason=outcome.reason, message=outcome.message))
+    return checks_pb2.BatchCheckResponse.CheckFault(reason=outcome.reason, message=outcome.message)
 
 
 def _key(at: datetime, last: Candidate) -> str:

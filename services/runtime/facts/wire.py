@@ -7,7 +7,6 @@ from functools import lru_cache
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from solmu.authorisations.v1.checks_pb2 import DECISION_ALLOWED, DECISION_DENIED, CheckRequest, CheckResponse
-from solmu.authorisations.v1.parties_pb2 import Party
 from solmu.authorisations.v1.themes_pb2 import Theme
 
 from services.runtime.facts.checking import Basis, Question, Reason, Verdict
@@ -68,30 +67,41 @@ def rules(theme: Theme) -> Rules:
 
 def request(question: Question) -> CheckRequest:
     """A question as it is asked of the service, with the instant that is judged."""
-    return CheckRequest(
-        delegate=Party(name=question.delegate),
-        principal=Party(name=question.principal),
-        theme=f"themes/{question.theme_id}",
-        specifier=question.specifier,
-        through=Party(name=question.through) if question.through else None,
-        assurance_level=question.assurance_level,  # type: ignore[arg-type]
-        at=timestamp(question.at),
-    )
+    asked = CheckRequest(theme=f"themes/{question.theme_id}")
+    asked.delegate.name = question.delegate
+    asked.principal.name = question.principal
+    asked.at.CopyFrom(timestamp(question.at))
+    if question.specifier:
+        asked.specifier = question.specifier
+    if question.through:
+        asked.through.name = question.through
+    if question.assurance_level:
+        asked.assurance_level = question.assurance_level  # type: ignore[assignment]
+    return asked
 
 
 def response(verdict: Verdict, *, consistency_token: str, audit_record: str) -> CheckResponse:
     """A verdict as the service answers it, with the facts that it was judged by and where it is recorded."""
-    return CheckResponse(
-        decision=DECISION_ALLOWED if verdict.allowed else DECISION_DENIED,
-        reason=verdict.reason,  # type: ignore[arg-type]
-        basis=verdict.basis,  # type: ignore[arg-type]
-        mandates=verdict.mandates,
-        through=Party(name=verdict.through) if verdict.through else None,
-        expire_time=timestamp(verdict.expire) if verdict.expire else None,
-        needed_assurance_level=verdict.assurance_level,  # type: ignore[arg-type]
-        consistency_token=consistency_token,
-        audit_record=audit_record,
-    )
+    answer = CheckResponse()
+    fill(answer, verdict, consistency_token=consistency_token, audit_record=audit_record)
+    return answer
+
+
+def fill(answer: CheckResponse, verdict: Verdict, *, consistency_token: str, audit_record: str) -> None:
+    """The same in a message that is there, empty, within another: nothing is copied."""
+    answer.decision = DECISION_ALLOWED if verdict.allowed else DECISION_DENIED
+    answer.consistency_token = consistency_token
+    answer.audit_record = audit_record
+    answer.needed_assurance_level = verdict.assurance_level  # type: ignore[assignment]
+    if not verdict.allowed:
+        answer.reason = verdict.reason  # type: ignore[assignment]
+        return
+    answer.basis = verdict.basis  # type: ignore[assignment]
+    answer.mandates.extend(verdict.mandates)
+    if verdict.through:
+        answer.through.name = verdict.through
+    if verdict.expire:
+        answer.expire_time.CopyFrom(timestamp(verdict.expire))
 
 
 def verdict(response: CheckResponse) -> Verdict:

@@ -46,6 +46,7 @@ from services.runtime.facts.cache import FactCache
 from services.runtime.facts.wire import rules_in
 from services.runtime.identity import TokenVerifier
 from services.runtime.ids import new_id as new_uuid
+from services.runtime.ids import new_ids
 from services.runtime.outbox import Outbox
 from services.runtime.parties import PartyNames
 from services.runtime.revocations import Revocations
@@ -160,7 +161,7 @@ def assemble(
     revocations = Revocations(database=database)
     # The relay does not run: the tests look at what waits in the outbox.
     outbox = Outbox(database=database, nats=None, node="solmu", service="authorisations", telemetry=Telemetry())  # type: ignore[arg-type]
-    audit = AuditLog(database=database, clock=facts_clock, new_id=new_uuid, trace=outbox.trace)
+    audit = AuditLog(database=database, clock=facts_clock, new_ids=new_ids, trace=outbox.trace)
     clients = ClientServicer(
         database=database,
         outbox=outbox,
