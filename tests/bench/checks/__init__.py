@@ -49,13 +49,14 @@ HELD_SIZE = 100_000
 
 
 ALIKE = """
-  what a check includes       over the network   caller proved   facts found    answer on record
-  Solmu, gRPC and AuthZEN     mutual TLS         yes             yes            on disk, chained and signed
-  Solmu, facts in consumer    no                 no              yes            on disk a quarter of a second later
-  Cerbos                      without TLS        no              no: handed     no
-  SpiceDB                     no: in process     no              yes            no
-  cedarpy, casbin             no: in process     no              as it says     no
-  CPU us: processor time for a check, one by one and in batches, of asker, engine and database together
+  what a check includes        over the network   caller proved   facts found       answer on record
+  Solmu, gRPC and AuthZEN      mutual TLS         yes             yes, newest       on disk, chained and signed
+  Solmu, facts in consumer     no                 no              yes, some ms old  on disk a quarter of a second later
+  Cerbos, handed the facts     without TLS        no              no: at hand       no
+  Cerbos, as alike as it gets  TLS                no              yes, newest       in a file, not yet on disk
+  SpiceDB                      no: in process     no              yes, newest       no
+  cedarpy, casbin              no: in process     no              as it says        no
+  CPU us: processor time for a check, one by one, sixteen at once and in batches, of asker, engine and database together
 """
 
 
@@ -73,7 +74,7 @@ async def measure(state: Path, options: Options) -> None:
     print("checks; direct and represented one after another, us; all rates are checks/s")
     print(
         f"  {'engine':<34} {'mandates':>9} {'direct/s':>8} {'p50':>6} {'p99':>7}  {'repr./s':>8} {'p50':>6} {'p99':>7}"
-        f"  {'16 at once':>10} {'batches':>8} {'CPU us':>12} {'asked':>7} {'wrong':>5}"
+        f"  {'16 at once':>10} {'batches':>8} {'CPU us':>15} {'asked':>7} {'wrong':>5}"
     )
     async with running(NodeSettings(state=state, edge_port=0)) as node:
         await _own(node, options)
@@ -142,15 +143,17 @@ async def _lay(node: Node, begin: int, end: int) -> None:
 async def _peers(node: Node, options: Options, fetched: Fetched) -> None:
     await fetched.fetch()
     largest = max(options.sizes)
-    database = await _own_database(node, "spicedb")
     proof = node.state.identity(mesh.OPERATOR)
-    spicedb = ["--database", database, "--certificate", proof.certificate]
-    spicedb += ["--key", proof.key, "--authorities", proof.authorities, "--postgres", _pid(node, "postgres")]
+    held = ["--certificate", proof.certificate, "--key", proof.key, "--authorities", proof.authorities]
+    held += ["--postgres", _pid(node, "postgres")]
+    spicedb = [*held, "--database", await _own_database(node, "spicedb")]
+    cerbos = [*held, "--database", await _own_database(node, "cerbos"), "--program", fetched.path(CERBOS)]
     for label, module, needs, size, arguments in (
         ("casbin, holding all", "pycasbin", [], largest, []),
         ("cedarpy, handed the facts", "cedar", [], largest, ["--held", "no"]),
         ("cedarpy, holding all", "cedar", [], min(HELD_SIZE, largest), ["--held", "yes"]),
-        ("Cerbos, handed the facts", "cerbos_server", [CERBOS], largest, ["--program", fetched.path(CERBOS)]),
+        ("Cerbos, handed the facts", "cerbos_server", [CERBOS], largest, [*cerbos, "--alike", "no"]),
+        ("Cerbos, as alike as it gets", "cerbos_server", [CERBOS], largest, [*cerbos, "--alike", "yes"]),
         ("SpiceDB on PostgreSQL", "spicedb", [SPICEDB], largest, spicedb),
     ):
         if missing := fetched.missing(*needs):
@@ -185,11 +188,12 @@ async def _peer(
 
 def _print(label: str, size: int, figures: Figures) -> None:
     together, batches = (f"{one:.0f}" if one else "-" for one in (figures.together, figures.batches))
-    work = f"{figures.single_cpu:.0f}" + (f" {figures.batch_cpu:.0f}" if figures.batches else " -")
+    costs = figures.single_cpu, figures.together_cpu, figures.batch_cpu
+    work = " ".join(f"{one:.0f}" if one else "-" for one in costs)
     print(
         f"  {label:<34} {size:>9} {figures.direct:8.0f} {figures.p50:6.0f} {figures.p99:7.0f}"
         f"  {figures.represented:8.0f} {figures.represented_p50:6.0f} {figures.represented_p99:7.0f}"
-        f"  {together:>10} {batches:>8} {work:>12} {figures.asked:7} {figures.wrong:5}",
+        f"  {together:>10} {batches:>8} {work:>15} {figures.asked:7} {figures.wrong:5}",
         flush=True,
     )
     for note in figures.notes:

@@ -50,6 +50,8 @@ class Figures:
     """Checks in a second, in batches; 0 where it takes none."""
     single_cpu: float = 0.0
     """Microseconds of processor time for a check, one after another, of all who take part: asker, engine, database."""
+    together_cpu: float = 0.0
+    """The same with some calls at once; 0 where there are no calls."""
     batch_cpu: float = 0.0
     """The same in batches."""
     asked: int = 0
@@ -99,7 +101,9 @@ async def measure(
         engine, world.represented(size), figures, seconds=seconds
     )
     if together:
+        before, work = figures.asked, Work(others)
         figures.together = await _together(engine, world.direct(size, begin=size // 3), figures, seconds)
+        figures.together_cpu = work.for_each(figures.asked - before)
     if batch:
         before, work = figures.asked, Work(others)
         figures.batches = await _batches(engine, world.of_accountants(size, batch), figures, seconds, batch)

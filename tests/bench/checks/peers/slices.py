@@ -8,6 +8,9 @@ from services.runtime.facts.rules import Kind
 from tests.bench.checks import world
 from tests.bench.checks.world import Asked, Given
 
+Concerning = tuple[list[Given], list[Given]]
+"""Mandates to act that the delegate or its firms hold of the principal, and those to represent these firms."""
+
 
 class Slices:
     """Mandates by who holds them."""
@@ -21,8 +24,8 @@ class Slices:
             else:
                 self._to_represent[one.delegate].append(one)
 
-    def of(self, question: Asked) -> tuple[list[Given], list[Given]]:
-        """Mandates to act that the delegate or its firms hold of the principal, and those to represent these firms."""
+    def of(self, question: Asked) -> Concerning:
+        """What concerns a question."""
         represents = self._to_represent.get(question.delegate, [])
         holders = [question.delegate, *(one.principal for one in represents)]
         acts = [one for holder in holders for one in self._to_act.get((holder, question.principal), [])]
