@@ -22,7 +22,8 @@ The profile is the folder named by --profile or SOLMU_PROFILE; without either it
 is that of the embedded node's demo client. With --json, output is JSON, one
 object a line. Exit status: 0 done, 1 refused by the node, 2 wrong usage, 3 the
 node cannot be reached, 4 evidence that is not wholly proven, 5 a check answered
-with no, 130 interrupted; those of the node's own commands are in deploy/README.md.
+with no, 130 interrupted, 141 nobody reads the output any more; those of the
+node's own commands are in deploy/README.md.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ from gateway.client.profile import Profile, ProfileError
 from services.runtime.errors import Fault, Unavailable
 
 DEMO_PROFILE = ".solmu/clients/permits"
-DONE, REFUSED, USAGE, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 130
+DONE, REFUSED, USAGE, UNREACHABLE, INTERRUPTED, UNREAD = 0, 1, 2, 3, 130, 141
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -67,9 +68,12 @@ def run(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - one f
     given = build_parser().parse_args(arguments)
     out = Output(as_json=given.json)
     try:
-        if hasattr(given, "local"):
-            return int(given.local(given, out))
-        return asyncio.run(_remote(given, out))
+        status = int(given.local(given, out)) if hasattr(given, "local") else asyncio.run(_remote(given, out))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # As a program that the signal ends; Python would complain of what it cannot write at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return UNREAD
     except (ProfileError, UsageError) as error:
         hint = "\nStart a node with `solmu up`, or name a profile with --profile."
         return _say(f"{error}{hint if isinstance(error, ProfileError) else ''}", USAGE)
@@ -83,6 +87,7 @@ def run(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - one f
         return _say(f"{error.filename}: {error.strerror}" if error.filename else str(error), USAGE)
     except KeyboardInterrupt:
         return INTERRUPTED
+    return status
 
 
 async def _remote(given: argparse.Namespace, out: Output) -> int:

@@ -128,12 +128,13 @@ async def _get(client: Client, given: argparse.Namespace, out: Output) -> None:
     asked = evidence_pb2.GetStatementRequest(name=given.name, requester=requester)
     statement = await client.call(stub.GetStatement, asked)
     export = evidence_pb2.ExportEvidenceRequest(name=given.name, requester=requester, allow_pending=given.pending)
-    content = b""
-    async with aclosing(client.stream(stub.ExportEvidence, export)) as pieces:
-        async for piece in pieces:
-            content += piece.data
+    content, stem = b"", given.to / given.name.removeprefix("statements/")[:16]
+    with out.bar(stem.name) as bar:
+        async with aclosing(client.stream(stub.ExportEvidence, export)) as pieces:
+            async for piece in pieces:
+                content += piece.data
+                bar(len(content), 0)
     given.to.mkdir(parents=True, exist_ok=True)
-    stem = given.to / given.name.removeprefix("statements/")[:16]
     files = {stem.with_suffix(container.EXTENSION): content}
     if statement.proof.signature.HasField("batch"):
         files[stem.with_suffix(".txt")] = statement.proof.statement
@@ -154,7 +155,11 @@ def _verify(given: argparse.Namespace, out: Output) -> int:
     )
     beside = _beside(given)
     contents = (_bounded(path, container.MAX_BYTES) for path in given.files)
-    reports = [verifying.verify(each, anchors=anchors, beside=beside) for each in contents]
+    reports: list[Report] = []
+    with out.bar("containers", str) as bar:
+        for each in contents:
+            reports.append(verifying.verify(each, anchors=anchors, beside=beside))
+            bar(len(reports), len(given.files))
     verifying.check_binding(reports)
     for path, report in zip(given.files, reports, strict=True):
         if out.as_json:

@@ -168,7 +168,7 @@ async def _call(client: Client, given: argparse.Namespace, out: Output) -> int:
     """Prints the answer's body as it comes; with --json all of the answer, its body in base64, as it comes too."""
     head, end, rest = calls_pb2.CallResponseHead(), calls_pb2.CallResponseEnd(), b""
     stub: Any = client.stub(CallServiceStub)
-    async for frame in client.stream(stub.Call, _frames(_head(given), given.body)):
+    async for frame in client.stream(stub.Call, _frames(_head(given), given.body, out)):
         if frame.HasField("head"):
             head, end = frame.head, frame.head.end
             if out.as_json:
@@ -212,11 +212,15 @@ def _target(path: str) -> bytes:
     return path.strip().encode()
 
 
-async def _frames(head: calls_pb2.CallRequestHead, body: Path | None) -> AsyncIterator[Message]:
+async def _frames(head: calls_pb2.CallRequestHead, body: Path | None, out: Output) -> AsyncIterator[Message]:
     yield calls_pb2.CallRequest(head=head)
     if body is not None:
-        for chunk in _chunks(body):
-            yield calls_pb2.CallRequest(chunk=chunk)
+        sent = 0
+        with out.bar(body.name) as bar:
+            for chunk in _chunks(body):
+                yield calls_pb2.CallRequest(chunk=chunk)
+                sent += len(chunk)
+                bar(sent, head.body_bytes)
         yield calls_pb2.CallRequest(end=calls_pb2.CallEnd())
 
 

@@ -53,13 +53,19 @@ async def _claim(client: Client, given: argparse.Namespace, out: Output) -> None
     letters = (await client.call(client.letters.ClaimLetters, request)).letters
     gate = asyncio.Semaphore(AT_ONCE)
 
+    done = 0
+
     async def fetch(letter: Letter) -> None:
+        nonlocal done
         base = given.folder / letter.name.removeprefix("letters/")
         async with gate:
             await client.download_file(letter.attachment, base.with_suffix(".pdf"), sha256=letter.sha256)
         base.with_suffix(".json").write_text(json_format.MessageToJson(letter), encoding="utf-8")
+        done += 1
+        bar(done, len(letters))
 
-    await asyncio.gather(*(fetch(letter) for letter in letters))
+    with out.bar("letters", str) as bar:
+        await asyncio.gather(*(fetch(letter) for letter in letters))
     rows = [
         (letter.name, str(letter.page_count), "1" if letter.options.single_sided else "2", letter.options.cost_centre)
         for letter in letters

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from solmu.messages.v1 import messages_pb2
-from solmu.messages.v1.messages_pb2 import Message, MessageAttachment
+from solmu.messages.v1.messages_pb2 import Message, MessageAttachment, SendMessageRequest
 from solmu.types.v1.types_pb2 import NationalIdentifier
 
 from gateway.client import following
 from gateway.client.client import Client
-from gateway.client.command.output import Bar, Output, UsageError, aligned, label, plain
+from gateway.client.command import lines
+from gateway.client.command.output import Output, UsageError, aligned, label, plain
+from services.runtime import status
 
 DEMO_UNIT = "units/permits"
 
@@ -39,6 +41,15 @@ def add(commands: Any) -> None:
     send.add_argument("--key", help="idempotency key: the same message is sent once however often this is run")
     send.add_argument("--correlation-id", default="", help="comes back in every event")
     send.set_defaults(remote=_send)
+
+    many = actions.add_parser("send-many", help="send what a file says; run again, it sends what was not sent yet")
+    many.add_argument("file", type=Path, help="JSON lines, each a SendMessageRequest of the contract with its key")
+    many.set_defaults(remote=_send_many)
+
+    download = actions.add_parser("download", help="save a message's attachments")
+    download.add_argument("name", metavar="units/UNIT/messages/ID")
+    download.add_argument("--to", type=Path, default=Path(), metavar="FOLDER", help="where (default: here)")
+    download.set_defaults(remote=_download)
 
     listing = actions.add_parser("list", help="list a unit's messages, latest first")
     _unit(listing)
@@ -75,7 +86,8 @@ async def _send(client: Client, given: argparse.Namespace, out: Output) -> None:
         raise UsageError("the message has no text: give --text, or write it to standard input")
     attachments: list[MessageAttachment] = []
     for file in given.attach:
-        uploaded = await client.upload_file(file, progress=Bar(file.name))
+        with out.bar(file.name) as bar:
+            uploaded = await client.upload_file(file, progress=bar)
         role = MessageAttachment.ROLE_APPENDIX if attachments else MessageAttachment.ROLE_MAIN
         attachments.append(MessageAttachment(attachment=uploaded.name, role=role))
     request = messages_pb2.SendMessageRequest(
@@ -94,6 +106,43 @@ async def _send(client: Client, given: argparse.Namespace, out: Output) -> None:
         out.one(sent)
     else:
         print(sent.name)
+
+
+async def _send_many(client: Client, given: argparse.Namespace, out: Output) -> int:
+    """Prints what was refused, and how many; with --json the result of each."""
+    count = sum(1 for _ in lines.read(given.file, SendMessageRequest))
+    refused: list[str] = []
+    with out.bar("messages", str) as bar:
+        async with aclosing(client.send_all(lines.read(given.file, SendMessageRequest))) as results:
+            async for result in results:
+                if out.as_json:
+                    out.line(plain(result))
+                if result.HasField("refusal"):
+                    fault = status.from_status(result.refusal)
+                    refused.append(f"{result.idempotency_key}: {fault}")
+                bar(result.index + 1, count)
+    if not out.as_json:
+        print("\n".join([*refused, f"{count - len(refused)} sent, {len(refused)} refused"]))
+    return 1 if refused else 0
+
+
+async def _download(client: Client, given: argparse.Namespace, out: Output) -> None:
+    """Writes over nothing that is there."""
+    asked = messages_pb2.GetMessageRequest(name=given.name)
+    message = await client.call(client.messages.GetMessage, asked)
+    given.to.mkdir(parents=True, exist_ok=True)
+    for attachment in message.attachments:
+        file = given.to / Path(attachment.file_name).name  # of somebody else's making
+        if file.exists():
+            raise UsageError(f"{file} is there already")
+        with out.bar(file.name) as bar:
+            await client.download_file(
+                attachment.attachment, file, sha256=attachment.sha256, size=attachment.size_bytes, progress=bar
+            )
+        if out.as_json:
+            out.line({"file": str(file), "bytes": attachment.size_bytes})
+        else:
+            print(file)
 
 
 async def _list(client: Client, given: argparse.Namespace, out: Output) -> None:

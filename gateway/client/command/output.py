@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Self
 
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
 BAR_WIDTH = 30
+LEAST_BAR_WIDTH = 5
+LABEL_WIDTH = 30
+COLUMNS = 80
+"""Of a terminal that does not say its width."""
+
+
+def megabytes(size: int) -> str:
+    """A size for people."""
+    return f"{size / 1_000_000:.1f} MB"
 
 
 class UsageError(Exception):
@@ -48,6 +58,10 @@ class Output:
         """A line of JSON."""
         print(json.dumps(value, ensure_ascii=False), flush=True)
 
+    def bar(self, what: str, amount: Callable[[int], str] = megabytes) -> Bar:
+        """The progress of long work: on a terminal, and not where a program reads."""
+        return Bar(what, amount, shown=not self.as_json and sys.stderr.isatty())
+
     def cut(self, line: str) -> str:
         """The line as it fits a terminal."""
         if not sys.stdout.isatty():
@@ -57,22 +71,50 @@ class Output:
 
 
 class Bar:
-    """A progress bar on standard error, where that is a terminal."""
+    """A progress bar on standard error. As a context, whatever ends the work, what is said next begins a line."""
 
-    def __init__(self, what: str) -> None:
-        self._what = what
-        self._shown = -1
+    def __init__(self, what: str, amount: Callable[[int], str], *, shown: bool) -> None:
+        self._what = what if len(what) <= LABEL_WIDTH else f"{what[: LABEL_WIDTH - 1]}…"
+        self._amount = amount
+        self._shown = shown
+        self._line = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._line:
+            print(file=sys.stderr)
 
     def __call__(self, done: int, total: int) -> None:
         """How far it is; see `gateway.client.transfers.Progress`."""
-        percent = 100 * done // total if total else 100
-        if percent == self._shown or not sys.stderr.isatty():
-            return
-        self._shown = percent
-        filled = BAR_WIDTH * percent // 100
-        bar = "█" * filled + "░" * (BAR_WIDTH - filled)
-        end = "\n" if done >= total else ""
-        print(f"\r{self._what} {bar} {percent:3} %  {megabytes(done)} of {megabytes(total)}", end=end, file=sys.stderr)
+        if not self._shown or (not self._line and done >= total > 0):
+            return  # what is over at once needs no bar
+        line = self._drawn(done, total, _columns())
+        if line != self._line:
+            # To the end of the line, where the line before may have been longer.
+            print(f"\r{line}\x1b[K", end="", file=sys.stderr, flush=True)
+            self._line = line
+
+    def _drawn(self, done: int, total: int, columns: int) -> str:
+        """A line that leaves the last column free, where some terminals begin the next line."""
+        if not total:
+            return f"{self._what}  {self._amount(done)}"[: columns - 1]
+        percent = min(100 * done // total, 100)
+        said = f"{percent:3} %  {self._amount(done)} of {self._amount(total)}"
+        width = min(BAR_WIDTH, columns - 1 - len(self._what) - len(said) - 2)
+        if width < LEAST_BAR_WIDTH:
+            return f"{self._what} {said}"[: columns - 1]
+        filled = width * percent // 100
+        return f"{self._what} {'█' * filled}{'░' * (width - filled)} {said}"
+
+
+def _columns() -> int:
+    """Width of the terminal that standard error is."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or COLUMNS
+    except OSError:
+        return COLUMNS
 
 
 def plain(message: Message) -> dict[str, Any]:
@@ -89,8 +131,3 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 def label(name: str, prefix: str = "STATE_") -> str:
     """The value of an enum for people: "released" for STATE_RELEASED."""
     return name.removeprefix(prefix).lower().replace("_", " ")
-
-
-def megabytes(size: int) -> str:
-    """A size for people."""
-    return f"{size / 1_000_000:.1f} MB"

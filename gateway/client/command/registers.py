@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import argparse
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import grpc
-from google.protobuf import json_format
 from google.protobuf.timestamp_pb2 import Timestamp
 from solmu.authorisations.v1.register_records_pb2 import RegisterRecord
 from solmu.authorisations.v1.registers_pb2 import Import, ImportRecordsRequest
 from solmu.authorisations.v1.registers_pb2_grpc import RegisterServiceStub
 
 from gateway.client.client import Client
+from gateway.client.command import lines
 from gateway.client.command.output import Output, UsageError
+from gateway.client.transfers import Progress
 from services.runtime import status
 
 BATCH = 500
@@ -44,7 +45,7 @@ def add(commands: Any) -> None:
 
 async def _import(client: Client, given: argparse.Namespace, out: Output) -> None:
     """Sends nothing of a file of which a line is broken."""
-    count = sum(1 for _ in _records(given.file))
+    count = sum(1 for _ in lines.read(given.file, RegisterRecord))
     header = ImportRecordsRequest.Header(
         register=given.register,
         mode=Import.MODE_DELTA if given.builds_on else Import.MODE_SNAPSHOT,
@@ -54,29 +55,24 @@ async def _import(client: Client, given: argparse.Namespace, out: Output) -> Non
     )
     take: Any = client.stub(RegisterServiceStub).ImportRecords
     try:
-        out.one(await take(_parts(header, given.file, count), metadata=await client.metadata(), timeout=WITHIN))
+        with out.bar("records", str) as bar:
+            parts = _parts(header, given.file, count, bar)
+            taken = await take(parts, metadata=await client.metadata(), timeout=WITHIN)
     except grpc.RpcError as error:
         raise status.fault_of(error) from None
+    out.one(taken)
 
 
-async def _parts(header: ImportRecordsRequest.Header, file: Path, count: int) -> AsyncIterator[ImportRecordsRequest]:
+async def _parts(
+    header: ImportRecordsRequest.Header, file: Path, count: int, progress: Progress
+) -> AsyncIterator[ImportRecordsRequest]:
     yield ImportRecordsRequest(header=header)
-    records = _records(file)
+    records, done = lines.read(file, RegisterRecord), 0
     while batch := list(islice(records, BATCH)):
         yield ImportRecordsRequest(batch=ImportRecordsRequest.Batch(records=batch))
+        done += len(batch)
+        progress(done, count)
     yield ImportRecordsRequest(trailer=ImportRecordsRequest.Trailer(record_count=count))
-
-
-def _records(file: Path) -> Iterator[RegisterRecord]:
-    """The records of a file. Raises UsageError with the line that is none, without what stands in it."""
-    with file.open(encoding="utf-8") as lines:
-        number = 0
-        try:
-            for number, line in enumerate(lines, start=1):  # noqa: B007  # of the line that fails
-                if line.strip():
-                    yield json_format.Parse(line, RegisterRecord())
-        except (json_format.ParseError, UnicodeDecodeError):
-            raise UsageError(f"{file}: line {number} is no register record; nothing was sent") from None
 
 
 def _instant(text: str | None) -> Timestamp:

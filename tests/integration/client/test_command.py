@@ -15,9 +15,13 @@ import pytest
 from cryptography import x509
 
 from deploy.local.node import Node
+from gateway.client import command
 from gateway.client.command import build_parser, completion
+from tests.integration.client import terminal
 from tests.integration.client.test_examples import letter
 from tests.tokens import Signer
+
+SOLMU = (sys.executable, "-m", "gateway.client.command")
 
 
 @dataclass
@@ -29,9 +33,7 @@ class Done:
 
 async def solmu(*arguments: str | Path, stdin: str = "", **environment: str) -> Done:
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "gateway.client.command",
+        *SOLMU,
         *map(str, arguments),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
@@ -149,6 +151,23 @@ async def test_exit_statuses_are_what_scripts_branch_on(node: Node, tmp_path: Pa
     assert (await solmu("--profile", away, "token")).status == 3
 
 
+def test_an_interrupted_command_ends_with_130(node: Node):
+    follow = ("--profile", str(node.state.clients / "permits"), "events", "follow")
+    with terminal.Session(*SOLMU, *follow, columns=200) as session:
+        session.wait_for("message.accepted")
+        session.type("\x03")
+        assert session.wait_for_end() == 130
+        assert "Traceback" not in session.shown
+
+
+def test_output_that_nobody_reads_ends_with_141_and_says_nothing():
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([*SOLMU, "completion", "bash"], stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
 async def test_logs_and_status_of_the_node(node: Node):
     state = {"SOLMU_STATE": str(node.state.root)}
     logs = await solmu("logs", "messages", "-n", "3", **state)
@@ -164,16 +183,96 @@ async def test_a_node_that_does_not_run_says_so(tmp_path: Path):
     assert (status.status, "not running" in status.out) == (3, True)
 
 
-@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
-def test_bash_completes_commands_actions_and_options():
-    script = completion.script(build_parser())
+async def test_many_messages_are_sent_from_a_file_and_each_refusal_is_told(node: Node, tmp_path: Path):
+    permits = ("--profile", node.state.clients / "permits")
+    resident = ("--profile", node.state.clients / "resident")
+    opened = json.loads((await solmu(*resident, "--json", "call", "POST", "/v1/mailboxes:open", "{}")).out)
 
-    def completed(*words: str) -> set[str]:
-        ask = f'{script}\nCOMP_WORDS=({" ".join(words)} ""); COMP_CWORD={len(words)}; _solmu; echo "${{COMPREPLY[@]}}"'
-        done = subprocess.run(["bash", "-c", ask], capture_output=True, text=True, check=True)
-        return set(done.stdout.split())
+    def line(key: str, mailbox: str) -> str:
+        bodies = [{"language": "en", "text": "Water will be shut off."}]
+        message = {"recipient": {"mailbox": mailbox}, "title": "Water", "bodies": bodies}
+        return json.dumps({"parent": "units/permits", "idempotencyKey": key, "message": message})
 
-    assert {"up", "clients", "messages", "--json"} <= completed("solmu")
-    assert {"register", "list", "revoke"} <= completed("solmu", "--json", "clients")
-    assert {"--mailbox", "--title"} <= completed("solmu", "messages", "send")
-    assert {"bash", "zsh"} <= completed("solmu", "completion")
+    file = tmp_path / "batch.jsonl"
+    good = [line(f"many-{number}", opened["name"]) for number in range(3)]
+    file.write_text("\n".join([*good, line("many-lost", "mailboxes/00000000-0000-4000-8000-000000000000")]))
+    sent = await solmu(*permits, "messages", "send-many", file)
+    *refused, last = sent.out.splitlines()
+    assert (sent.status, last, sent.error) == (1, "3 sent, 1 refused", "")
+    assert [each.partition(":")[0] for each in refused] == ["many-lost"]
+
+    file.write_text("\n".join(good))
+    again = await solmu(*permits, "--json", "messages", "send-many", file)
+    results = [json.loads(each) for each in again.out.splitlines()]
+    assert (again.status, [each["idempotencyKey"] for each in results]) == (0, ["many-0", "many-1", "many-2"])
+
+    file.write_text(f"{good[0]}\nno message")
+    broken = await solmu(*permits, "messages", "send-many", file)
+    assert (broken.status, "line 2 is no SendMessageRequest" in broken.error) == (2, True)
+
+
+async def test_the_attachments_of_a_message_are_saved_and_nothing_is_overwritten(node: Node, tmp_path: Path):
+    permits = ("--profile", node.state.clients / "permits")
+    resident = ("--profile", node.state.clients / "resident")
+    opened = json.loads((await solmu(*resident, "--json", "call", "POST", "/v1/mailboxes:open", "{}")).out)
+    paper, folder = tmp_path / "paper.pdf", tmp_path / "saved"
+    paper.write_bytes(b"%PDF-1.4 paper")
+    send = ("messages", "send", "--mailbox", opened["name"], "--title", "A paper", "--text", "It is attached.")
+    name = (await solmu(*permits, *send, "--attach", paper)).out.strip()
+    saved = await solmu(*permits, "messages", "download", name, "--to", folder)
+    assert (saved.status, saved.out.strip()) == (0, str(folder / "paper.pdf")), saved.error
+    assert (folder / "paper.pdf").read_bytes() == paper.read_bytes()
+    again = await solmu(*permits, "messages", "download", name, "--to", folder)
+    assert (again.status, "is there already" in again.error) == (2, True)
+
+
+async def test_progress_is_shown_on_a_terminal_and_nowhere_else(node: Node, tmp_path: Path):
+    resident = ("--profile", node.state.clients / "resident")
+    opened = json.loads((await solmu(*resident, "--json", "call", "POST", "/v1/mailboxes:open", "{}")).out)
+    paper = tmp_path / "a-paper-of-some-length-and-with-a-long-name.pdf"
+    paper.write_bytes(b"%PDF-1.4 " + bytes(3_000_000))
+    send = ("messages", "send", "--mailbox", opened["name"], "--title", "A", "--text", "B", "--attach", str(paper))
+    command = ("--profile", str(node.state.clients / "permits"), *send)
+
+    shown = terminal.output(*SOLMU, *command, columns=60)
+    *bars, end = shown.removesuffix("\r\n").split("\r\n")[0].split("\r")[1:]
+    assert bars[0].endswith(" MB of 3.0 MB\x1b[K")
+    assert "100 %  3.0 MB of 3.0 MB" in end
+    assert max(len(each.removesuffix("\x1b[K")) for each in [*bars, end]) < 60
+    assert shown.splitlines()[-1].startswith("units/permits/messages/")
+
+    as_json = terminal.output(*SOLMU, "--json", *command, columns=60)
+    assert json.loads(as_json)["name"].startswith("units/permits/messages/")
+    assert (await solmu(*command)).error == ""
+
+
+SHELLS = {"bash": ["bash", "--norc", "--noprofile", "-i"], "zsh": ["zsh", "-f", "-i"]}
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_shell_completes_commands_actions_options_and_files(shell: str, tmp_path: Path):
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    script, paper = tmp_path / "completion", tmp_path / "paper.pdf"
+    script.write_text(completion.script(build_parser(), shell))
+    paper.touch()
+    typed = {
+        "solmu exch\t": "solmu exchange ",
+        "solmu --json clients regi\t": "solmu --json clients register ",
+        "solmu messages send --mail\t": "solmu messages send --mailbox ",
+        "solmu completion z\t": "solmu completion zsh ",
+        f"solmu messages send --attach {tmp_path}/pap\t": f"solmu messages send --attach {paper} ",
+    }
+    with terminal.Session(*SHELLS[shell], columns=400) as session:
+        session.type(f". {script}; echo re''ady\r")
+        session.wait_for("ready")
+        for keys, completed in typed.items():
+            session.type(keys)
+            session.wait_for(completed)
+            session.type("\x15")
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_the_command_prints_the_script_of_a_shell(shell: str, capsys: pytest.CaptureFixture[str]):
+    assert command.run(["completion", shell]) == 0
+    assert capsys.readouterr().out == completion.script(build_parser(), shell)
