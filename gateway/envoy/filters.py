@@ -2,27 +2,26 @@
 
 0. `request_id`: only on routes that ask for it: the caller's own name for the call
    is put in place of the edge's, before anybody refuses.
-1. `flood`: before anything costs something.
+1. `rate`: how many calls all clients together may still make, and this one, by
+   its certificate. Before anything costs something; holds for the adapters too.
 2. `revocation`: whether the connection's certificate has been revoked since its
    handshake. First of the checks: it costs least, and holds for the adapters too.
-3. `allowance`: how many calls the client, by its certificate, may still make. Before
-   its tokens cost a signature each; holds for the adapters too.
-4. `authentication`: signature, issuer, audience and life of the access token. Before
+3. `authentication`: signature, issuer, audience and life of the access token. Before
    the body is looked at, so strangers never reach a parser.
-5. `body_limit`: counts the body as it was sent, JSON or gRPC, as it streams.
-6. `problem`: only on REST routes; before the transcoder in order to see the
+4. `body_limit`: counts the body as it was sent, JSON or gRPC, as it streams.
+5. `problem`: only on REST routes; before the transcoder in order to see the
    response after it.
-7. `transcoder`: only on REST routes; turns the request into a gRPC call and has
+6. `transcoder`: only on REST routes; turns the request into a gRPC call and has
    its route looked up again.
-8. `binding`: whether the token is an access token bound to the certificate of
+7. `binding`: whether the token is an access token bound to the certificate of
    this connection. One policy for all routes: each copy would take 50 kB.
-9. `scopes`: whether the token has the scopes of the method. After the
+8. `scopes`: whether the token has the scopes of the method. After the
    transcoder, so that one policy holds for both forms. Where a route has no
    policy it refuses everybody.
-10. `router`.
+9. `router`.
 
-Browsers, who bring neither certificate nor token, meet `flood`, `body_limit` and
-`router`; nothing but adapters is behind them.
+Browsers, who bring neither certificate nor token, meet `rate`, which counts all of
+them together, `body_limit` and `router`; nothing but adapters is behind them.
 """
 
 from __future__ import annotations
@@ -33,14 +32,13 @@ from importlib import resources
 from typing import Any
 
 from gateway.envoy import xds
-from gateway.envoy.plan import Json, Plan
+from gateway.envoy.plan import Json, Limits, Plan
 from gateway.problems import TITLES
 from gateway.routes import Door
 
 REQUEST_ID = "request_id"
-FLOOD = "flood"
+RATE = "rate"
 REVOCATION = "revocation"
-ALLOWANCE = "allowance"
 AUTHENTICATION = "authentication"
 BODY_LIMIT = "body_limit"
 PROBLEM = "problem"
@@ -90,12 +88,11 @@ SERIAL = "solmu.certificate.serial"
 def chain(plan: Plan, door: Door) -> list[Json]:
     """The filters of a public port."""
     if door is Door.BROWSERS:
-        return [_flood(plan.limits.browser_calls_per_second), _body_limit(), _router()]
+        return [_rate(plan.limits.browser_calls_per_second), _body_limit(), _router()]
     return [
         _request_id(),
-        _flood(plan.limits.calls_per_second),
+        _rate(plan.limits.calls_per_second, **_each_client(plan.limits)),
         _followed(plan, REVOCATION, xds.REVOCATION, _RBAC),
-        _allowance(plan),
         _followed(plan, AUTHENTICATION, xds.AUTHENTICATION, _JWT_AUTHN),
         _body_limit(),
         _problem(),
@@ -210,21 +207,22 @@ def _request_id() -> Json:
     return {**filter_, "disabled": True}
 
 
-def _flood(calls_per_second: int) -> Json:
-    bucket = {"max_tokens": calls_per_second, "tokens_per_fill": calls_per_second, "fill_interval": "1s"}
+def _rate(calls_per_second: int, **more: Any) -> Json:
+    """A token bucket for all calls."""
     always = {"default_value": {"numerator": 100}}
     return xds.http_filter(
-        FLOOD,
+        RATE,
         "local_ratelimit.v3.LocalRateLimit",
-        stat_prefix=FLOOD,
-        token_bucket=bucket,
+        stat_prefix=RATE,
+        token_bucket=_bucket(calls_per_second, calls_per_second),
         filter_enabled=always,
         filter_enforced=always,
+        **more,
     )
 
 
-def _allowance(plan: Plan) -> Json:
-    """A token bucket for each client, named by its certificate, and what is left of it in every answer.
+def _each_client(limits: Limits) -> Json:
+    """And a bucket for each client, named by its certificate, and what is left of it in every answer.
 
     A bucket that has not been used for the longest time makes room for a new
     client's.
@@ -235,23 +233,17 @@ def _allowance(plan: Plan) -> Json:
         descriptor_key=CLIENT,
         parsed=_select(_identifier("connection"), "uri_san_peer_certificate"),
     )
-    always = {"default_value": {"numerator": 100}}
-    bucket = {
-        "max_tokens": plan.limits.client_burst,
-        "tokens_per_fill": plan.limits.client_calls_per_second,
-        "fill_interval": "1s",
+    bucket = _bucket(limits.client_burst, limits.client_calls_per_second)
+    return {
+        "rate_limits": [{"actions": [{"extension": client}]}],
+        "descriptors": [{"entries": [{"key": CLIENT}], "token_bucket": bucket}],
+        "max_dynamic_descriptors": limits.counted_clients,
+        "enable_x_ratelimit_headers": "DRAFT_VERSION_03",
     }
-    return xds.http_filter(
-        ALLOWANCE,
-        "local_ratelimit.v3.LocalRateLimit",
-        stat_prefix=ALLOWANCE,
-        filter_enabled=always,
-        filter_enforced=always,
-        rate_limits=[{"actions": [{"extension": client}]}],
-        descriptors=[{"entries": [{"key": CLIENT}], "token_bucket": bucket}],
-        max_dynamic_descriptors=plan.limits.counted_clients,
-        enable_x_ratelimit_headers="DRAFT_VERSION_03",
-    )
+
+
+def _bucket(most: int, calls_per_second: int) -> Json:
+    return {"max_tokens": most, "tokens_per_fill": calls_per_second, "fill_interval": "1s"}
 
 
 def _followed(plan: Plan, name: str, file: str, type_name: str) -> Json:

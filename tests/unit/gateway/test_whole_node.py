@@ -17,9 +17,8 @@ FILES = envoy.render(PLAN)
 ORDER = {
     Door.SYSTEMS: [
         filters.REQUEST_ID,
-        filters.FLOOD,
+        filters.RATE,
         filters.REVOCATION,
-        filters.ALLOWANCE,
         filters.AUTHENTICATION,
         filters.BODY_LIMIT,
         filters.PROBLEM,
@@ -28,7 +27,7 @@ ORDER = {
         filters.SCOPES,
         "router",
     ],
-    Door.BROWSERS: [filters.FLOOD, filters.BODY_LIMIT, "router"],
+    Door.BROWSERS: [filters.RATE, filters.BODY_LIMIT, "router"],
 }
 FOR_BROWSERS = {
     *(endpoint.path for endpoint in documentation.ENDPOINTS),
@@ -69,9 +68,8 @@ def test_no_route_leads_to_a_service_without_a_scope() -> None:
     open_paths = plans.adapters_of(PLAN)
     for route in routes(FILES, Door.SYSTEMS):
         settings = route["typed_per_filter_config"]
-        assert filters.FLOOD not in settings
+        assert filters.RATE not in settings
         assert filters.REVOCATION not in settings
-        assert filters.ALLOWANCE not in settings
         if "direct_response" in route:
             assert route["direct_response"]["status"] == 404
             assert route["name"] == UNKNOWN or filters.SCOPES not in settings
