@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from services.runtime.database import Connection, Database, Row
 
 Writer = Connection | Database
+
+Key = tuple[bytes, bool]
+"""Under which a statement is kept: its digest, and whether this node signed it."""
 
 OWN = ""
 """How the tables of heads spell this node."""
@@ -27,11 +30,10 @@ class Certificate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fresh:
-    """What goes with a statement that was just written."""
+class Evidence:
+    """What goes with a statement that is written, by its key."""
 
-    seq: int
-    sha256: bytes
+    key: Key
     stamp_state: int
     status_sha256: bytes | None
     head_state: int
@@ -41,36 +43,16 @@ class Fresh:
     expire_time: datetime
 
 
-async def insert(transaction: Connection, fresh: Sequence[Fresh]) -> None:
-    """Writes evidence."""
-    await transaction.execute(
-        "insert into evidence (seq, stamp_state, status_sha256, head_state, body_state, content_key,"
-        " content_expire_time, expire_time) select * from unnest($1::bigint[], $2::smallint[], $3::bytea[],"
-        " $4::smallint[], $5::smallint[], $6::bytea[], $7::timestamptz[], $8::timestamptz[])",
-        [one.seq for one in fresh],
-        [one.stamp_state for one in fresh],
-        [one.status_sha256 for one in fresh],
-        [one.head_state for one in fresh],
-        [one.body_state for one in fresh],
-        [one.content_key for one in fresh],
-        [one.content_expire_time for one in fresh],
-        [one.expire_time for one in fresh],
-    )
+@dataclass(frozen=True)
+class Kept:
+    """What is kept beside statements: once for each, and once for all that it proves."""
 
-
-async def insert_certificates(transaction: Connection, found: Sequence[Certificate]) -> None:
-    """Keeps certificates that are not there yet."""
-    await transaction.executemany(
-        "insert into signing_certificate (sha256, certificate, chain) values ($1, $2, $3) on conflict do nothing",
-        [(one.sha256, one.certificate, list(one.chain)) for one in found],
-    )
-
-
-async def insert_statuses(transaction: Connection, answers: Mapping[bytes, bytes]) -> None:
-    """Keeps what responders said, by its SHA-256."""
-    await transaction.executemany(
-        "insert into certificate_status (sha256, answer) values ($1, $2) on conflict do nothing", list(answers.items())
-    )
+    evidence: Sequence[Evidence] = ()
+    certificates: Sequence[Certificate] = ()
+    statuses: Mapping[bytes, bytes] = field(default_factory=dict)
+    """What responders said, by its SHA-256."""
+    content: Sequence[tuple[Key, int, int, bytes]] = ()
+    """Key of the statement, part, frame and data."""
 
 
 async def insert_content(transaction: Connection, frames: Iterable[tuple[int, int, int, bytes]]) -> None:

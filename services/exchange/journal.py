@@ -1,12 +1,11 @@
 """The journal: every statement that this node has signed or accepted, and every exchange, written for good.
 
 Who appends waits until it is committed. Appends that come together are written
-in one transaction, so that a busy node pays for one commit what a quiet one
-pays for one exchange.
+by one statement, so that a busy node pays for one commit what a quiet one pays
+for one exchange.
 
 What is done with statements later (log, time stamps, containers) reads the
-table `statement` in the order of `seq`, or takes part in the transaction by
-`Keep`.
+table `statement` in the order of `seq`, or is written with them by `Keep`.
 """
 
 from __future__ import annotations
@@ -15,16 +14,17 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
 from solmu.exchange.v1 import events_pb2, exchanges_pb2, statements_pb2
 
-from services.exchange import configuration_store, journal_store, names
+from services.exchange import evidence_store, journal_store, names
 from services.exchange.evidence.statements import Statement, parse
-from services.runtime.database import PASSING, Connection, Database
+from services.exchange.evidence_store import Kept, Key
+from services.runtime.database import PASSING, Database
 from services.runtime.errors import Fault, InvalidArgument
 from services.runtime.gathering import Gathering
 from services.runtime.outbox import Outbox, event
@@ -61,7 +61,7 @@ class Entry:
     content: Content = field(default_factory=Content)
 
     @property
-    def key(self) -> tuple[bytes, bool]:
+    def key(self) -> Key:
         """Under which it is kept once: a call within the node has both, the own and the accepted one."""
         return self.statement.sha256, self.own
 
@@ -101,8 +101,8 @@ class Exchange:
     end_time: datetime
 
 
-Keep = Callable[[Connection, Mapping[int, Entry]], Awaitable[None]]
-"""Does what else belongs into the transaction that writes these statements, given by their `seq`."""
+Keep = Callable[[Collection[Entry]], Kept]
+"""What else is written with these statements. Raises Fault where they cannot be taken."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class _Append:
 
 
 class Journal:
-    """The journal of a process. `keep` takes part in its transactions; `outbox` tells of proofs that were refused."""
+    """The journal of a process. `keep` says what goes with statements; `outbox` tells of proofs that were refused."""
 
     def __init__(self, database: Database, *, keep: Keep | None = None, outbox: Outbox | None = None) -> None:
         self._database = database
@@ -184,22 +184,34 @@ class Journal:
             logger.warning("an exchange is not on record", extra=told)
 
     async def _write(self, appends: Sequence[_Append]) -> list[int | None]:
-        """Writes appends in one transaction; returns the revision for each, None where a statement was accepted before.
+        """Writes appends by one statement; returns the revision for each, None where a statement was accepted before.
 
         What became of an exchange is written either way.
         """
-        entries = [entry for append in appends for entry in append.entries]
+        bringing: dict[Key, tuple[Entry, _Append]] = {}
+        for append in appends:
+            for entry in append.entries:
+                bringing.setdefault(entry.key, (entry, append))  # else a replay beside what it replays
         exchanges = [append.exchange for append in appends if append.exchange is not None]
-        async with self._database.transaction() as transaction:
-            written = await journal_store.insert_statements(transaction, entries) if entries else {}
-            if exchanges:
-                await journal_store.insert_exchanges(transaction, exchanges)
-            if self._keep is not None and written:
-                await self._keep(transaction, {written[entry.key]: entry for entry in entries if entry.key in written})
-            revision = await configuration_store.revision(transaction)
+        revision, written = await self._store([entry for entry, _ in bringing.values()], exchanges)
         for exchange in exchanges:
             TRANSACTIONS.labels("call", _DIRECTIONS[exchange.side]).inc()
-        return [revision if all(entry.key in written for entry in append.entries) else None for append in appends]
+        return [
+            revision
+            if all(entry.key in written and bringing[entry.key][1] is append for entry in append.entries)
+            else None
+            for append in appends
+        ]
+
+    async def _store(self, entries: Collection[Entry], exchanges: Sequence[Exchange]) -> tuple[int, Mapping[Key, int]]:
+        kept = self._keep(entries) if self._keep is not None else Kept()
+        if not kept.content:
+            return await journal_store.append(self._database, entries, kept, exchanges)
+        async with self._database.transaction() as transaction:
+            revision, written = await journal_store.append(transaction, entries, kept, exchanges)
+            frames = [(written[key], part, frame, data) for key, part, frame, data in kept.content if key in written]
+            await evidence_store.insert_content(transaction, frames)
+            return revision, written
 
 
 _DIRECTIONS = {

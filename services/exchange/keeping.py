@@ -1,20 +1,20 @@
 """What is kept of each statement: its proof always, its content as the policy says.
 
-Takes part in the journal's transactions (`journal.Keep`), so that there is no
-statement without its evidence.
+The journal writes it with the statement (`journal.Keep`), so that there is none
+without its evidence.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from datetime import UTC, datetime
 
 from services.exchange import evidence_store
 from services.exchange.evidence_rules import Content, Rules, Stamp, Stamping
-from services.exchange.evidence_store import Certificate, Fresh
+from services.exchange.evidence_store import Certificate, Evidence, Kept
 from services.exchange.journal import Entry
-from services.runtime.database import Connection, Database, Row
+from services.runtime.database import Database, Row
 from services.runtime.errors import InvalidArgument
 from services.runtime.sealing import Sealer, Vault
 
@@ -38,23 +38,22 @@ class Keeping:
         self._rules_of = rules_of
         self._certificate = certificate
 
-    async def keep(self, transaction: Connection, written: Mapping[int, Entry]) -> None:
-        """Writes what goes with statements that were just written, given by their `seq`.
+    def keep(self, entries: Collection[Entry]) -> Kept:
+        """What goes with statements, should they be written.
 
         Raises InvalidArgument, CERTIFICATE_UNKNOWN, where a signer's
         certificate is nowhere: nothing is taken that could not be shown later.
         """
         now = datetime.now(UTC)
-        signers = {entry.signature.certificate_sha256 for entry in written.values()}
-        await evidence_store.insert_certificates(transaction, [self._found(sha256) for sha256 in sorted(signers)])
-        answers = {entry.certificate_status for entry in written.values()} - {b""}
-        if answers:
-            await evidence_store.insert_statuses(transaction, {_digest(answer): answer for answer in answers})
-        fresh = [self._fresh(seq, entry, now) for seq, entry in written.items()]
-        await evidence_store.insert(transaction, fresh)
-        frames = [(one.seq, *frame) for one in fresh for frame in self._frames(one, written[one.seq])]
-        if frames:
-            await evidence_store.insert_content(transaction, frames)
+        signers = {entry.signature.certificate_sha256 for entry in entries}
+        answers = {entry.certificate_status for entry in entries} - {b""}
+        evidence = {entry.key: self._evidence(entry, now) for entry in entries}
+        return Kept(
+            tuple(evidence.values()),
+            certificates=[self._found(sha256) for sha256 in sorted(signers)],
+            statuses={_digest(answer): answer for answer in sorted(answers)},
+            content=[(entry.key, *frame) for entry in entries for frame in self._frames(evidence[entry.key], entry)],
+        )
 
     async def read(self, database: Database, row: Row, part: str, *, offset: int = 0) -> AsyncIterator[bytes]:
         """A part of a statement's content that is kept, from `offset` on, a frame at a time."""
@@ -70,7 +69,7 @@ class Keeping:
             raise InvalidArgument("CERTIFICATE_UNKNOWN", "the directory does not have the certificate for statements")
         return certificate
 
-    def _fresh(self, seq: int, entry: Entry, now: datetime) -> Fresh:
+    def _evidence(self, entry: Entry, now: datetime) -> Evidence:
         rules = self._rules_of(entry.policy)
         stamp = Stamp.TIME_STAMP_STATE_PENDING
         if entry.time_stamp:
@@ -83,9 +82,8 @@ class Keeping:
         body_state = _body_state(entry, rules, size=body)
         kept = {head_state, body_state} & _KEPT
         sealed = Content.CONTENT_STATE_ENCRYPTED in kept
-        return Fresh(
-            seq=seq,
-            sha256=entry.statement.sha256,
+        return Evidence(
+            key=entry.key,
             stamp_state=stamp,
             status_sha256=_digest(entry.certificate_status) if entry.certificate_status else None,
             head_state=head_state,
@@ -95,13 +93,15 @@ class Keeping:
             expire_time=now + rules.evidence_duration,
         )
 
-    def _frames(self, fresh: Fresh, entry: Entry) -> Iterator[tuple[int, int, bytes]]:
+    def _frames(self, evidence: Evidence, entry: Entry) -> Iterator[tuple[int, int, bytes]]:
         """Part, frame and data of what is kept."""
-        sealer = self._sealer(fresh.sha256, fresh.content_key)
+        if not {evidence.head_state, evidence.body_state} & _KEPT:
+            return
+        sealer = self._sealer(entry.statement.sha256, evidence.content_key)
         kept = {
-            "head": entry.content.head if fresh.head_state in _KEPT else b"",
-            "body": entry.content.body if fresh.body_state in _KEPT else b"",
-            "trailers": entry.content.trailers if fresh.body_state in _KEPT else b"",
+            "head": entry.content.head if evidence.head_state in _KEPT else b"",
+            "body": entry.content.body if evidence.body_state in _KEPT else b"",
+            "trailers": entry.content.trailers if evidence.body_state in _KEPT else b"",
         }
         for part, content in kept.items():
             for frame, at in enumerate(range(0, len(content or b""), FRAME)):

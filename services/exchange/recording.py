@@ -93,9 +93,7 @@ class Recorder:
 
     async def write(self, transaction: Connection, entry: Entry) -> bool:
         """Writes a statement with its evidence; says whether it was not there."""
-        written = await journal_store.insert_statements(transaction, [entry])
-        if written:
-            await self._keeping.keep(transaction, {written[entry.key]: entry})
+        _, written = await journal_store.append(transaction, [entry], self._keeping.keep([entry]))
         return bool(written)
 
     async def tell(self, transaction: Connection, payload: Message) -> None:

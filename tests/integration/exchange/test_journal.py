@@ -3,16 +3,20 @@
 import asyncio
 import hashlib
 import uuid
+from collections.abc import Collection
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import cast
 
 import pytest
 from nats.aio.client import Client
-from solmu.exchange.v1 import events_pb2, exchanges_pb2, statements_pb2
+from solmu.exchange.v1 import events_pb2, evidence_pb2, exchanges_pb2, statements_pb2
 
 from services.exchange.evidence.statements import Kind, Statement
+from services.exchange.evidence_store import Certificate, Evidence, Kept
 from services.exchange.journal import Entry, Journal
 from services.runtime.database import Database, Row
-from services.runtime.errors import Fault
+from services.runtime.errors import Fault, InvalidArgument
 from services.runtime.outbox import Outbox
 from services.runtime.telemetry import Telemetry
 from tests.unit.exchange import samples
@@ -63,8 +67,8 @@ async def test_a_call_within_the_node_has_its_statement_on_both_sides(database):
     assert await count(database, statement) == 2
 
 
-async def test_what_takes_part_in_the_transaction_can_undo_it(database):
-    async def keep(_transaction, entries):
+async def test_what_cannot_be_kept_is_not_written(database):
+    def keep(entries):
         raise ValueError(f"{len(entries)} cannot be kept")
 
     statement = request()
@@ -73,19 +77,64 @@ async def test_what_takes_part_in_the_transaction_can_undo_it(database):
     assert await count(database, statement) == 0
 
 
+def evidence_of(entries: Collection[Entry], *, frames: tuple[tuple[int, int, bytes], ...] = ()) -> Kept:
+    evidence = [
+        Evidence(
+            key=one.key,
+            stamp_state=evidence_pb2.Statement.TIME_STAMP_STATE_NONE,  # other tests stamp what waits
+            status_sha256=None,
+            head_state=2 if frames else 0,
+            body_state=0,
+            content_key=b"",
+            content_expire_time=None,
+            expire_time=datetime.now(UTC) + timedelta(days=1),
+        )
+        for one in entries
+    ]
+    certificates = [Certificate(one.statement.sha256, b"certificate", (b"issuing", b"root")) for one in entries]
+    return Kept(evidence, certificates, content=[(one.key, *frame) for one in entries for frame in frames])
+
+
+async def evidence(database: Database, statement: Statement) -> list[Row]:
+    rows: list[Row] = await database.fetch(
+        "select e.* from evidence e join statement using (seq) where sha256 = $1", statement.sha256
+    )
+    return rows
+
+
 async def test_a_replay_does_not_spoil_the_appends_beside_it(database):
     journal, old, fresh = Journal(database), request(), request()
     await journal.append(entry(old))
-    kept: list[Statement] = []
-
-    async def keep(_transaction, entries):
-        kept.extend(one.statement for one in entries.values())
-
-    both = Journal(database, keep=keep)
+    both = Journal(database, keep=evidence_of)
     results = await asyncio.gather(both.append(entry(old)), both.append(entry(fresh)), return_exceptions=True)
     assert isinstance(results[0], Fault)
     assert isinstance(results[1], int)
-    assert kept == [fresh]
+    assert [len(await evidence(database, one)) for one in (old, fresh)] == [0, 1]
+
+
+async def test_a_statement_that_comes_twice_at_the_same_time_is_accepted_once(database):
+    journal, statement = Journal(database, keep=evidence_of), request()
+    results = await asyncio.gather(*(journal.append(entry(statement)) for _ in range(5)), return_exceptions=True)
+    assert [type(result) for result in results].count(InvalidArgument) == 4
+    assert len(await evidence(database, statement)) == 1
+
+
+async def test_a_statement_has_its_evidence_and_its_signers_authorities_in_their_order(database):
+    statement = request()
+    await Journal(database, keep=evidence_of).append(entry(statement))
+    assert len(await evidence(database, statement)) == 1
+    chain = await database.fetchval("select chain from signing_certificate where sha256 = $1", statement.sha256)
+    assert chain == [b"issuing", b"root"]
+
+
+async def test_content_of_a_replay_is_not_kept(database):
+    frames = ((1, 0, b"head"), (2, 0, b"body"))
+    journal, statement, fresh = Journal(database, keep=partial(evidence_of, frames=frames)), request(), request()
+    await Journal(database).append(entry(statement))
+    await asyncio.gather(journal.append(entry(statement)), journal.append(entry(fresh)), return_exceptions=True)
+    kept = "select data from content join statement using (seq) where sha256 = $1 order by part"
+    assert await database.fetch(kept, statement.sha256) == []
+    assert [row["data"] for row in await database.fetch(kept, fresh.sha256)] == [b"head", b"body"]
 
 
 async def test_a_refused_proof_is_kept_with_its_reason(database):
