@@ -109,13 +109,10 @@ class Backends:
     async def turn(self, service: str, most: int) -> AsyncIterator[None]:
         """A place among the calls under way to a service. Raises ResourceExhausted, PROVIDER_BUSY."""
         semaphore = self._turns.setdefault((service, most or MAX_CONCURRENT), asyncio.Semaphore(most or MAX_CONCURRENT))
-        try:
-            async with asyncio.timeout(WAIT_SHORTLY):
-                await semaphore.acquire()
-        except TimeoutError:
-            raise ResourceExhausted(
-                "PROVIDER_BUSY", "as many calls are under way as the provider takes", retry_after=1.0
-            ) from None
+        if semaphore.locked():
+            await _shortly(semaphore)
+        else:
+            await semaphore.acquire()
         try:
             yield
         finally:
@@ -139,20 +136,27 @@ class Backends:
         target, idle = Target.of(backend.SerializeToString(deterministic=True)), policy.idle_timeout
         timeout = backend.timeout.ToTimedelta().total_seconds() if backend.HasField("timeout") else TIMEOUT
         connection = await self._connection(target)
-        sending = asyncio.create_task(connection.send(_request(target, head, length), body, length))
+        sending: asyncio.Task[None] | None = None
         try:
+            request = _request(target, head, length)
+            if isinstance(body, bytes):
+                connection.write(request + body)
+            else:
+                sending = asyncio.create_task(connection.send(request, body, length))
             async with asyncio.timeout(timeout):
-                await _first(connection.began, sending)
+                await (_first(connection.began, sending) if sending is not None else connection.began)
             answer = connection.answer(head.method, idle)
             yield answer
-            await sending
+            if sending is not None:
+                await sending
             if connection.reusable:
                 self._idle.setdefault(target, deque()).append(connection)
                 return
         except TimeoutError:
             raise DeadlineExceeded("BACKEND_TIMEOUT", "the backend did not begin to answer in time") from None
         finally:
-            sending.cancel()
+            if sending is not None:
+                sending.cancel()
             if not connection.reusable:
                 connection.close()
 
@@ -228,18 +232,15 @@ class _Connection(asyncio.Protocol):
 
     # What the call does
 
-    async def send(self, head: bytes, body: AsyncIterator[bytes] | bytes, length: int | None) -> None:
-        """Sends a request."""
-        if isinstance(body, bytes):
-            self._write(head + body)
-            return
-        self._write(head)
+    async def send(self, head: bytes, body: AsyncIterator[bytes], length: int | None) -> None:
+        """Sends a request whose body comes."""
+        self.write(head)
         async for chunk in body:
             if chunk:
                 await self._writable.wait()
-                self._write(chunk if length is not None else b"%x\r\n%s\r\n" % (len(chunk), chunk))
+                self.write(chunk if length is not None else b"%x\r\n%s\r\n" % (len(chunk), chunk))
         if length is None:
-            self._write(b"0\r\n\r\n")
+            self.write(b"0\r\n\r\n")
 
     def answer(self, method: str, idle: float) -> Answer:
         """The answer that has begun."""
@@ -283,7 +284,8 @@ class _Connection(asyncio.Protocol):
         self._idle_since = time.monotonic()
         return True
 
-    def _write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> None:
+        """Sends bytes. Raises Unavailable, BACKEND_RESPONSE_INVALID, where the connection is no longer there."""
         if self._transport is None or self._transport.is_closing():
             raise _broke_off()
         self._transport.write(data)
@@ -379,6 +381,17 @@ class _Connection(asyncio.Protocol):
             self.began.exception()  # whoever waits gets it; where nobody does it is no news
         self._arrived.set()
         self.close()
+
+
+async def _shortly(semaphore: asyncio.Semaphore) -> None:
+    """Waits for a turn. Raises ResourceExhausted, PROVIDER_BUSY."""
+    try:
+        async with asyncio.timeout(WAIT_SHORTLY):
+            await semaphore.acquire()
+    except TimeoutError:
+        raise ResourceExhausted(
+            "PROVIDER_BUSY", "as many calls are under way as the provider takes", retry_after=1.0
+        ) from None
 
 
 async def _first(began: asyncio.Future[None], sending: asyncio.Task[None]) -> None:

@@ -31,7 +31,7 @@ from services.exchange.evidence import identifiers
 from services.exchange.evidence.statements import Kind
 from services.exchange.frames import Frames, invalid
 from services.exchange.heads import Header, RequestHead, ResponseHead
-from services.exchange.journal import Content, Entry, Exchange, Journal
+from services.exchange.journal import Content, Entry, Exchange, Journal, accepted
 from services.exchange.meshes import Meshes, utc_now
 from services.exchange.peers import Circuit, Peers
 from services.exchange.policies import Policy
@@ -121,7 +121,7 @@ class _Try:
     status: int = 0
     enough: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once the provider's node wants no more of the request."""
-    kept: asyncio.Task[int] | None = None
+    kept: asyncio.Future[int | None] | None = None
     """Writes the request in the journal while it is on its way."""
 
 
@@ -283,7 +283,11 @@ class Calling:
         sending: asyncio.Task[None] | None = None
         try:
             await _connected(stream)
-            sending = asyncio.create_task(self._send(attempt, stream, known))
+            if known is not None and known.size <= SMALL:
+                with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # the answer says why
+                    await self._send(attempt, stream, known)
+            else:
+                sending = asyncio.create_task(self._send(attempt, stream, known))
             frames: Frames[Any, Any] = Frames(_responses(stream, attempt.enough), side="peer")
             attempt.first = await self._began(attempt, frames, sending)
             yield await self._reply(attempt, attempt.first, frames, sending)
@@ -377,27 +381,22 @@ class Calling:
             Kind.REQUEST, lines, subsystem=call.consumer, policy=attempt.policy, content=content
         )
         attempt.clock.step("request_proven")
-        attempt.kept = asyncio.create_task(self._journal.append(attempt.request))
+        attempt.kept = self._journal.begin(attempt.request)
 
     # What comes back
 
     async def _began(
-        self, attempt: _Try, frames: Frames[Any, Any], sending: asyncio.Task[None]
+        self, attempt: _Try, frames: Frames[Any, Any], sending: asyncio.Task[None] | None
     ) -> peer_frames_pb2.ExchangeResponseHead:
-        """The answer's head. While the request is sent its sender sets the pace."""
-        frames.patience(attempt.policy.total_timeout)
-        reading = asyncio.ensure_future(frames.head())
+        """The answer's head. While the request is sent (`sending`) its sender sets the pace."""
+        frames.patience(None)
+        reading: Awaitable[Any] = frames.head() if sending is None else await _while_sending(frames, sending)
         try:
-            await asyncio.wait({reading, sending}, return_when=asyncio.FIRST_COMPLETED)
-            if not reading.done():
-                sending.result()
             with _providers_fault():
                 async with asyncio.timeout(_patience(attempt)):
                     head: peer_frames_pb2.ExchangeResponseHead = await reading
         except TimeoutError:
             raise DeadlineExceeded("PEER_TIMEOUT", "the provider's node did not begin to answer in time") from None
-        finally:
-            reading.cancel()
         attempt.clock.step("response_head")
         frames.patience(attempt.policy.idle_timeout)
         return head
@@ -407,7 +406,7 @@ class Calling:
         attempt: _Try,
         first: peer_frames_pb2.ExchangeResponseHead,
         frames: Frames[Any, Any],
-        sending: asyncio.Task[None],
+        sending: asyncio.Task[None] | None,
     ) -> Reply:
         answer = attempt.answer
         with _providers_fault():
@@ -417,7 +416,8 @@ class Calling:
         reply = Reply(attempt.exchange_id, attempt.message_id, head, answer.expected, None, answer.chunks())
 
         async def complete() -> None:
-            await sending
+            if sending is not None:
+                await sending
             await self._complete(attempt, first, frames.end, reply)
 
         if attempt.policy.streamed and not first.HasField("proof"):
@@ -466,9 +466,10 @@ class Calling:
         reply.request_sha256, reply.response_sha256 = attempt.request.statement.sha256, entry.statement.sha256
         attempt.clock.step("response_sent")
         assert attempt.kept is not None
-        record = self._record(attempt, None)
+        written = self._journal.begin(entry, exchange=self._record(attempt, None))
         attempt.recorded = True
-        await asyncio.gather(attempt.kept, self._journal.append(entry, exchange=record))
+        for revision in await asyncio.gather(attempt.kept, written):
+            accepted(revision)
 
     def _verified(self, attempt: _Try, head: bytes, proof: statements_pb2.Proof, trailers: bytes) -> Entry:
         call, answer = attempt.call, attempt.answer
@@ -507,7 +508,7 @@ class Calling:
         named = renewed(fault, side=fault.metadata.get("side", "consumer"), exchange=attempt.exchange_id)
         record = self._record(attempt, named)
         if attempt.kept is not None:
-            await attempt.kept
+            accepted(await attempt.kept)
         if not attempt.recorded:
             attempt.recorded = True
             await self._journal.append(*([entry] if entry is not None else []), exchange=record)
@@ -624,6 +625,19 @@ async def _connected(stream: Any) -> None:
             await stream.wait_for_connection()
     except TimeoutError:
         raise Unavailable("PEER_UNAVAILABLE", "the provider's node does not answer") from None
+
+
+async def _while_sending(frames: Frames[Any, Any], sending: asyncio.Task[None]) -> Awaitable[Any]:
+    """The answer's head, asked for now; returns when it is there or the request is sent. Raises what sending does."""
+    reading = asyncio.ensure_future(frames.head())
+    try:
+        await asyncio.wait({reading, sending}, return_when=asyncio.FIRST_COMPLETED)
+        if not reading.done():
+            sending.result()
+    except BaseException:
+        reading.cancel()
+        raise
+    return reading
 
 
 async def _responses(stream: Any, enough: asyncio.Event) -> AsyncIterator[peer_frames_pb2.ExchangeResponse]:

@@ -127,7 +127,7 @@ class EvidenceParts:
 
     async def stamp(self, value: bytes, policy: Policy) -> bytes:
         """A time stamp of its own for a signature, where the policy asks for one (`proving.Status`)."""
-        return await self.stamp_policy.token(evidence_rules.rules(policy.content), value)
+        return await self.stamp_policy.token(_rules(policy), value)
 
     def accept_stamp(self, value: bytes, token: bytes) -> bytes:
         """The time stamp that came with a signature value of another node (`proving.Status`)."""

@@ -21,13 +21,13 @@ class Frames(Generic[F, H]):
     def __init__(self, source: AsyncIterator[F], *, side: str) -> None:
         self._source = source
         self._side = side
-        self._idle = 30.0
+        self._idle: float | None = 30.0
         self._whole: bytes | None = None
         self.end: Any = None
         """The last frame, once the chunks have ended. None where the head is the only frame."""
 
-    def patience(self, idle: float) -> None:
-        """How many seconds may pass between two frames."""
+    def patience(self, idle: float | None) -> None:
+        """How many seconds may pass between two frames; None: who reads them sees to it."""
         self._idle = idle
 
     async def head(self) -> H:
@@ -61,6 +61,8 @@ class Frames(Generic[F, H]):
             yield frame.chunk
 
     async def _next(self) -> Any:
+        if self._idle is None:
+            return await anext(self._source, None)
         try:
             async with asyncio.timeout(self._idle):
                 return await anext(self._source, None)

@@ -129,10 +129,11 @@ class Journal:
         Raises InvalidArgument, STATEMENT_REPLAYED, where a statement of this
         kind and id was accepted before: what came with it is not written then.
         """
-        revision = await self._transactions.ask(_Append(entries, exchange))
-        if revision is None:
-            raise InvalidArgument("STATEMENT_REPLAYED", "a statement with this id was accepted before")
-        return revision
+        return accepted(await self.begin(*entries, exchange=exchange))
+
+    def begin(self, *entries: Entry, exchange: Exchange | None = None) -> asyncio.Future[int | None]:
+        """Appends while the caller goes on; what it will be is for `accepted`."""
+        return self._transactions.begin(_Append(entries, exchange))
 
     def note(self, exchange: Exchange) -> None:
         """Has what became of an exchange be written by itself, where nobody is left to wait for it."""
@@ -212,6 +213,13 @@ class Journal:
             frames = [(written[key], part, frame, data) for key, part, frame, data in kept.content if key in written]
             await evidence_store.insert_content(transaction, frames)
             return revision, written
+
+
+def accepted(revision: int | None) -> int:
+    """The revision that `Journal.begin` has come to. Raises as `Journal.append`."""
+    if revision is None:
+        raise InvalidArgument("STATEMENT_REPLAYED", "a statement with this id was accepted before")
+    return revision
 
 
 _DIRECTIONS = {

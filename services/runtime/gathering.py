@@ -50,13 +50,17 @@ class Gathering(Generic[Q, A]):
 
     async def ask(self, question: Q) -> A:
         """The answer; raises what `answer` raises for it."""
+        return await self.begin(question)
+
+    def begin(self, question: Q) -> asyncio.Future[A]:
+        """Asks while the caller goes on."""
         future: asyncio.Future[A] = asyncio.get_running_loop().create_future()
         self._waiting.append((question, future))
         if self._worker is None:
             self._worker = asyncio.create_task(self._work())
         elif len(self._waiting) >= self._expected:
             self._enough.set()
-        return await future
+        return future
 
     async def _work(self) -> None:
         try:

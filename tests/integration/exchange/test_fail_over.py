@@ -11,6 +11,7 @@ from deploy.local import ports
 from services.exchange import calling as calling_module
 from services.exchange import names
 from services.exchange.directory import Served
+from services.runtime.errors import PermissionDenied
 from tests.integration.exchange import backend as backends
 from tests.integration.exchange import calls
 from tests.integration.exchange.backend import plain
@@ -188,6 +189,31 @@ async def test_a_node_that_hangs_is_left_in_time(nodes, service, monkeypatch):
     fault = await refused(city, whole(first))
     assert (fault.reason, fault.metadata["side"]) == ("PEER_TIMEOUT", "consumer")
     company.exchange.peers.circuit(company.identifier).answered()
+
+
+async def test_a_node_that_ends_a_call_before_it_is_sent_is_heard(nodes, service, monkeypatch):
+    city, company = nodes
+    connected, sign = calling_module._connected, city.exchange.proving.sign
+    streams = []
+
+    async def noted(stream):
+        streams.append(stream)
+        await connected(stream)
+
+    async def ends(requests, *, node):
+        raise PermissionDenied("PEER_NOT_AUTHORISED", "the node serves nobody today")
+        yield
+
+    async def signs_too_late(*given, **named):
+        while not streams[-1].done():
+            await asyncio.sleep(0.01)
+        return await sign(*given, **named)
+
+    monkeypatch.setattr(calling_module, "_connected", noted)
+    monkeypatch.setattr(company.exchange.providing, "serve", ends)
+    monkeypatch.setattr(city.exchange.proving, "sign", signs_too_late)
+    fault = await refused(city, whole(head(service, method="POST", body=b"")))
+    assert fault.reason == "PEER_NOT_AUTHORISED"
 
 
 async def test_a_stranger_is_not_served(nodes):

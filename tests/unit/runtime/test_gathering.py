@@ -113,6 +113,15 @@ async def test_a_caller_who_has_gone_does_not_keep_others_from_their_answers():
     assert await gathered.ask(6) == 3
 
 
+async def test_who_begins_may_go_on_and_look_later():
+    halver = Halver()
+    halver.go.set()
+    begun = Gathering(halver).begin(8)
+    await turns()
+    assert halver.batches == [[8]]
+    assert begun.result() == 4
+
+
 async def numbers(*values: int, then: Exception | None = None) -> AsyncIterator[int]:
     for value in values:
         yield value
