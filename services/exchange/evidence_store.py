@@ -352,12 +352,23 @@ async def countersignatures(writer: Writer, node: str, sizes: Sequence[int]) -> 
 async def last_countersigned(writer: Writer, node: str, signer: str) -> Row | None:
     """The largest head of a node on which a signer has given its word."""
     return await writer.fetchrow(
-        "select h.node, h.tree_size, h.head, c.time, c.certificate_sha256, c.value from countersignature c"
+        "select h.node, h.tree_size, h.head, h.certificate_sha256 as head_certificate_sha256, c.time,"
+        " c.certificate_sha256, c.value from countersignature c"
         " join tree_head h using (node, tree_size) where c.node = $1 and c.signer = $2"
         " order by c.tree_size desc limit 1",
         node,
         signer,
     )
+
+
+async def set_heads_aside(connection: Connection, node: str, name: str) -> None:
+    """Keeps all heads of a node, and the words on them, under another name."""
+    columns = _HEAD.removeprefix("node, ")
+    await connection.execute(
+        f"insert into tree_head ({_HEAD}) select $2, {columns} from tree_head where node = $1", node, name
+    )
+    await connection.execute("update countersignature set node = $2 where node = $1", node, name)
+    await connection.execute("delete from tree_head where node = $1", node)
 
 
 async def insert_contradiction(

@@ -3,6 +3,11 @@
 A node gives its word on a peer's head only where it continues the last one on
 which it did. So a peer cannot show one history here and another elsewhere
 without somebody holding both, signed.
+
+A log that was set back, as by a restore from an older backup, never continues
+what its peers have seen. Its node takes a new key for the log, which the
+directory must have: under it peers begin anew, once, and keep what contradicts
+with all that they had countersigned.
 """
 
 from __future__ import annotations
@@ -44,6 +49,8 @@ class PeerHeads:
         self._key = key
         self._pinned = pinned
         self._node = node
+        self._asked: set[tuple[str, bytes, int]] = set()
+        """Peers with a new key that were told from which size to go on."""
 
     async def round(self, peers: Sequence[str], show: Show) -> None:
         """Shows the latest head to each peer; one process at a time."""
@@ -51,7 +58,8 @@ class PeerHeads:
             try:
                 await self.show(peer, show)
             except Fault as fault:
-                logger.warning("a peer has not countersigned", extra={"peer": peer, "reason": fault.reason})
+                told = _SET_BACK if fault.reason == "LOG_CONTRADICTED" else "a peer has not countersigned"
+                logger.warning(told, extra={"peer": peer, "reason": fault.reason})
 
     async def show(self, peer: str, show: Show) -> None:
         """Shows the latest head to a peer, takes its word on it, and judges the head that comes back."""
@@ -80,7 +88,7 @@ class PeerHeads:
         if request.HasField("countersignature"):
             shown = await evidence_store.head(self._database, OWN, request.countersigned_size)
             if shown is not None:
-                await self._take_word(peer, shown, request.countersignature)
+                await self._take_old_word(peer, shown, request.countersignature)
         word = await self._judge(peer, request.tree_head, request.consistency_path)
         response = peer_pb2.ExchangeTreeHeadsResponse(countersignature=word)
         latest = await evidence_store.head(self._database, OWN)
@@ -111,12 +119,14 @@ class PeerHeads:
             raise InvalidArgument("CERTIFICATE_UNKNOWN", "the directory does not have the certificate for logs")
         head = log.verify_head(shown.tree_head, shown.signature, pinned)
         last = await evidence_store.last_countersigned(self._database, peer, OWN)
-        await self._check_continues(peer, shown, head, path, last)
+        aside = await self._check_continues(peer, shown, head, path, last)
         key = self._own_key()
         now = datetime.now(UTC)
         now = now.replace(microsecond=now.microsecond // 1000 * 1000)
         value = log.countersign(peer, shown.tree_head, now=now, key=key.private, pinned=key.pinned)
         async with self._database.transaction() as transaction:
+            if aside:
+                await evidence_store.set_heads_aside(transaction, peer, aside)
             await evidence_store.insert_head(
                 transaction,
                 node=peer,
@@ -139,17 +149,32 @@ class PeerHeads:
 
     async def _check_continues(
         self, peer: str, shown: evidence_log_pb2.TreeHead, head: TreeHead, path: Sequence[bytes], last: Row | None
-    ) -> None:
+    ) -> str:
+        """Refuses a head that does not continue the last one; under what name to set those aside, to begin anew."""
         if last is None:
-            return
+            return ""
         seen = log.parse_head(last["head"])
         try:
             log.check_continues(seen, head, path)
         except InvalidArgument as fault:
-            if head.size > seen.size:  # it may be right, and the path from another head: it is told from which
+            begins = await self._begins_anew(peer, shown.certificate_sha256, last)
+            asked = (peer, shown.certificate_sha256, seen.size)
+            if head.size > seen.size and not (begins and asked in self._asked):
+                # It may be right, and the path from another head: it is told from which.
+                self._asked.add(asked)
                 raise InvalidArgument(fault.reason, fault.message, seen_size=str(seen.size)) from None
             await self._tell(peer, seen, shown, head, path)
-            raise
+            if not begins:
+                raise
+            self._asked.discard(asked)
+            return _aside(peer, last["head_certificate_sha256"])
+        return ""
+
+    async def _begins_anew(self, peer: str, certificate_sha256: bytes, last: Row) -> bool:
+        """Whether a log's key is another than that of the last head, and none that was left behind."""
+        if certificate_sha256 == last["head_certificate_sha256"]:
+            return False
+        return await evidence_store.head(self._database, _aside(peer, certificate_sha256)) is None
 
     async def _tell(
         self, peer: str, seen: TreeHead, shown: evidence_log_pb2.TreeHead, head: TreeHead, path: Sequence[bytes]
@@ -172,6 +197,15 @@ class PeerHeads:
         async with self._database.transaction() as transaction:
             await self._outbox.append(transaction, [event(told)])
         self._outbox.wake()
+
+    async def _take_old_word(self, peer: str, head: Row, word: evidence_log_pb2.Countersignature) -> None:
+        """Keeps a peer's word where it is on this head: it may be on one from before this log was set back."""
+        try:
+            await self._take_word(peer, head, word)
+        except InvalidArgument as fault:
+            if fault.reason != "SIGNATURE_INVALID":
+                raise
+            logger.warning(_SET_BACK, extra={"peer": peer, "reason": fault.reason})
 
     async def _take_word(self, peer: str, head: Row, word: evidence_log_pb2.Countersignature) -> None:
         """Keeps a peer's word on a head of this node, once it is verified."""
@@ -202,6 +236,18 @@ class PeerHeads:
         if key is None:
             raise FailedPrecondition("KEY_MISSING", "there is no active key for the log", holder=self._node())
         return key
+
+
+_SET_BACK = (
+    "a peer has countersigned another history of this node's log: where the node was restored from an older backup, it"
+    " takes a new key for its log"
+)
+"""What leads whoever runs the node (README, How evidence comes to be)."""
+
+
+def _aside(node: str, certificate_sha256: bytes) -> str:
+    """The name of a node's heads of a key that it has left behind."""
+    return f"{node}#{certificate_sha256.hex()}"
 
 
 def _resource(node: str) -> str:

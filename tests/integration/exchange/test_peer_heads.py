@@ -122,6 +122,75 @@ async def test_a_head_of_a_key_that_is_not_pinned_is_refused(mesh, heads):
         await heads.answer(PEER, peer.request(now_head(3)))
 
 
+async def check_begun_anew(database, mesh, heads, begin) -> None:
+    """A restored peer takes a new key: what it shows next is countersigned, and what it showed before is kept."""
+    before = await count(database)
+    old = there(await evidence_store.last_countersigned(database, PEER, OWN))
+    renewed = Peer(mesh)
+    assert (await begin(renewed)).countersignature.signature
+    assert await count(database) == [number + 1 for number in before], "the contradiction is kept and told all the same"
+    kept = f"{PEER}#{old['head_certificate_sha256'].hex()}"
+    assert there(await evidence_store.last_countersigned(database, kept, OWN))["head"] == old["head"]
+    latest = there(await evidence_store.last_countersigned(database, PEER, OWN))
+    assert latest["head_certificate_sha256"] == renewed.signer.pinned.sha256
+
+
+async def test_a_log_that_was_set_back_is_countersigned_again_under_a_new_key(database, mesh, heads):
+    peer = Peer(mesh)
+    await heads.answer(PEER, peer.request(now_head(7)))
+    with pytest.raises(InvalidArgument, match="LOG_CONTRADICTED"):
+        await heads.answer(PEER, peer.request(now_head(4, more=1)))
+
+    async def begin(renewed):
+        answer = await heads.answer(PEER, renewed.request(now_head(4, more=2)))
+        await heads.answer(PEER, renewed.request(now_head(6, more=3), path(4, 6)))
+        return answer
+
+    await check_begun_anew(database, mesh, heads, begin)
+    with pytest.raises(InvalidArgument, match="LOG_CONTRADICTED"):
+        await heads.answer(PEER, peer.request(now_head(7, more=4, other=True)))  # under the key that it had left
+
+
+async def test_a_log_that_was_set_back_and_has_grown_since_is_countersigned_again_under_a_new_key(
+    database, mesh, heads
+):
+    await heads.answer(PEER, Peer(mesh).request(now_head(3)))
+
+    async def begin(renewed):
+        request = renewed.request(now_head(7, more=1, other=True))
+        with pytest.raises(InvalidArgument) as refusal:  # it may only have gone on from another head
+            await heads.answer(PEER, request)
+        assert refusal.value.metadata["seen_size"] == "3"
+        return await heads.answer(PEER, request)
+
+    await check_begun_anew(database, mesh, heads, begin)
+
+
+async def test_a_new_key_of_a_log_that_goes_on_begins_nothing_anew(database, mesh, heads):
+    await heads.answer(PEER, Peer(mesh).request(now_head(3)))
+    before = await count(database)
+    await heads.answer(PEER, Peer(mesh).request(now_head(7, more=1), path(3, 7)))
+    assert await count(database) == before
+    assert [row["tree_size"] for row in await evidence_store.heads(database, PEER, before=None, limit=9)] == [7, 3]
+
+
+async def test_a_word_on_a_head_from_before_a_restore_keeps_nobody_from_countersigning(database, mesh, heads, own):
+    """The peer brings its word on a head of the size of one of this node's, but of another history."""
+    peer = Peer(mesh)
+    latest = there(await evidence_store.head(database, OWN))
+    request = peer.request(now_head(3))
+    request.countersigned_size = latest["tree_size"]
+    now = datetime.now(UTC).replace(microsecond=0)
+    lost = now_head(latest["tree_size"], other=True).encode()
+    request.countersignature.certificate_sha256 = peer.signer.pinned.sha256
+    request.countersignature.sign_time.FromDatetime(now)
+    request.countersignature.signature = log.countersign(
+        NODE, lost, now=now, key=peer.signer.private, pinned=peer.signer.pinned
+    )
+    assert (await heads.answer(PEER, request)).countersignature.signature
+    assert await evidence_store.countersignatures(database, OWN, [latest["tree_size"]]) == []
+
+
 async def test_a_head_that_its_key_did_not_sign_is_refused(mesh, heads):
     request = Peer(mesh).request(now_head(3))
     request.tree_head.tree_head = now_head(4).encode()
