@@ -23,6 +23,7 @@ from tests.bench import (
     exchange_stream,
     exchanges,
     growth,
+    grpc_stream,
     look_up,
     sending,
     start,
@@ -62,6 +63,7 @@ async def main(arguments: argparse.Namespace) -> None:
             "transfer": functools.partial(transfer.measure, state),
             "exchanges": functools.partial(exchanges.measure, folder / "pair"),
             "exchange_stream": functools.partial(exchange_stream.measure, folder / "streaming"),
+            "grpc_stream": functools.partial(grpc_stream.measure, folder / "grpc"),
         }
         for one in arguments.only.split(",") if arguments.only else benchmarks:
             await benchmarks[one]()

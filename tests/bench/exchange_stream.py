@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 from solmu.exchange.v1 import calls_pb2_grpc, policies_pb2, services_pb2
 
+from deploy.local.node import Node
 from gateway.client import Client
 from services.exchange import names
 from services.exchange.bodies import CHUNK
@@ -38,31 +39,41 @@ async def measure(folder: Path) -> None:
         service = await calls.service(company, backend.uri, subsystem=pair.PROVIDER)
         await calls.allow(company, service, consumer=pair.CONSUMER)
         profile = await pair.consumer(node, city)
-        await calls.host(city, pair.CONSUMER, policy=await _streamed(city))
+        await calls.host(city, pair.CONSUMER, policy=await streamed(city))
         await company.exchange.catalogue.UpdateService(
             services_pb2.UpdateServiceRequest(
-                service=services_pb2.Service(name=names.service_resource(service), policy=await _streamed(company)),
+                service=services_pb2.Service(name=names.service_resource(service), policy=await streamed(company)),
                 update_mask=FieldMask(paths=["policy"]),
             )
         )
-        print("memory while one exchange streams up and then down (resident), MB")
-        columns = [f"{side} {name}" for side in ("consumer's", "provider's") for name in WATCHED]
-        print(f"  {'':24}" + "".join(f"{column:>22}" for column in columns))
+        columns("memory while one exchange streams up and then down (resident), MB")
         async with Client(profile) as client:
             stub: Any = client.stub(calls_pb2_grpc.CallServiceStub)
             for size in SIZES:
                 backend.answer = _as_much
-                watched = [(one, name) for one in (node, other) for name in WATCHED]
-                async with Watch(watched) as watch:
-                    began = time.perf_counter()
-                    await _exchange(client, stub, service, size // 2)
-                    seconds = time.perf_counter() - began
-                held = "".join(f"{before:>12.0f} -> {most:>6.0f}" for before, most in watch.held())
-                print(f"  {size / 1e9:4.0f} GB, {size / 1e6 / seconds:5.0f} MB/s  {held}", flush=True)
+                await row((node, other), "", size, _exchange(client, stub, service, size // 2))
         print()
 
 
-async def _streamed(member: Member) -> str:
+def columns(title: str) -> None:
+    """Prints the head of a table of `row`s."""
+    print(title)
+    named = [f"{side} {name}" for side in ("consumer's", "provider's") for name in WATCHED]
+    print(f"  {'':24}" + "".join(f"{column:>22}" for column in named))
+
+
+async def row(nodes: Sequence[Node], what: str, size: int, streaming: Awaitable[None]) -> None:
+    """Prints what the processes of nodes held before so many bytes went through them, and the most meanwhile."""
+    async with Watch([(node, name) for node in nodes for name in WATCHED]) as watch:
+        began = time.perf_counter()
+        await streaming
+        seconds = time.perf_counter() - began
+    held = "".join(f"{before:>12.0f} -> {most:>6.0f}" for before, most in watch.held())
+    print(f"  {what:5}{size / 1e9:5.1f} GB, {size / 1e6 / seconds:5.0f} MB/s {held}", flush=True)
+
+
+async def streamed(member: Member) -> str:
+    """A policy of a member by which bodies of any size here go on while they come; its name."""
     limits = policies_pb2.ExchangePolicy.Limits(
         max_request_bytes=SIZES[-1], max_response_bytes=SIZES[-1], response_timeout=Duration(seconds=3600)
     )

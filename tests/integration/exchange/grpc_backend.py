@@ -68,6 +68,21 @@ class Backend:
             self.messages.append(message)
             yield message
 
+    async def swallow(self, requests: AsyncIterator[bytes], context: Any) -> bytes:
+        """Takes all, keeps nothing, and says how much it was."""
+        self.begin("Swallow", context)
+        size = 0
+        async for message in requests:
+            size += len(message)
+        return b"%d" % size
+
+    async def pour(self, message: bytes, context: Any) -> AsyncIterator[bytes]:
+        """As many bytes as it is asked for, in messages of a mebibyte."""
+        self.begin("Pour", context)
+        piece, size = bytes(1 << 20), int(message)
+        for at in range(0, size, len(piece)):
+            yield piece[: size - at]
+
     async def enough(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
         self.begin("Enough", context)
         async for message in requests:
@@ -101,6 +116,8 @@ async def running() -> AsyncIterator[Backend]:
         "Collect": grpc.stream_unary_rpc_method_handler(backend.collect),
         "Count": grpc.unary_stream_rpc_method_handler(backend.count),
         "Echo": grpc.stream_stream_rpc_method_handler(backend.echo),
+        "Swallow": grpc.stream_unary_rpc_method_handler(backend.swallow),
+        "Pour": grpc.unary_stream_rpc_method_handler(backend.pour),
         "Enough": grpc.stream_stream_rpc_method_handler(backend.enough),
         "Fail": grpc.unary_unary_rpc_method_handler(backend.fail),
         "Hang": grpc.unary_unary_rpc_method_handler(backend.hang),
