@@ -118,8 +118,8 @@ async def _own(node: Node, options: Options) -> None:
                 f" memory {held[0] / 1e6:+.0f} and {held[1] / 1e6:+.0f} MB",
                 flush=True,
             )
-        for where, (p50, p99) in (await revoking.measure(owner, service, consumer)).items():
-            print(f"    a revocation is in effect {where} after {p50:.1f} ms, p99 {p99:.1f} ms", flush=True)
+        for where, lags in (await revoking.measure(owner, service, consumer)).items():
+            print(f"    a revocation is in effect {where} {lags}", flush=True)
 
 
 async def _lay(node: Node, begin: int, end: int) -> None:

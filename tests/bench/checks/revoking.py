@@ -1,8 +1,9 @@
-"""How long after its commit a revocation is in effect: in the service, and in a consumer that holds the facts.
+"""How long it takes until a revocation is in effect: in the service, and in a consumer that holds the facts.
 
-Asked without a pause while a mandate is revoked through the edge: the time is
-that from the instant which the revocation itself names, which lies before the
-commit, to the beginning of the first check that is denied.
+Asked without a pause while a mandate is revoked through the edge. One time is
+from the instant which the revocation itself names, which lies before the
+commit, to the beginning of the first check that is denied; the other from when
+the owner asked for it, through the edge and the judgement of whether it may.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from solmu.authorisations.v1 import mandate_service_pb2, mandates_pb2
@@ -25,9 +27,25 @@ REVOCATIONS = 100
 _FIRST_DELEGATE = 10**12
 
 
-async def measure(owner: Client, service: Straight, consumer: Embedded) -> dict[str, tuple[float, float]]:
-    """Median and 99th percentile in milliseconds, by where it was asked."""
-    lags: dict[str, list[float]] = {"in the service": [], "in a consumer": []}
+@dataclass
+class Lags:
+    """How long revocations took, in milliseconds."""
+
+    of_instant: list[float] = field(default_factory=list)
+    """From the instant that the revocation names."""
+    of_request: list[float] = field(default_factory=list)
+    """From the owner's request."""
+
+    def __str__(self) -> str:
+        ways = ("the instant that it names", self.of_instant), ("its request", self.of_request)
+        return ", ".join(
+            f"{percentile(lag, 0.5):.1f} ms (p99 {percentile(lag, 0.99):.1f}) after {since}" for since, lag in ways
+        )
+
+
+async def measure(owner: Client, service: Straight, consumer: Embedded) -> dict[str, Lags]:
+    """How long it took, by where it was asked."""
+    lags = {"in the service": Lags(), "in a consumer": Lags()}
     stub = owner.stub(MandateServiceStub)
     for number in range(REVOCATIONS):
         delegate = name("persons", _FIRST_DELEGATE + number)
@@ -44,11 +62,12 @@ async def measure(owner: Client, service: Straight, consumer: Embedded) -> dict[
         await consumer.until(given.consistency_token)
         denied = [asyncio.create_task(_denied(ask, question)) for ask in (service.one, consumer.one)]
         await asyncio.sleep(0.01)
-        request = mandate_service_pb2.RevokeMandateRequest(name=given.name)
+        request, asked = mandate_service_pb2.RevokeMandateRequest(name=given.name), time.time()
         revoked = await owner.call(stub.RevokeMandate, request)
         for lag, began in zip(lags.values(), await asyncio.gather(*denied), strict=True):
-            lag.append((began - revoked.ending.end_time.ToNanoseconds() / 1e9) * 1000)
-    return {where: (percentile(lag, 0.5), percentile(lag, 0.99)) for where, lag in lags.items()}
+            lag.of_instant.append((began - revoked.ending.end_time.ToNanoseconds() / 1e9) * 1000)
+            lag.of_request.append((began - asked) * 1000)
+    return lags
 
 
 async def _denied(ask: Callable[[Asked], Awaitable[bool]], question: Asked) -> float:
