@@ -82,7 +82,7 @@ _PLACES = {"mandate": 7, "holding": 8, "block": 7}
 _KEYS = {"mandate": "id", "holding": "name", "block": "name"}
 _MANDATE_PREFIX = "mandates/"
 _ACT = int(Kind.ACT)
-_SALT = os.urandom(16)
+_SALTED = blake2b(digest_size=16, salt=os.urandom(16))
 _CHECKED_KINDS: frozenset[int] = frozenset({Kind.ACT, Kind.REPRESENT})
 
 Judged = Verdict | Fault
@@ -277,7 +277,9 @@ def _route(*parts: str) -> bytes:
     salted hash do not meet by chance, and take a quarter of the room. A salt
     costs half of what a key does, and nobody outside the process knows it.
     """
-    return blake2b("\0".join(parts).encode(), digest_size=16, salt=_SALT).digest()
+    route = _SALTED.copy()
+    route.update("\0".join(parts).encode())
+    return route.digest()
 
 
 def _id(name: str) -> bytes:
