@@ -187,7 +187,12 @@ class Issuing:
     async def entitled(
         self, reader: Database | Connection, mandate: Mandate, actor: Actor, *, now: datetime
     ) -> frozenset[str]:
-        """Those who may end a mandate beside its principal: all who may confirm for it now, and who may issue it."""
+        """Who may end a mandate: its principal, all who may confirm for it now, and who may issue it.
+
+        Where the caller is the principal nobody else is looked for.
+        """
+        if actor.person == mandate.principal:
+            return frozenset({actor.person})
         entitled = confirming.parties(await self._rule(reader, mandate.principal, now))
         if mandate.issued_under is not None:
             held = await mandate_store.issuing(reader, delegate=actor.person, principal=mandate.principal, at=now)
