@@ -49,6 +49,14 @@ async def test_a_flood_is_held_off(tmp_path: Path) -> None:
     }
 
 
+async def test_a_client_over_its_allowance_takes_nothing_from_the_others(tmp_path: Path) -> None:
+    async with Rig(tmp_path, limits=Limits(calls_per_second=20, client_calls_per_second=1, client_burst=3)) as rig:
+        alice = await asyncio.gather(*(rig.rest("GET", "/v1/parcels/1") for _ in range(60)))
+        bob = await rig.rest("GET", "/v1/parcels/1", client="bob")
+    assert 429 in {answer.status for answer in alice}
+    assert (bob.status, bob.headers["x-ratelimit-remaining"]) == (200, "2")
+
+
 async def test_short_of_memory_the_edge_sheds_calls_before_it_falls(tmp_path: Path) -> None:
     (tmp_path / "idle").mkdir()
     async with Rig(tmp_path / "idle") as rig:
