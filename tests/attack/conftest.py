@@ -3,8 +3,9 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import aiohttp
 import psutil
@@ -13,6 +14,7 @@ import pytest
 from deploy.local import demo_clients
 from deploy.local.node import Node
 from gateway.client import Client
+from gateway.routes import Door
 from tests.attack.wire import PATIENCE, Headers, context
 from tests.integration.node.callers import Caller, profile
 
@@ -21,18 +23,37 @@ GROWTH = 64 << 20
 """Bytes by which a process may grow under one attack: buffers of its connections, and what an allocator keeps."""
 
 
+DOCUMENTATION = "/docs"
+
+at_both_doors = pytest.mark.parametrize("target", list(Door), indirect=True, ids=lambda door: door.value)
+"""For attacks on what stands before certificates and tokens: tried at the port for browsers, too."""
+
+
 @dataclass
 class Target:
-    """A whole node, an attacker with the certificate and token of one of its clients, and an honest client."""
+    """A whole node, an attacker at one of its ports with a client's token, and honest clients at both.
+
+    At the port for systems the attacker has the certificate of that client, too.
+    """
 
     node: Node
-    port: int
     token: str
     caller: Caller
+    door: Door = Door.SYSTEMS
+
+    @property
+    def port(self) -> int:
+        return _port(self.node.edge if self.door is Door.SYSTEMS else self.node.browsers)
+
+    @property
+    def path(self) -> str:
+        """What a good request asks for."""
+        return UNIT if self.door is Door.SYSTEMS else DOCUMENTATION
 
     def tls(self, *protocols: str) -> ssl.SSLContext:
-        """TLS with the attacker's certificate."""
-        return context(self.caller.files, str(self.caller.files.authorities), *protocols)
+        """TLS with the attacker's certificate, where one is wanted."""
+        files = self.caller.files if self.door is Door.SYSTEMS else None
+        return context(files, str(self.caller.files.authorities), *protocols)
 
     @property
     def http1(self) -> ssl.SSLContext:
@@ -46,13 +67,15 @@ class Target:
     def bearer(self) -> str:
         return f"Bearer {self.token}"
 
-    def headers(self, method: str = "GET", path: str = UNIT, *more: tuple[str, str]) -> Headers:
+    def headers(self, method: str = "GET", path: str = "", *more: tuple[str, str]) -> Headers:
         """A request over HTTP/2 that is good but for what is added."""
+        path = path or self.path
         pseudo = [(":method", method), (":scheme", "https"), (":authority", "localhost"), (":path", path)]
         return [*pseudo, ("authorization", self.bearer), *more]
 
-    def request(self, line: str = f"GET {UNIT} HTTP/1.1", *more: str, body: bytes = b"") -> bytes:
+    def request(self, line: str = "", *more: str, body: bytes = b"") -> bytes:
         """A request over HTTP/1.1 that is good but for what is added."""
+        line = line or f"GET {self.path} HTTP/1.1"
         fields = ["Host: localhost", f"Authorization: {self.bearer}", *more]
         return "\r\n".join([line, *fields, "", ""]).encode("latin-1") + body
 
@@ -61,16 +84,31 @@ class Target:
         return {name: psutil.Process(keeper.pid).memory_info().rss for name, keeper in self.node.processes.items()}
 
     async def serves(self) -> None:
-        """An honest client gets its answer, and a token, on new connections."""
+        """An honest client gets its answer, and a token, on new connections; a browser gets the documentation."""
         form = {"grant_type": "client_credentials", "client_id": "permits"}
+        system, browser = (replace(self, door=door).http1 for door in (Door.SYSTEMS, Door.BROWSERS))
         async with (
             asyncio.timeout(PATIENCE),
-            aiohttp.ClientSession(self.node.edge, connector=aiohttp.TCPConnector(ssl=self.http1)) as session,
+            aiohttp.ClientSession(self.node.edge, connector=aiohttp.TCPConnector(ssl=system)) as session,
         ):
+            while (status := await _status(session, self.node.browsers + DOCUMENTATION, browser)) == 429:
+                await asyncio.sleep(0.2)  # all browsers share one rate, and are told to come back when it is used up
+            assert status == 200
             async with session.get(UNIT, headers={"authorization": self.bearer}) as unit:
                 assert (unit.status, (await unit.json())["name"]) == (200, UNIT.removeprefix("/v1/"))
             async with session.post("/oauth2/token", data=form) as token:
                 assert (token.status, "access_token" in await token.json()) == (200, True)
+
+
+async def _status(session: aiohttp.ClientSession, url: str, made: ssl.SSLContext) -> int:
+    async with session.get(url, ssl=made) as answer:
+        return answer.status
+
+
+def _port(origin: str) -> int:
+    port = urlsplit(origin).port
+    assert port is not None
+    return port
 
 
 @pytest.fixture(scope="session")
@@ -78,15 +116,15 @@ async def _target(node: Node) -> Target:
     async with Client(profile(node, "permits")) as client:
         caller = Caller(node.edge, client.profile.files, await client.token())
     assert caller.token
-    return Target(node, int(node.edge.rpartition(":")[2]), caller.token, caller)
+    return Target(node, caller.token, caller)
 
 
 @pytest.fixture
-async def target(_target: Target) -> AsyncIterator[Target]:
+async def target(_target: Target, request: pytest.FixtureRequest) -> AsyncIterator[Target]:
     """The node under attack. Afterwards it serves at once, nothing of it died, and its memory has not run away."""
     pids = {name: keeper.pid for name, keeper in _target.node.processes.items()}
     before = _target.memory()
-    yield _target
+    yield replace(_target, door=getattr(request, "param", Door.SYSTEMS))
     await _target.serves()
     assert {name: keeper.pid for name, keeper in _target.node.processes.items()} == pids
     growth = {name: size - before[name] for name, size in _target.memory().items()}

@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import ssl
-from urllib.parse import urlsplit
-
 import grpc
 import pytest
 from solmu.messages.v1 import units_pb2, units_pb2_grpc
 
-from tests.attack.conftest import UNIT, Target, told
-from tests.attack.wire import Raw, context
+from gateway.routes import Door
+from tests.attack.conftest import DOCUMENTATION, UNIT, Target, told
+from tests.attack.wire import Raw
 
-DOCUMENTATION = "/docs"
 GRPC = "/solmu.messages.v1.UnitService/GetUnit"
 
-
-def _port(target: Target) -> int:
-    port = urlsplit(target.node.browsers).port
-    assert port is not None
-    return port
-
-
-def _stranger(target: Target, protocol: str) -> ssl.SSLContext:
-    return context(None, str(target.caller.files.authorities), protocol)
+pytestmark = pytest.mark.parametrize("target", [Door.BROWSERS], indirect=True, ids=["browsers"])
 
 
 async def _asked(target: Target, data: bytes) -> list[str]:
-    async with Raw.open(_port(target), _stranger(target, "http/1.1")) as raw:
+    async with Raw.open(target.port, target.http1) as raw:
         await raw.send(data)
         return await raw.answers()
 
@@ -69,7 +58,7 @@ async def test_a_stolen_token_and_a_forged_certificate_open_nothing(target: Targ
 
 async def test_a_call_by_grpc_is_not_known_there(target: Target) -> None:
     credentials = grpc.ssl_channel_credentials(target.caller.files.authorities.read_bytes())
-    async with grpc.aio.secure_channel(f"localhost:{_port(target)}", credentials) as channel:
+    async with grpc.aio.secure_channel(f"localhost:{target.port}", credentials) as channel:
         stub = units_pb2_grpc.UnitServiceStub(channel)
         with pytest.raises(grpc.RpcError) as refused:
             await stub.GetUnit(units_pb2.GetUnitRequest(name="units/permits"), metadata=target.caller.metadata())

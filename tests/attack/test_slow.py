@@ -9,7 +9,7 @@ import pytest
 
 from gateway.envoy.plan import Limits
 from gateway.routes import DEFAULT_UNARY_SECONDS
-from tests.attack.conftest import UNIT, Target, told
+from tests.attack.conftest import UNIT, Target, at_both_doors, told
 from tests.attack.wire import CLOSED, CONTINUATION, HEADERS, NOTHING, Http2, Raw, frame
 
 MANY = 50
@@ -33,6 +33,7 @@ async def dribble(attacker: Raw, byte: bytes, *, within: float) -> int:
         return sent
 
 
+@at_both_doors
 async def test_handshakes_that_never_end(target: Target) -> None:
     async def one() -> int:
         async with Raw.open(target.port, None) as attacker:
@@ -43,6 +44,7 @@ async def test_handshakes_that_never_end(target: Target) -> None:
     told(f"{MANY} handshakes, a byte each half second", f"closed after {min(sent)} to {max(sent)} bytes")
 
 
+@at_both_doors
 async def test_headers_that_never_end(target: Target) -> None:
     async def one() -> int:
         async with Raw.open(target.port, target.http1) as attacker:
@@ -53,6 +55,7 @@ async def test_headers_that_never_end(target: Target) -> None:
     told(f"{MANY} requests over HTTP/1.1, a byte of a header each half second", f"closed after {max(sent)} bytes")
 
 
+@at_both_doors
 async def test_header_blocks_that_never_end(target: Target) -> None:
     """Over HTTP/2: a HEADERS frame, and then CONTINUATION frames of one byte."""
 
@@ -96,6 +99,7 @@ async def test_bodies_that_never_end(target: Target, path: str) -> None:
     assert answers <= {"504", CLOSED}
 
 
+@at_both_doors
 async def test_answers_that_are_never_read(target: Target) -> None:
     """A window of no bytes: the answer can never be sent."""
     no_window = {h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 0}

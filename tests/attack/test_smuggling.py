@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.attack.conftest import UNIT, Target, told
+from tests.attack.conftest import UNIT, Target, at_both_doors, told
 from tests.attack.wire import CLOSED, Http2, Raw
 
 TOKEN = "/oauth2/token"
@@ -36,6 +36,7 @@ HTTP1 = {
 }
 
 
+@at_both_doors
 @pytest.mark.parametrize("case", HTTP1)
 async def test_a_body_of_doubtful_length_is_refused_with_all_that_follows(target: Target, case: str) -> None:
     request = target.request(f"POST {TOKEN} HTTP/1.1", *HTTP1[case], body=b"0\r\n\r\n" + SMUGGLED)
@@ -78,6 +79,7 @@ LINES = {
 }
 
 
+@at_both_doors
 @pytest.mark.parametrize("case", LINES)
 async def test_a_malformed_request_line_is_refused(target: Target, case: str) -> None:
     async with Raw.open(target.port, target.http1) as attacker:
@@ -87,6 +89,7 @@ async def test_a_malformed_request_line_is_refused(target: Target, case: str) ->
     assert set(answers) <= {"400", "401", "404", CLOSED}
 
 
+@at_both_doors
 async def test_an_upgrade_to_h2c_is_not_taken_up(target: Target) -> None:
     fields = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__")
     async with Raw.open(target.port, target.http1) as attacker:

@@ -17,7 +17,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from deploy import pki
 from services.runtime import mesh, tls
-from tests.attack.conftest import Target, told
+from tests.attack.conftest import Target, at_both_doors, told
 from tests.attack.wire import Raw
 
 REFUSED = "no connection"
@@ -34,6 +34,7 @@ async def handshake(target: Target, made: ssl.SSLContext) -> str:
         return REFUSED
 
 
+@at_both_doors
 @pytest.mark.parametrize("version", ["TLSv1", "TLSv1_1"])
 async def test_old_versions_are_refused(target: Target, version: str) -> None:
     made = target.http1
@@ -58,6 +59,7 @@ WEAK = [
 ]
 
 
+@at_both_doors
 @pytest.mark.parametrize("ciphers", WEAK)
 async def test_weak_cipher_suites_are_refused(target: Target, ciphers: str) -> None:
     made = target.http1
@@ -68,6 +70,7 @@ async def test_weak_cipher_suites_are_refused(target: Target, ciphers: str) -> N
     assert outcome == REFUSED
 
 
+@at_both_doors
 async def test_the_good_suites_of_tls_1_2_are_taken(target: Target) -> None:
     """So that the refusals above are refusals of the suite."""
     made = target.http1
