@@ -126,8 +126,12 @@ class Arriving:
         return entry
 
     async def check_room(self, recipients: Sequence[str]) -> None:
-        """Raises Unavailable, QUEUE_FULL, where as much waits to be received by one of these as may."""
+        """Raises Unavailable, where as much waits as may.
+
+        To be received by one of these: QUEUE_FULL. For time stamps: TIME_STAMP_BACKLOG_FULL, TIME_STAMP_UNAVAILABLE.
+        """
         for subsystem in recipients:
+            self._recorder.admit(subsystem)
             bound = self._recorder.policy(subsystem).max_waiting
             if await backlog_store.is_inbox_full(self._database, subsystem, bound=bound):
                 raise Unavailable("QUEUE_FULL", "as many envelopes wait to be received as may")

@@ -112,6 +112,10 @@ class EvidenceParts:
         policy = policies.get(line.partition("/")[0]) or policies["default"]
         return _rules(policy)
 
+    def admit(self, policy: Policy) -> None:
+        """Raises where evidence would wait for its time stamp for longer than a policy allows (`proving.Status`)."""
+        self.stamp_policy.admit(_rules(policy))
+
     def staple(self, pinned: PinnedKey, policy: Policy) -> bytes:
         """The status that goes with a statement signed now (`proving.Status`).
 

@@ -257,6 +257,7 @@ class Providing:
         if reserved is None:
             policy = call.policy = current.policy_of_service(service)
         policy.check_directory(self._meshes.directory_of(call.provider), now=utc_now())
+        self._proving.admit(policy)
         if service.protocol != ("grpc" if call.head.grpc else "http"):
             raise InvalidArgument("SERVICE_PROTOCOL_MISMATCH", "the service is not called this way", service=identifier)
         self._judge(call, current)
@@ -484,7 +485,10 @@ class Providing:
         if call.policy is None:
             raise fault
         shown = status.to_status(fault, service="exchange")
-        entry = await self._sign_refusal(call, _reason(shown))
+        try:
+            entry = await self._sign_refusal(call, _reason(shown))
+        except Fault:  # the node cannot sign now; why it refuses is told all the same
+            raise fault from None
         with contextlib.suppress(Fault):  # a refusal under this id is kept already
             await self._keep(call, entry)
         return Response(refusal=peer_frames_pb2.Refusal(status=shown, proof=entry.proof))

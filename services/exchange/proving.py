@@ -44,6 +44,9 @@ PARTS = {
 class Status(Protocol):
     """Says how the status of certificates stands."""
 
+    def admit(self, policy: Policy) -> None:
+        """Raises Fault where a policy takes no more that would wait for its time stamp."""
+
     def staple(self, pinned: PinnedKey, policy: Policy) -> bytes:
         """What goes with a statement that this node signs now. Raises Fault where it may not be signed."""
 
@@ -64,6 +67,10 @@ class Proving:
         self._ring = ring
         self._meshes = meshes
         self._status = status
+
+    def admit(self, policy: Policy) -> None:
+        """Raises Unavailable where what comes could not be answered: as much evidence waits for time stamps as may."""
+        self._status.admit(policy)
 
     async def sign(
         self, kind: Kind, lines: Mapping[str, str], *, subsystem: str, policy: Policy, content: Content

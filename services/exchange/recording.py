@@ -46,6 +46,10 @@ class Recorder:
         """What goes for the exchanges of a subsystem of this node."""
         return self._configuration.current.policy_of_subsystem(subsystem)
 
+    def admit(self, subsystem: str) -> None:
+        """Raises Unavailable where what comes for a subsystem would wait for its time stamp for too long."""
+        self._status.admit(self.policy(subsystem))
+
     async def sign(self, kind: Kind, lines: Mapping[str, str], *, subsystem: str) -> Entry:
         """A statement of a subsystem of this node, signed now; raises as `Proving.sign`."""
         return await self._proving.sign(

@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 
 import grpc
 import pytest
-from solmu.exchange.v1 import exchanges_pb2, hosting_pb2, peer_frames_pb2, policies_pb2, services_pb2
+from solmu.exchange.v1 import exchanges_pb2, hosting_pb2, monitoring_pb2, peer_frames_pb2, policies_pb2, services_pb2
 
-from services.exchange import proving
+from services.exchange import evidence_store, proving
 from services.exchange.evidence import statements
 from services.exchange.evidence.statements import Kind
 from services.exchange.journal import Content
@@ -269,6 +269,35 @@ async def test_calls_beyond_what_the_backend_takes_wait_shortly_and_are_then_ref
     assert (await refused(pair[0], whole(head(identifier)))).reason == "PROVIDER_BUSY"
     free.set()
     assert (await first).head.status == 200
+
+
+async def test_a_peers_statements_wait_for_time_stamps_as_well_and_count_where_the_policy_has_a_bound(
+    pair, backend, service
+):
+    """No authority stamps for this node: what a peer signed waits for it too, and what would be more than may is
+    refused before the backend hears of it."""
+    city, company = pair
+    before = (await evidence_store.pending(company.database))["number"]
+    answer = await send(city, whole(head(service)))
+    assert await calls.statements(company, answer.exchange_id) == [(1, False), (2, True)]
+    assert (await evidence_store.pending(company.database))["number"] == before + 2
+    backend.begun = 0
+    shown = company.exchange.evidence.stamp_policy
+    async with asyncio.timeout(60):
+        while shown.backlog.pending < before + 2:
+            await asyncio.sleep(0.05)
+            await shown.look()
+    backlog = await company.exchange.monitoring.GetBacklog(monitoring_pb2.GetBacklogRequest())
+    assert backlog.time_stamps.count >= before + 2
+    stamping = policies_pb2.ExchangePolicy.TimeStamping(max_pending=before + 2)
+    identifier = await calls.service(company, backend.uri, policy=await calls.policy(company, time_stamping=stamping))
+    await calls.allow(company, identifier)
+    fault = await refused(city, whole(head(identifier)))
+    assert (fault.reason, fault.metadata["side"]) == ("TIME_STAMP_BACKLOG_FULL", "provider")
+    assert backend.begun == 0
+    for node, side in zip(pair, (CONSUMERS, PROVIDERS), strict=True):
+        row = await calls.remembered(node, side, exchange_id=uuid.UUID(fault.metadata["exchange"]))
+        assert (row["outcome"], row["reason"], row["refused_by"]) == (REFUSED, "TIME_STAMP_BACKLOG_FULL", PROVIDERS)
 
 
 # Backends and peers that fail
