@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import shutil
 import uuid
 from collections.abc import Awaitable, Callable
@@ -211,6 +212,20 @@ async def test_a_node_restored_from_an_older_backup_goes_on_and_its_peer_proves_
                 return any(peer.log_contradicted for peer in peers)
 
             await until(contradicted)
+
+            # Under a new key for its log, which the directory gets, it is countersigned again.
+            async with client_of(city_node, pair.ADMINISTRATION.client_id) as administration:
+                restored = dataclasses.replace(city, exchange=pair.exchange(administration))
+                key, entry = await restored.certified_key(directory_pb2.KEY_USE_LOG)
+                await mesh.register(restored, restored, node=restored.entry(*restored.keys, entry))
+                await restored.activate(key)
+            await until(lambda: call(cases, service))
+
+            async def countersigned_again() -> bool:
+                there = await head_of_city(sending, names.resource("nodes", CITY))
+                return there is not None and there.certificate_sha256.hex() == entry.certificate_sha256
+
+            await until(countersigned_again)
 
             # What came since is brought again: what had been acknowledged too.
             since = Timestamp()

@@ -85,6 +85,11 @@ class _Exchange:
         self.policies = _Service(client, policies_pb2_grpc.PolicyServiceStub)
 
 
+def exchange(administration: Client) -> Exchange:
+    """The same services as of a node in this process, over the wire."""
+    return cast("Exchange", _Exchange(administration))
+
+
 @asynccontextmanager
 async def _member(node: Node, identifier: str) -> AsyncIterator[mesh.Member]:
     """A node through its edge, with the clients that this story needs."""
@@ -97,7 +102,7 @@ async def _member(node: Node, identifier: str) -> AsyncIterator[mesh.Member]:
         yield mesh.Member(
             identifier,
             node.ports[plan.PEER_PORT],
-            cast("Exchange", _Exchange(administration)),  # the same services, over the wire
+            exchange(administration),
             mesh.Authority(f"Authority of {identifier}"),
         )
 
