@@ -8,12 +8,17 @@ from datetime import UTC, datetime, timedelta
 
 import grpc
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import ocsp
 from solmu.exchange.v1 import exchanges_pb2, hosting_pb2, monitoring_pb2, peer_frames_pb2, policies_pb2, services_pb2
 
 from services.exchange import evidence_store, proving
 from services.exchange.evidence import statements
 from services.exchange.evidence.statements import Kind
 from services.exchange.journal import Content
+from services.exchange.statuses import Issuer
 from services.runtime import identity, status
 from services.runtime.errors import Fault
 from services.runtime.identity import Caller
@@ -208,6 +213,8 @@ async def test_an_endless_answer_ends_at_the_policys_limit(pair, backend, servic
     await calls.allow(company, identifier)
     fault = await refused(city, whole(head(identifier)))
     assert (fault.reason, fault.metadata["side"]) == ("EXCHANGE_TOO_LARGE", "provider")
+    for node, side in zip(pair, (CONSUMERS, PROVIDERS), strict=True):
+        assert (await calls.record(node, fault, side))["reason"] == "EXCHANGE_TOO_LARGE"
 
 
 @pytest.mark.parametrize(
@@ -547,17 +554,64 @@ async def test_a_signature_from_before_its_certificate_is_refused(forger, backen
     await check_unproven(forger, backend, [forger.frame(proof)], "CERTIFICATE_EXPIRED")
 
 
-async def test_a_call_without_proof_is_refused(forger, backend):
-    frame = forger.frame(None)
-    assert await forger.send(frame) == "PROOF_MISSING"
+def status_of(certificate: bytes, issuer, *, said: ocsp.OCSPCertStatus, signer) -> bytes:
+    """What a responder says of a certificate now (RFC 6960)."""
+    now = datetime.now(UTC)
+    revoked = now - timedelta(minutes=5) if said is ocsp.OCSPCertStatus.REVOKED else None
+    builder = ocsp.OCSPResponseBuilder().add_response(
+        cert=x509.load_der_x509_certificate(certificate),
+        issuer=issuer.certificate,
+        algorithm=hashes.SHA256(),
+        cert_status=said,
+        this_update=now - timedelta(minutes=1),
+        next_update=now + timedelta(hours=1),
+        revocation_time=revoked,
+        revocation_reason=None,
+    )
+    builder = builder.responder_id(ocsp.OCSPResponderEncoding.HASH, signer.certificate)
+    return builder.sign(signer.key, hashes.SHA256()).public_bytes(Encoding.DER)
+
+
+@pytest.mark.parametrize(
+    "reason", ["CERTIFICATE_REVOKED", "STATUS_RESPONDER_INVALID", "STATUS_NOT_FOR_CERTIFICATE", "STATUS_MISSING"]
+)
+async def test_a_status_that_does_not_speak_for_the_certificate_is_refused(forger, backend, monkeypatch, reason):
+    city, company = forger.city, forger.company
+    proof = await forger.sign()
+    key = city.exchange.ring.signing_key(city.owner)
+    other = company.exchange.ring.signing_key(company.owner).certificate
+    good, authority = ocsp.OCSPCertStatus.GOOD, city.authority
+    proof.certificate_status = {
+        "CERTIFICATE_REVOKED": status_of(
+            key.certificate, authority, said=ocsp.OCSPCertStatus.REVOKED, signer=authority
+        ),
+        "STATUS_RESPONDER_INVALID": status_of(key.certificate, authority, said=good, signer=company.authority),
+        "STATUS_NOT_FOR_CERTIFICATE": status_of(other, authority, said=good, signer=authority),
+        "STATUS_MISSING": b"no status",
+    }[reason]
+    statuses = company.exchange.evidence.statuses
+    monkeypatch.setattr(statuses, "_issuer", lambda _: Issuer(authority.certificate, ()))  # as a directory names it
+    monkeypatch.setattr(statuses, "_remember", lambda *_: None)  # the key serves others yet
+    await check_unproven(forger, backend, [forger.frame(proof)], reason)
+
+
+async def check_refusal_kept(forger, backend, reason, *frames):
+    """Where there is no one proof that could be kept: the refusal is signed and on record."""
+    assert await forger.send(*frames) == reason
+    assert (3, True) in await calls.statements(forger.company, forger.exchange_id)
+    row = await calls.record(forger.company, _exchange(forger), PROVIDERS)
+    assert (row["outcome"], row["reason"], row["refused_by"]) == (REFUSED, reason, PROVIDERS)
     assert backend.begun == 0
+
+
+async def test_a_call_without_proof_is_refused(forger, backend):
+    await check_refusal_kept(forger, backend, "PROOF_MISSING", forger.frame(None))
 
 
 async def test_two_proofs_are_refused(forger, backend):
     frame = forger.frame(await forger.sign(), body=None)
     end = peer_frames_pb2.ExchangeEnd(proof=await forger.sign())
-    assert await forger.send(frame, forger.body, end) == "FRAMES_INVALID"
-    assert backend.begun == 0
+    await check_refusal_kept(forger, backend, "FRAMES_INVALID", frame, forger.body, end)
 
 
 async def test_a_peer_that_lies_about_the_length_is_refused(forger, backend):
@@ -580,6 +634,9 @@ async def test_a_peer_that_hangs_is_left(forger, backend):
     assert (fault.reason, fault.metadata["from"]) == ("STREAM_IDLE", "peer")
     stream.cancel()
     assert backend.begun == 0
+    assert await calls.statements(company, forger.exchange_id) == [(3, True)]
+    row = await calls.record(company, _exchange(forger), PROVIDERS)
+    assert (row["outcome"], row["reason"]) == (REFUSED, "STREAM_IDLE")
 
 
 async def test_an_unproven_request_never_looks_complete_to_the_backend(forger, backend):
@@ -595,6 +652,7 @@ async def test_an_unproven_request_never_looks_complete_to_the_backend(forger, b
     frame.body_bytes = 12
     assert await forger.send(frame, b"content", b", ", b"end", end) == "BODY_DIGEST_MISMATCH"
     assert backend.requests == []
+    assert await calls.refused_proofs(company, forger.exchange_id) == ["BODY_DIGEST_MISMATCH"]
 
 
 async def test_a_node_speaks_for_its_own_subsystems_only(forger, backend):
