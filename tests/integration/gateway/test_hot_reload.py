@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import grpc
 import pytest
 
 from gateway.envoy import secrets, xds
+from gateway.envoy.plan import Limits
 from tests.integration.gateway.rig import LOOK_SECONDS, Refused, Rig, refused, until
 from tests.tokens import Signer
 from tests.unit.gateway import contract, pki
@@ -189,3 +192,37 @@ async def test_what_did_not_change_is_not_written(rig: Rig) -> None:
     await asyncio.sleep(LONGER_THAN_A_LOOK)
     assert path.stat().st_ino == before
     assert path.stat().st_mode & 0o077 == 0
+
+
+async def test_routes_and_limits_change_without_a_call_or_a_stream_that_breaks(tmp_path: Path) -> None:
+    """As a gateway writes them that was started again with other settings, while Envoy goes on."""
+    async with Rig(tmp_path) as rig, rig.channel() as channel:
+        stub = contract.services.ParcelServiceStub(channel)
+        many = contract.messages.GetParcelRequest(name="parcels/many")
+        stream = stub.WatchParcels(many, metadata=rig.bearer(rig.token()))
+        await stream.read()
+
+        async def told() -> str:
+            request = contract.messages.GetParcelRequest(name="parcels/1")
+            call = stub.GetParcel(request, metadata=rig.bearer(rig.token()))
+            headers = {str(name): str(value) for name, value in await call.initial_metadata()}
+            assert (await call).name
+            return headers["x-ratelimit-limit"].partition(",")[0]
+
+        async def changed() -> bool:
+            return await told() == "77"
+
+        assert not await changed()
+        routes = tuple(
+            replace(route, scopes=("parcels.other",)) if route.method == "CreateParcel" else route
+            for route in rig.edge.plan.routes
+        )
+        rig.edge.plan = replace(rig.edge.plan, routes=routes, limits=Limits(client_burst=77))
+        await rig.edge.start()
+        await until(changed, within=20)
+        created = await rig.call("CreateParcel")
+        assert isinstance(created, Refused)
+        assert created.reason == "SCOPE_MISSING"
+        for _ in range(20):
+            assert (await stream.read()).name
+        stream.cancel()
