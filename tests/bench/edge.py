@@ -204,7 +204,7 @@ def _print(ways: list[Way]) -> None:
         f"calls per second before a service of canned answers, {CONNECTIONS} connections; alone: one caller at leisure"
     )
     print(
-        f"  {'way':<24} {'calls/s':>8} {'p50 ms':>7} {'p99 ms':>7} {'CPU us':>7} {'of Envoy':>9}"
+        f"  {'way':<24} {'calls/s':>8} {'p50 ms':>7} {'p99 ms':>7} {'CPU us':>7} {'of Envoy':>9} {'by CPU':>6}"
         f" {'alone ms':>9} {'added':>6} {'connections/s':>14}"
     )
     bare = next(way for way in ways if way.name.startswith("Envoy"))
@@ -214,7 +214,8 @@ def _print(ways: list[Way]) -> None:
         p50, p99 = (percentile(way.latencies, share) * 1000 for share in (0.5, 0.99))
         print(
             f"  {way.name:<24} {rate:8.0f} {p50:7.1f} {p99:7.1f} {statistics.median(way.cpu) * 1e6:7.0f}"
-            f" {rate / statistics.median(bare.rates):9.2f} {alone * 1000:9.2f} {(alone - direct) * 1000:6.2f}"
+            f" {rate / statistics.median(bare.rates):9.2f}"
+            f" {statistics.median(bare.cpu) / statistics.median(way.cpu):6.2f} {alone * 1000:9.2f} {(alone - direct) * 1000:6.2f}"
             f" {statistics.median(way.handshakes):14.0f}"
         )
     if not any(way.name.startswith("nginx") for way in ways):
