@@ -55,6 +55,9 @@ KEPT_DAYS = 30
 LOST: tuple[type[Exception], ...] = (nats.errors.Error, *database.AWAY, OSError)
 """What a consumer meets while NATS or PostgreSQL is away."""
 
+OUTCOMES = ("applied", "duplicate", "dead")
+"""What becomes of events, as metrics tell it."""
+
 Handler = Callable[[Connection, Sequence[Received]], Awaitable[None]]
 
 
@@ -85,6 +88,9 @@ class Consumer:
         prefix = mesh.api_prefix(publisher)
         self._next = f"{prefix}.CONSUMER.MSG.NEXT.{mesh.stream(publisher)}.{service}"
         self._info = f"{prefix}.CONSUMER.INFO.{mesh.stream(publisher)}.{service}"
+        for outcome in OUTCOMES:  # told as 0 from the start: an increase from nothing is none to Prometheus
+            EVENTS_HANDLED.labels(publisher, outcome)
+        EVENTS_PENDING.labels(publisher)
 
     async def run(self) -> None:
         """Handles events for as long as the process runs."""
