@@ -96,4 +96,4 @@ def started(name: str, *files: Path, **environment: str) -> Iterator[Project]:
         project.up()
         yield project
     finally:
-        project.compose("down", "--volumes", "--timeout", "30")
+        project.compose("--profile", "telemetry", "down", "--volumes", "--timeout", "30")
