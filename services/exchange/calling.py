@@ -340,12 +340,14 @@ class Calling:
     async def _send_flowing(self, attempt: _Try, stream: Any, first: peer_frames_pb2.ExchangeRequestHead) -> None:
         call = attempt.call
         assert isinstance(call.body, Frames)
+        gathered = attempt.request_body
         body = attempt.request_body = Body(most=attempt.policy.max_request_bytes, expected=call.length)
         if call.length is not None:
             first.body_bytes = call.length
         attempt.sent = True
         await stream.write(peer_frames_pb2.ExchangeRequest(head=first))
-        chunks = call.body.chunks()
+        # One that has ended was gathered: it was small, and only its trailers made it one that is proven last.
+        chunks = gathered.chunks() if gathered is not None and call.body.end is not None else call.body.chunks()
         async for chunk in _until(attempt.enough, chunks) if call.head.grpc else chunks:
             body.count(chunk)
             for at in range(0, len(chunk), CHUNK):

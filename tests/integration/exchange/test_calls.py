@@ -212,3 +212,11 @@ async def test_a_backend_is_told_who_calls_and_nobody_else_can_say_so(pair, back
         b"X-Road-Id": b"case%207",
         b"X-Road-Request-Id": str(answered.exchange_id).encode(),
     }
+
+
+async def test_trailers_go_with_a_small_body_of_known_length_too(pair, backend, service):
+    city, company = pair
+    first = head(service, method="POST", body_bytes=6)
+    answered = await send(city, flowing(first, [b"abc", b"def"], trailers=[("X-Check", b"1")]))
+    assert (answered.head.status, backend.requests[-1].body) == (200, b"abcdef")
+    assert await calls.statements(company, answered.exchange_id) == [(1, False), (2, True)]
