@@ -68,7 +68,7 @@ class Limits:
     """Tokens whose signature is not verified again while they last: about the clients of one node, some 2 kB each."""
     upstream_streams: int = 100
     """Calls at once on one connection to an instance of a service; RFC 9113, section 6.5.2, recommends no less. Calls
-    on one connection are written together: with 32, fifty callers cost the edge a tenth more. Where processes of a
+    on one connection are written together: with 32, fifty callers cost the edge 7 % more. Where processes of a
     service share a port, a connection belongs to one of them, and this is when the next is called."""
     upstream_calls: int = 4096
     """Calls at once to one service, streams among them; what is over it is told to come back later."""
