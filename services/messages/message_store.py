@@ -253,15 +253,15 @@ async def send(database: Database | Connection, new: Sequence[New]) -> set[UUID]
 
     Returns the ids of those that were kept; the idempotency keys of the others
     were used before. Events get the next places in the feeds, whose units are
-    held until the transaction ends: let it be short.
+    held until the transaction ends: let it be short. There is at least one.
     """
     shared = {id(one.alike): one.alike for one in new}
     place = {alike: number for number, alike in enumerate(shared, start=1)}
     numbered = list(enumerate(shared.values(), start=1))
     rows = await database.fetch(
         SEND,
-        *_columns([(place[id(one.alike)], one.electronic_id, *one.message) for one in new]),
-        *_columns([alike.message for alike in shared.values()]),
+        *zip(*((place[id(one.alike)], one.electronic_id, *one.message) for one in new), strict=True),
+        *zip(*(alike.message for alike in shared.values()), strict=True),
         *_columns([(number, *way) for number, alike in numbered for way in alike.deliveries], 5),
         *_columns([(number, *notice) for number, alike in numbered for notice in alike.notices], 3),
         *_columns([event for one in new for event in one.events], 4),
@@ -269,8 +269,8 @@ async def send(database: Database | Connection, new: Sequence[New]) -> set[UUID]
     return {row["message_id"] for row in rows}
 
 
-def _columns(rows: Sequence[Sequence[object]], count: int = 0) -> list[Sequence[object]]:
-    """Rows as columns, of which there are `count` where there are no rows."""
+def _columns(rows: Sequence[Sequence[object]], count: int) -> list[Sequence[object]]:
+    """Rows, of which there may be none, as so many columns."""
     return list(zip(*rows, strict=True)) if rows else [()] * count
 
 

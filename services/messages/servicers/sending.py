@@ -163,6 +163,8 @@ class Sending:
 
     async def keep_all(self, new: Sequence[NewMessage]) -> list[bool]:
         """Keeps messages without attachments, in one statement. False of each whose idempotency key is used by now."""
+        if not new:
+            return []
         known: dict[Hashable, Alike] = {}
         rows = []
         for one in new:

@@ -591,7 +591,7 @@ async def test_a_status_that_does_not_speak_for_the_certificate_is_refused(forge
     }[reason]
     statuses = company.exchange.evidence.statuses
     monkeypatch.setattr(statuses, "_issuer", lambda _: Issuer(authority.certificate, ()))  # as a directory names it
-    monkeypatch.setattr(statuses, "_remember", lambda *_: None)  # the key serves others yet
+    monkeypatch.setattr(statuses, "_known", {})  # the key serves others yet, and others have told of it
     await check_unproven(forger, backend, [forger.frame(proof)], reason)
 
 

@@ -222,6 +222,8 @@ async def test_each_of_many_messages_in_a_request_has_a_result_of_its_own(servic
     assert results[6].message.name == first.name
     assert results[8].message.name == results[9].message.name
     assert results[10].message.thread == first.thread
+    (again,) = await results_of(service, [request(unit, one, key="sent-before")])
+    assert again.message == results[6].message
     after = await tables()
     assert after["message"] - before["message"] == 4
     assert after["event"] - before["event"] == 8
