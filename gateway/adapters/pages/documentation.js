@@ -208,13 +208,14 @@ function list() {
 }
 
 async function start() {
+  // Before the document has come: who types meanwhile keeps what was typed.
+  byId("client").value = sessionStorage.getItem("client") || "";
+  byId("client").addEventListener("change", (event) => sessionStorage.setItem("client", event.target.value.trim()));
+  byId("access").addEventListener("submit", (event) => event.preventDefault());
   spec = await (await fetch("/openapi.json")).json();
   operations = new Map();
   for (const [path, item] of Object.entries(spec.paths))
     for (const verb of VERBS) if (item[verb]) operations.set(item[verb].operationId, { path, verb, operation: item[verb] });
-  byId("client").value = sessionStorage.getItem("client") || "";
-  byId("client").addEventListener("change", (event) => sessionStorage.setItem("client", event.target.value.trim()));
-  byId("access").addEventListener("submit", (event) => event.preventDefault());
   byId("filter").addEventListener("input", list);
   addEventListener("hashchange", show);
   list();

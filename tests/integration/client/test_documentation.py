@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -14,7 +15,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
-from playwright.async_api import Error, Page, async_playwright, expect
+from playwright.async_api import Error, Page, Route, async_playwright, expect
 
 from deploy.local.node import Node
 from gateway import openapi
@@ -22,6 +23,7 @@ from gateway.client import Profile
 from gateway.client.connector import Connector
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+expect.set_options(timeout=60_000)  # a slow machine draws late
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 
 
@@ -125,6 +127,23 @@ async def test_a_developer_reads_the_page_and_tries_a_call(node: Node, monkeypat
         assert elsewhere == []
         # The refused call is reported by the browser itself.
         assert [trouble for trouble in troubles if "404" not in trouble] == []
+
+
+@pytest.mark.filterwarnings("default::UserWarning")
+async def test_what_is_typed_before_the_document_has_come_stays(node: Node, monkeypatch: pytest.MonkeyPatch):
+    typed = asyncio.Event()
+
+    async def come_late(route: Route) -> None:
+        await typed.wait()
+        await route.continue_()
+
+    async with _browser(node, monkeypatch) as page:
+        await page.route("**/openapi.json", come_late)
+        await page.goto(f"{node.edge}/docs")
+        await page.get_by_label("Client id").fill("permits")
+        typed.set()
+        await expect(page.get_by_role("heading", name="Messages, mandates and signed data exchange")).to_be_visible()
+        assert await page.get_by_label("Client id").input_value() == "permits"
 
 
 @pytest.mark.filterwarnings("default::UserWarning")
