@@ -20,7 +20,7 @@ A = TypeVar("A")
 MOST = 250
 """Questions in a batch."""
 
-LINGER, MAX_LINGER = 0.001, 0.008
+LINGER, MAX_LINGER = 0.001, 0.02
 """Seconds that a batch waits for as many questions as are expected, for each of those, and at most.
 
 A statement costs nearly as much for one as for many, so a busy process gets
