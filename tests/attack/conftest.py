@@ -112,16 +112,17 @@ def _port(origin: str) -> int:
 
 
 @pytest.fixture(scope="session")
-async def _target(node: Node) -> Target:
+async def _client(node: Node) -> AsyncIterator[Client]:
     async with Client(profile(node, "permits")) as client:
-        caller = Caller(node.edge, client.profile.files, await client.token())
-    assert caller.token
-    return Target(node, caller.token, caller)
+        yield client
 
 
 @pytest.fixture
-async def target(_target: Target, request: pytest.FixtureRequest) -> AsyncIterator[Target]:
+async def target(node: Node, _client: Client, request: pytest.FixtureRequest) -> AsyncIterator[Target]:
     """The node under attack. Afterwards it serves at once, nothing of it died, and its memory has not run away."""
+    token = await _client.token()  # a new one when it is due: all attacks together take longer than it lasts
+    assert token
+    _target = Target(node, token, Caller(node.edge, _client.profile.files, token))
     pids = {name: keeper.pid for name, keeper in _target.node.processes.items()}
     before = _target.memory()
     yield replace(_target, door=getattr(request, "param", Door.SYSTEMS))
