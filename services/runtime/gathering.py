@@ -24,7 +24,7 @@ LINGER, MAX_LINGER = 0.001, 0.02
 """Seconds that a batch waits for as many questions as are expected, for each of those, and at most.
 
 A statement costs nearly as much for one as for many, so a busy process gets
-more done by it. Who is alone does not wait.
+more done by it. Who is alone, and not just after many, does not wait.
 """
 
 FORGETS = 8
@@ -87,8 +87,9 @@ class Gathering(Generic[Q, A]):
         except Exception as error:  # noqa: BLE001  # whatever the database says
             if len(batch) == 1:
                 _fail(batch, error)
-            for one in batch if len(batch) > 1 else ():
-                await self._settle([one])
+            else:
+                for one in batch:
+                    await self._settle([one])
         else:
             for (_, future), answer in zip(batch, answers, strict=True):
                 if not future.done():  # else its caller has gone

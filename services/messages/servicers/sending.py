@@ -149,8 +149,8 @@ class Sending:
 
     async def _keep_with(self, transaction: Connection, new: NewMessage, uses: Sequence[Use]) -> list[Row] | None:
         """Keeps a message with what it carries; what follows from it is told by the outbox. None: as `keep`."""
-        alone = replace(self._own(new, _alike(new)), events=())
-        if not await message_store.send(transaction, [replace(alone, alike=replace(alone.alike, notices=()))]):
+        alike = replace(_alike(new), notices=())
+        if not await message_store.send(transaction, [replace(self._own(new, alike), events=())]):
             return None
         await self._outbox.append(transaction, [_told(new, payload) for payload in new.outcome.told])
         await attachment_store.attach(transaction, message_id=new.message_id, attachments=uses)

@@ -11,8 +11,9 @@ import services.exchange
 from services.runtime.database import Database
 from services.runtime.telemetry import Telemetry
 from tests.engines import Engines
+from tests.integration.exchange import backend as backends
+from tests.integration.exchange import calls, trusting
 from tests.integration.exchange import mesh as meshes
-from tests.integration.exchange import trusting
 from tests.integration.exchange.mesh import Node
 
 
@@ -50,3 +51,18 @@ async def nodes(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple
         await meshes.serve(company, city, "FI/COM/2/solmu")
         await city.refresh()
         yield city, company
+
+
+@pytest.fixture(scope="module")
+async def pair(nodes: tuple[Node, Node]) -> tuple[Node, Node]:
+    """Both nodes, the city's with a subsystem that calls."""
+    city, company = nodes
+    await calls.host(city, calls.CONSUMER, clients=[calls.CLIENT])
+    return city, company
+
+
+@pytest.fixture(scope="module")
+async def backend() -> AsyncIterator[backends.Backend]:
+    """A service of a member, over HTTP."""
+    async with backends.running() as started:
+        yield started

@@ -10,27 +10,13 @@ from solmu.exchange.v1 import exchanges_pb2, policies_pb2, services_pb2, stateme
 from services.exchange import names
 from services.exchange.evidence import signatures, statements
 from services.exchange.proofs import signature_of
-from tests.integration.exchange import backend as backends
 from tests.integration.exchange import calls
 from tests.integration.exchange.backend import Backend, plain
-from tests.integration.exchange.calls import CLIENT, CONSUMER, flowing, head, send, whole
+from tests.integration.exchange.calls import CONSUMER, flowing, head, send, whole
 
 BROUGHT, ANSWERED = (1, False), (2, True)
 CONSUMERS, PROVIDERS = exchanges_pb2.SIDE_CONSUMER, exchanges_pb2.SIDE_PROVIDER
 STREAMED = policies_pb2.ExchangePolicy.BODY_RELEASE_STREAMED
-
-
-@pytest.fixture(scope="module")
-async def backend():
-    async with backends.running() as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-async def pair(nodes):
-    city, company = nodes
-    await calls.host(city, CONSUMER, clients=[CLIENT])
-    return city, company
 
 
 @pytest.fixture

@@ -12,18 +12,11 @@ from services.exchange import calling as calling_module
 from services.exchange import names
 from services.exchange.directory import Served
 from services.runtime.errors import PermissionDenied
-from tests.integration.exchange import backend as backends
 from tests.integration.exchange import calls
 from tests.integration.exchange.backend import plain
 from tests.integration.exchange.calls import CLIENT, CONSUMER, PROVIDER, head, refused, send, whole
 
 AWAY = "FI/COM/2/away"
-
-
-@pytest.fixture(scope="module")
-async def backend():
-    async with backends.running() as started:
-        yield started
 
 
 @pytest.fixture

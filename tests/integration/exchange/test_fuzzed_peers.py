@@ -18,10 +18,9 @@ from services.exchange.heads import NOT_PASSED_ON
 from services.exchange.journal import Content
 from services.runtime import status
 from services.runtime.errors import Fault
-from tests.integration.exchange import backend as backends
 from tests.integration.exchange import calls
 from tests.integration.exchange.backend import plain
-from tests.integration.exchange.calls import CLIENT, CONSUMER, flowing, head, refused, send, whole
+from tests.integration.exchange.calls import CONSUMER, flowing, head, refused, send, whole
 
 SOME = settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -36,19 +35,6 @@ REASONS = {
 """What a refusal may say; "INTERNAL" would be somebody's mistake here."""
 
 BODY, ANSWER = b"what is asked", b"what is answered"
-
-
-@pytest.fixture(scope="module")
-async def backend():
-    async with backends.running() as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-async def pair(nodes):
-    city, company = nodes
-    await calls.host(city, CONSUMER, clients=[CLIENT])
-    return city, company
 
 
 @pytest.fixture(scope="module")

@@ -37,13 +37,6 @@ async def backend():
 
 
 @pytest.fixture(scope="module")
-async def pair(nodes):
-    city, company = nodes
-    await calls.host(city, CONSUMER, clients=[CLIENT])
-    return city, company
-
-
-@pytest.fixture(scope="module")
 async def channel(pair):
     """To the city's node, as its case system has it; the edge in front of it is another test's."""
     caller = Caller(service="edge", client_id=CLIENT.removeprefix("clients/"), expires=4e9)

@@ -38,7 +38,6 @@ from services.runtime.server import Tasks
 from services.runtime.telemetry import Telemetry
 from tests.integration.authorisations.people import asking, give, make_theme
 from tests.integration.authorisations.service import PARTIES, assemble, calls_as
-from tests.integration.exchange import backend as backends
 from tests.integration.exchange import calls, envelopes, mesh
 from tests.integration.exchange.backend import plain
 from tests.integration.exchange.calls import CLIENT, CONSUMER, PROVIDER, flowing, head, refused, send, whole
@@ -107,12 +106,6 @@ async def authorisations(pair, tmp_path_factory):
         yield service
     city.checks = before
     await database.close()
-
-
-@pytest.fixture(scope="module")
-async def backend():
-    async with backends.running() as started:
-        yield started
 
 
 @pytest.fixture

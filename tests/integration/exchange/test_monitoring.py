@@ -12,19 +12,12 @@ from services.exchange import names
 from services.runtime import identity
 from services.runtime.errors import Fault
 from services.runtime.identity import Caller
-from tests.integration.exchange import backend as backends
 from tests.integration.exchange import calls
 from tests.integration.exchange.backend import plain
 from tests.integration.exchange.calls import CLIENT, CONSUMER, PROVIDER, head, refused, send, whole
 
 OWNER = "clients/register-owner"
 BROKEN = exchanges_pb2.Exchange.OUTCOME_BROKEN
-
-
-@pytest.fixture(scope="module")
-async def backend():
-    async with backends.running() as started:
-        yield started
 
 
 @pytest.fixture(scope="module")

@@ -22,27 +22,13 @@ from services.exchange.statuses import Issuer
 from services.runtime import identity, status
 from services.runtime.errors import Fault
 from services.runtime.identity import Caller
-from tests.integration.exchange import backend as backends
 from tests.integration.exchange import calls
 from tests.integration.exchange.backend import plain
-from tests.integration.exchange.calls import CLIENT, CONSUMER, PROVIDER, flowing, head, refused, send, whole
+from tests.integration.exchange.calls import CONSUMER, PROVIDER, flowing, head, refused, send, whole
 from tests.unit.exchange import test_timestamps as stamps
 
 CONSUMERS, PROVIDERS = exchanges_pb2.SIDE_CONSUMER, exchanges_pb2.SIDE_PROVIDER
 REFUSED = exchanges_pb2.Exchange.OUTCOME_REFUSED
-
-
-@pytest.fixture(scope="module")
-async def backend():
-    async with backends.running() as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-async def pair(nodes):
-    city, company = nodes
-    await calls.host(city, CONSUMER, clients=[CLIENT])
-    return city, company
 
 
 @pytest.fixture

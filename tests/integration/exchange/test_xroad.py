@@ -23,7 +23,6 @@ from services.runtime.identity import Authenticator, TokenVerifier
 from services.runtime.server import Server
 from services.runtime.telemetry import Telemetry
 from tests.engines import NODE
-from tests.integration.exchange import backend as backends
 from tests.integration.exchange import calls
 from tests.integration.exchange.backend import plain
 from tests.integration.exchange.calls import CONSUMER, PROVIDER
@@ -39,12 +38,6 @@ paths:
   /persons: {get: {operationId: list, responses: {}}}
   "/persons/{id}": {get: {operationId: read, responses: {}}, delete: {operationId: remove, responses: {}}}
 """
-
-
-@pytest.fixture(scope="module")
-async def backend():
-    async with backends.running() as started:
-        yield started
 
 
 async def _inner(city):
