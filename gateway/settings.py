@@ -10,7 +10,17 @@ from gateway import adapters
 from gateway.adapters.xroad.errors import Style
 from gateway.envoy.plan import ADAPTERS, Limits, Plan
 from gateway.routes import Route
-from services.runtime.config import Address, ConfigError, ProcessSettings, address, file, natural, setting
+from services.runtime.config import (
+    Address,
+    ConfigError,
+    Instances,
+    ProcessSettings,
+    address,
+    file,
+    instances,
+    natural,
+    setting,
+)
 
 _WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
 
@@ -66,16 +76,22 @@ class GatewaySettings(ProcessSettings):
         "SOLMU_EDGE_UPSTREAM_CERTIFICATE", file, doc="certificate of the identity `edge`, PEM"
     )
     upstream_key: Path = setting("SOLMU_EDGE_UPSTREAM_KEY", file, doc="private key of the identity `edge`, PEM")
-    messages: Address = setting("SOLMU_MESSAGES", address, doc="host:port of the service messages")
-    authorisations: Address = setting("SOLMU_AUTHORISATIONS", address, doc="host:port of the service authorisations")
-    exchange: Address = setting("SOLMU_EXCHANGE", address, doc="host:port of the service exchange")
+    messages: Instances = setting(
+        "SOLMU_MESSAGES", instances, doc="host:port of the service messages; of several processes, with commas"
+    )
+    authorisations: Instances = setting(
+        "SOLMU_AUTHORISATIONS", instances, doc="host:port of the service authorisations; of several, with commas"
+    )
+    exchange: Instances = setting(
+        "SOLMU_EXCHANGE", instances, doc="host:port of the service exchange; of several, with commas"
+    )
     xroad_errors: Style = setting(
         "SOLMU_XROAD_ERRORS", Style, default=Style.CAMEL, doc="spelling of X-Road's error codes: camel or snake (7.8)"
     )
 
     @property
-    def upstreams(self) -> dict[str, Address]:
-        """Where the edge finds each service, by name."""
+    def upstreams(self) -> dict[str, Instances]:
+        """Where the edge finds the processes of each service, by name."""
         own = self.reached_at or self.listen
         if own.host in _WILDCARDS:
             own = Address("127.0.0.1", own.port)
@@ -83,7 +99,7 @@ class GatewaySettings(ProcessSettings):
             "messages": self.messages,
             "authorisations": self.authorisations,
             "exchange": self.exchange,
-            ADAPTERS: own,
+            ADAPTERS: Instances((own,)),
         }
 
 

@@ -31,7 +31,7 @@ from deploy.local.procfs import Birth
 from deploy.local.report import Phase, ProcessReport, Report
 from deploy.local.state import FREE_BYTES_TO_WARN, State
 from deploy.local.supervisor import Keeper, Supervisor
-from services.runtime.config import Address, address, file, folder, setting, text
+from services.runtime.config import Address, address, file, folder, natural, setting, text
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +68,9 @@ class NodeSettings:
     node: str = setting("SOLMU_NODE", text, default="solmu", doc="name of the node, its SPIFFE trust domain")
     edge_port: int = setting(
         "SOLMU_EDGE_PORT", _port, default=8443, doc="public port, the next one being for browsers; 0 for any two"
+    )
+    messages_processes: int = setting(
+        "SOLMU_MESSAGES_PROCESSES", natural, default=1, doc="processes of messages: one for each core it may use"
     )
     postgres_bin: Path | None = setting(
         "SOLMU_POSTGRES_BIN", folder, default=None, doc="folder of one's own PostgreSQL programs"
@@ -211,6 +214,7 @@ class Node:
             envoy_engine=envoy_engine,
             account=await self._account(postgres_engine),
             admin_socket=envoy.admin_socket(state.run),
+            messages_processes=settings.messages_processes,
         )
         if settings.postgres_address is not None:
             await _check_reachable("PostgreSQL", "SOLMU_POSTGRES_ADDRESS", settings.postgres_address)
@@ -228,7 +232,7 @@ class Node:
         return prepared
 
     def _choose_ports(self) -> dict[str, int]:
-        names = plan.port_names()
+        names = plan.port_names(messages_processes=self.settings.messages_processes)
         if self.settings.edge_port == 0:
             return ports.choose(self.state.ports_file, [*plan.PUBLIC_PORTS, *names])
         public = {name: self.settings.edge_port + after for after, name in enumerate(plan.PUBLIC_PORTS)}

@@ -3,7 +3,7 @@
     postgres  nats                            the engines
     trust                                     certificates, their status and time stamps, for trying out
     authorisations                            issues the tokens that all others check
-    messages  exchange  gateway               side by side
+    messages  exchange  gateway               side by side; of messages as many processes as are set
     identity-provider                         of invented people, for trying log-ins
     envoy                                     opens the public port when all else is ready
 
@@ -13,6 +13,7 @@ the foreign protocols.
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import sys
@@ -76,6 +77,7 @@ class Plan:
     account: Account
     """As whom PostgreSQL runs."""
     admin_socket: Path
+    messages_processes: int = 1
 
     @property
     def origin(self) -> str:
@@ -88,15 +90,22 @@ class Plan:
         return f"https://localhost:{self.ports[BROWSER_PORT]}"
 
 
-def port_names() -> list[str]:
+def port_names(*, messages_processes: int = 1) -> list[str]:
     """The ports on the loopback interface that a node needs, the edge's public ones not counted."""
-    served = (*mesh.SERVICES, mesh.GATEWAY)
+    counted = (instances(name, messages_processes) for name in mesh.SERVICES)
+    served = (*itertools.chain.from_iterable(counted), mesh.GATEWAY)
     return [POSTGRES, NATS, TRUST, IDENTITY_PROVIDER, PEER_PORT, *served, *(metrics(name) for name in served)]
 
 
-def metrics(service: str) -> str:
-    """The name of the port on which a service tells its metrics."""
-    return f"{service}.metrics"
+def metrics(process: str) -> str:
+    """The name of the port on which a process tells its metrics."""
+    return f"{process}.metrics"
+
+
+def instances(service: str, messages_processes: int) -> list[str]:
+    """The names of a service's processes, and of their ports: "messages", and "messages.2" where it has two."""
+    count = messages_processes if service == "messages" else 1
+    return [service, *(f"{service}.{number}" for number in range(2, count + 1))]
 
 
 def processes(plan: Plan) -> list[Process]:
@@ -104,15 +113,20 @@ def processes(plan: Plan) -> list[Process]:
     engines = [process for process in (_postgres(plan), _nats(plan)) if process is not None]
     ready = tuple(engine.name for engine in engines)
     issuer = "authorisations"
-    others = [name for name in mesh.SERVICES if name != issuer]
+    others = [
+        _service(plan, name, process, after=(*ready, issuer))
+        for name in mesh.SERVICES
+        if name != issuer
+        for process in instances(name, plan.messages_processes)
+    ]
     return [
         *engines,
         _trust(plan),
-        _service(plan, issuer, after=ready),
-        *(_service(plan, name, after=(*ready, issuer)) for name in others),
+        _service(plan, issuer, issuer, after=ready),
+        *others,
         _gateway(plan, after=(issuer,)),
         _identity_provider(plan),
-        _envoy(plan, after=(*others, mesh.GATEWAY)),
+        _envoy(plan, after=(*(process.name for process in others), mesh.GATEWAY)),
     ]
 
 
@@ -175,14 +189,14 @@ def _trust(plan: Plan) -> Process:
     )
 
 
-def _service(plan: Plan, name: str, *, after: tuple[str, ...]) -> Process:
+def _service(plan: Plan, name: str, process: str, *, after: tuple[str, ...]) -> Process:
     return Process(
-        name=name,
+        name=process,
         command=[sys.executable, "-m", f"services.{name}"],
-        environment=service_environment(plan, name),
+        environment=service_environment(plan, name, process),
         folder=SOURCE,
         after=after,
-        probe=probes.serving(port=plan.ports[name], service=name, operator=plan.state.identity(mesh.OPERATOR)),
+        probe=probes.serving(port=plan.ports[process], service=name, operator=plan.state.identity(mesh.OPERATOR)),
     )
 
 
@@ -232,10 +246,10 @@ def _envoy(plan: Plan, *, after: tuple[str, ...]) -> Process:
     )
 
 
-def service_environment(plan: Plan, name: str) -> dict[str, str]:
-    """The environment of the service `name`."""
+def service_environment(plan: Plan, name: str, process: str) -> dict[str, str]:
+    """The environment of one process of the service `name`."""
     state = plan.state
-    environment = _process_environment(plan, name) | {
+    environment = _process_environment(plan, name, process) | {
         "SOLMU_DATABASE": f"postgresql://{name}@{plan.postgres}/{name}",
         "SOLMU_NATS": f"tls://{plan.nats}",
         "SOLMU_ROOT_KEY": root_key(state),
@@ -269,7 +283,7 @@ def gateway_environment(plan: Plan) -> dict[str, str]:
     """The environment of the gateway's Python process."""
     state = plan.state
     upstream = state.identity(mesh.EDGE)
-    return _process_environment(plan, mesh.GATEWAY) | {
+    return _process_environment(plan, mesh.GATEWAY, mesh.GATEWAY) | {
         "SOLMU_EDGE_STATE": str(state.edge),
         "SOLMU_EDGE_LISTEN": _local(plan, EDGE_PORT),
         "SOLMU_BROWSER_LISTEN": _local(plan, BROWSER_PORT),
@@ -280,18 +294,21 @@ def gateway_environment(plan: Plan) -> dict[str, str]:
         "SOLMU_CLIENT_CRL": str(state.public / pki.REVOCATION_LIST),
         "SOLMU_EDGE_UPSTREAM_CERTIFICATE": str(upstream.certificate),
         "SOLMU_EDGE_UPSTREAM_KEY": str(upstream.key),
-        **{f"SOLMU_{name.upper()}": _local(plan, name) for name in mesh.SERVICES},
+        **{
+            f"SOLMU_{name.upper()}": ",".join(_local(plan, one) for one in instances(name, plan.messages_processes))
+            for name in mesh.SERVICES
+        },
     }
 
 
-def _process_environment(plan: Plan, name: str) -> dict[str, str]:
+def _process_environment(plan: Plan, name: str, process: str) -> dict[str, str]:
     """What every Python process gets. Settings of the caller that are not settled here reach it as they are."""
     identity = plan.state.identity(name)
     return dict(os.environ) | {
         "SOLMU_NODE": plan.node,
         "SOLMU_ISSUER": plan.origin,
-        "SOLMU_LISTEN": _local(plan, name),
-        "SOLMU_METRICS_LISTEN": _local(plan, metrics(name)),
+        "SOLMU_LISTEN": _local(plan, process),
+        "SOLMU_METRICS_LISTEN": _local(plan, metrics(process)),
         "SOLMU_TLS_CERTIFICATE": str(identity.certificate),
         "SOLMU_TLS_KEY": str(identity.key),
         "SOLMU_TLS_AUTHORITIES": str(identity.authorities),

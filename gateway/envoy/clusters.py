@@ -7,7 +7,7 @@ from typing import Any
 
 from gateway.envoy import secrets, xds
 from gateway.envoy.plan import ADAPTERS, Json, Plan
-from services.runtime.config import Address
+from services.runtime.config import Address, Instances
 
 TRACES = "traces"
 
@@ -25,16 +25,26 @@ ADAPTER_IDLE_SECONDS = 30
 """Idle time after which a connection to an adapter is closed: well before the server, with its 75 s, does so."""
 
 
+_LEAST_BUSY = {
+    "name": "least_request",
+    "typed_config": xds.typed(
+        "envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest", selection_method="FULL_SCAN"
+    ),
+}
+"""Whichever instance has the fewest calls. Of all, not of two drawn by lot: long streams are few, and two of them would
+meet in one instance while another one is idle."""
+
+
 def render(plan: Plan) -> Json:
     """File of all upstreams (CDS)."""
-    messages = [_service(plan, name, address) for name, address in sorted(plan.upstreams.items())]
+    messages = [_service(plan, name, instances) for name, instances in sorted(plan.upstreams.items())]
     if plan.traces is not None:
         options = _http(http2_protocol_options={})
-        messages.append(_cluster(TRACES, plan.traces, typed_extension_protocol_options=options))
+        messages.append(_cluster(TRACES, Instances((plan.traces,)), typed_extension_protocol_options=options))
     return xds.resources(*(xds.typed("envoy.config.cluster.v3.Cluster", **message) for message in messages))
 
 
-def _service(plan: Plan, name: str, address: Address) -> Json:
+def _service(plan: Plan, name: str, instances: Instances) -> Json:
     if name == ADAPTERS:
         protocol = "http/1.1"
         options = _http(idle=ADAPTER_IDLE_SECONDS, http_protocol_options={})
@@ -56,7 +66,7 @@ def _service(plan: Plan, name: str, address: Address) -> Json:
     }
     return _cluster(
         name,
-        address,
+        instances,
         circuit_breakers={"thresholds": [threshold]},
         upstream_connection_options={"tcp_keepalive": xds.TCP_KEEPALIVE},
         typed_extension_protocol_options=options,
@@ -64,18 +74,22 @@ def _service(plan: Plan, name: str, address: Address) -> Json:
     )
 
 
-def _cluster(name: str, address: Address, **fields: Any) -> Json:
-    endpoint = {"address": {"socket_address": {"address": address.host, "port_value": address.port}}}
+def _cluster(name: str, instances: Instances, **fields: Any) -> Json:
+    endpoints = [_endpoint(one) for one in instances.addresses]
     return {
         "name": name,
         # A name may stand for several instances, and for others tomorrow.
-        "type": "STATIC" if _is_ip(address.host) else "STRICT_DNS",
+        "type": "STATIC" if all(_is_ip(one.host) for one in instances.addresses) else "STRICT_DNS",
         "connect_timeout": xds.seconds(CONNECT_SECONDS),
-        "lb_policy": "LEAST_REQUEST",
+        "load_balancing_policy": {"policies": [{"typed_extension_config": _LEAST_BUSY}]},
         "per_connection_buffer_limit_bytes": 1 << 20,
-        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [{"endpoint": endpoint}]}]},
+        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": endpoints}]},
         **fields,
     }
+
+
+def _endpoint(address: Address) -> Json:
+    return {"endpoint": {"address": {"socket_address": {"address": address.host, "port_value": address.port}}}}
 
 
 def _http(*, idle: float | None = None, **explicit: Json) -> Json:

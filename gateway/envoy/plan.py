@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.routes import Door, Endpoint, Route
-from services.runtime.config import Address
+from services.runtime.config import Address, Instances
 
 Json = dict[str, Any]
 """A message of Envoy's API in its JSON form."""
@@ -86,8 +86,8 @@ class Plan:
     """The public port, for information systems."""
     folder: Path
     """Absolute path of the folder from which Envoy reads its files."""
-    upstreams: Mapping[str, Address]
-    """Where each service is, by name; `gateway` for the adapters."""
+    upstreams: Mapping[str, Instances]
+    """Where the processes of each service are, by name; `gateway` for the adapters."""
     routes: tuple[Route, ...]
     endpoints: tuple[Endpoint, ...]
     descriptors: str

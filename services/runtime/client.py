@@ -16,7 +16,7 @@ from typing import TypeVar
 import grpc
 
 from services.runtime import status, tls
-from services.runtime.config import Address
+from services.runtime.config import Address, Instances
 from services.runtime.telemetry import Telemetry
 
 Stub = TypeVar("Stub")
@@ -50,7 +50,7 @@ method between services may be called twice."""
 class Peer:
     """Another service of the node, by name and address."""
 
-    def __init__(self, *, name: str, address: Address, files: tls.Files, telemetry: Telemetry) -> None:
+    def __init__(self, *, name: str, address: Address | Instances, files: tls.Files, telemetry: Telemetry) -> None:
         self._name = name
         self._address = address
         self._files = files

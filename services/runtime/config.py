@@ -9,6 +9,7 @@ environment.
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -38,6 +39,18 @@ class Address:
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class Instances:
+    """Where the processes of one service are reached; as text, the target of a gRPC channel to any of them."""
+
+    addresses: tuple[Address, ...]
+
+    def __str__(self) -> str:
+        if len(self.addresses) == 1:
+            return str(self.addresses[0])
+        return "ipv4:" + ",".join(map(str, self.addresses))
 
 
 def setting(name: str, parse: Callable[[str], Any], *, default: Any = dataclasses.MISSING, doc: str = "") -> Any:
@@ -83,6 +96,22 @@ def address(value: str) -> Address:
     if not separator or not host or not port.isdigit() or int(port) > 65535:
         raise ValueError(f"{value!r} is not host:port")
     return Address(host.strip("[]"), int(port))
+
+
+def instances(value: str) -> Instances:
+    """Reads host:port, or those of several processes with commas; several have IPv4 addresses, not names."""
+    addresses = tuple(address(one) for one in value.split(","))
+    if len(addresses) > 1 and not all(_is_ipv4(one.host) for one in addresses):
+        raise ValueError(f"{value!r} names several processes, and not all of them by IPv4 address")
+    return Instances(addresses)
+
+
+def _is_ipv4(host: str) -> bool:
+    try:
+        ipaddress.IPv4Address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def file(value: str) -> Path:

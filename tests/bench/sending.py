@@ -5,8 +5,9 @@ time per connection; a message without attachments, 1 KiB of text. The straight
 way shows the service the edge's certificate and what the edge would forward.
 The rounds alternate, so that whatever else the machine does meets both alike.
 The load comes from one process on the same cores. Beside them: one stream of
-many messages, both ways; the same rows written by PostgreSQL alone, in batches;
-and how long after its acceptance a message is told of in the feed.
+many messages, both ways, and as many streams as the service has processes, on
+a node that has more than one; the same rows written by PostgreSQL alone, in
+batches; and how long after its acceptance a message is told of in the feed.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ WARM_UP = 1.0
 TEXT = "Päätös on liitteenä. " * 50
 STREAMED = 20_000
 """Messages of one stream."""
+PROCESSES = 2
+"""Of the service messages, where several streams share a node."""
 BATCH = 250
 """Messages that one statement writes where PostgreSQL is alone."""
 LAGS = 200
@@ -98,9 +101,11 @@ async def measure(state: Path) -> None:
             print(f"  {'one stream':>11}  {way:<8} {statistics.median(rates):7.0f}", flush=True)
         print(f"  the same rows by batches of {BATCH} in PostgreSQL alone: {await _plainly(node):.0f} messages/s")
         p50, p99 = (percentile(lags, share) * 1000 for share in (0.5, 0.99))
-        print(
-            f"  from acceptance to the feed's stream, {1 / PAUSE:.0f} messages/s: p50 {p50:.0f} ms, p99 {p99:.0f} ms\n"
-        )
+        print(f"  from acceptance to the feed's stream, {1 / PAUSE:.0f} messages/s: p50 {p50:.0f} ms, p99 {p99:.0f} ms")
+    async with running(NodeSettings(state=state, edge_port=0, messages_processes=PROCESSES)) as node:
+        profile = Profile.load(node.state.clients / demo_clients.PERMITS.client_id)  # the edge has another port
+        rates = [await _streams(node, profile, mailbox.name) for _ in range(ROUNDS + 1)][1:]
+        print(f"  {PROCESSES} processes, a stream each, edge {statistics.median(rates):7.0f}\n", flush=True)
 
 
 async def _way(
@@ -167,6 +172,13 @@ async def _streamed(node: Node, profile: Profile, mailbox: str, *, straight: boo
     assert len(results) == STREAMED
     assert all(result.HasField("message") for result in results)
     return len(results) / seconds
+
+
+async def _streams(node: Node, profile: Profile, mailbox: str) -> float:
+    """Messages per second of as many streams at once, through the edge, as the service has processes."""
+    begin = time.perf_counter()
+    await asyncio.gather(*(_streamed(node, profile, mailbox, straight=False) for _ in range(PROCESSES)))
+    return PROCESSES * STREAMED / (time.perf_counter() - begin)
 
 
 async def _plainly(node: Node) -> float:

@@ -27,7 +27,7 @@ from gateway.envoy.plan import Limits
 from gateway.routes import scopes
 from gateway.settings import GatewaySettings
 from services.runtime import tls
-from services.runtime.config import Address
+from services.runtime.config import Address, Instances
 from services.runtime.telemetry import Telemetry
 from tests.integration.gateway import backend
 from tests.tokens import Signer
@@ -48,8 +48,8 @@ class ParcelSettings(GatewaySettings):
     parcels: Address
 
     @property
-    def upstreams(self) -> dict[str, Address]:
-        return {**super().upstreams, "parcels": self.parcels}
+    def upstreams(self) -> dict[str, Instances]:
+        return {**super().upstreams, "parcels": Instances((self.parcels,))}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -250,7 +250,7 @@ class Rig:
         await self._start_envoy()
 
     def _settings(self, parcels: Address) -> ParcelSettings:
-        nowhere = Address("127.0.0.1", 1)
+        nowhere = Instances((Address("127.0.0.1", 1),))
         return ParcelSettings(
             node=pki.NODE,
             otlp_endpoint=self._traces,

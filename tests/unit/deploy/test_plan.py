@@ -1,5 +1,6 @@
 """What the processes of a node are told, against what they read."""
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from deploy.local import plan, ports, postgres, privileges
 from deploy.local.engines import Engine
 from deploy.local.plan import Plan
 from deploy.local.state import State
+from gateway.settings import GatewaySettings
 from services.runtime import config, mesh
 from services.runtime.config import Address
 
@@ -36,7 +38,7 @@ def settled(tmp_path: Path) -> Plan:
 
 @pytest.mark.parametrize("service", mesh.SERVICES)
 def test_a_service_can_read_all_that_every_service_needs(settled: Plan, service: str) -> None:
-    settings = config.read(config.ServiceSettings, plan.service_environment(settled, service))
+    settings = config.read(config.ServiceSettings, plan.service_environment(settled, service, service))
     assert settings.node == "kuopio"
     assert settings.listen == Address("127.0.0.1", settled.ports[service])
     assert settings.database == f"postgresql://{service}@127.0.0.1:{settled.ports['postgres']}/{service}"
@@ -47,7 +49,7 @@ def test_a_service_can_read_all_that_every_service_needs(settled: Plan, service:
 def test_settings_of_the_caller_reach_the_services(settled: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOLMU_LOG_LEVEL", "debug")
     monkeypatch.setenv("SOLMU_NODE", "not this one")
-    environment = plan.service_environment(settled, "messages")
+    environment = plan.service_environment(settled, "messages", "messages")
     assert (environment["SOLMU_LOG_LEVEL"], environment["SOLMU_NODE"]) == ("debug", "kuopio")
 
 
@@ -66,6 +68,20 @@ def test_every_process_comes_after_what_it_needs_and_the_edge_last(settled: Plan
         seen.add(process.name)
     assert process.name == "envoy"
     assert {"messages", "exchange", "gateway"} <= set(process.after)
+
+
+def test_a_service_of_two_processes_is_one_to_the_edge(settled: Plan) -> None:
+    names = plan.port_names(messages_processes=2)
+    two = dataclasses.replace(
+        settled, messages_processes=2, ports=ports.choose(settled.state.ports_file, [*plan.PUBLIC_PORTS, *names])
+    )
+    told = {process.name: process.environment for process in plan.processes(two)}
+    first, second = (config.read(config.ServiceSettings, told[name]) for name in ("messages", "messages.2"))
+    assert (first.database, first.certificate) == (second.database, second.certificate)
+    assert len({first.listen, second.listen, first.metrics_listen, second.metrics_listen}) == 4
+    upstreams = config.read(GatewaySettings, told["gateway"]).upstreams
+    assert upstreams["messages"].addresses == (first.listen, second.listen)
+    assert len(upstreams["exchange"].addresses) == 1
 
 
 def test_engines_that_are_run_elsewhere_are_not_run_here(settled: Plan) -> None:

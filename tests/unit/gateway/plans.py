@@ -7,7 +7,7 @@ from pathlib import Path
 from gateway import adapters
 from gateway.envoy.plan import Json, Plan
 from gateway.routes import routes
-from services.runtime.config import Address
+from services.runtime.config import Address, Instances
 from tests.unit.gateway import contract
 
 
@@ -24,12 +24,15 @@ ONE_MACHINE = Plan(
     issuer="https://localhost:8443",
     listen=Address("127.0.0.1", 8443),
     folder=Path("/var/lib/solmu/edge"),
-    upstreams={"parcels": Address("127.0.0.1", 7001), "gateway": Address("127.0.0.1", 7000)},
+    upstreams={
+        "parcels": Instances((Address("127.0.0.1", 7001), Address("127.0.0.1", 7002))),
+        "gateway": Instances((Address("127.0.0.1", 7000),)),
+    },
     routes=routes(contract.DESCRIPTORS),
     endpoints=adapters.ENDPOINTS,
     descriptors="descriptors.binpb",
 )
-"""Everything on the loopback interface, no traces."""
+"""Everything on the loopback interface, two processes of the service, no traces."""
 
 CLUSTER = Plan(
     node="city",
@@ -37,7 +40,10 @@ CLUSTER = Plan(
     listen=Address("0.0.0.0", 443),  # noqa: S104
     browser_listen=Address("0.0.0.0", 444),  # noqa: S104
     folder=Path("/run/edge"),
-    upstreams={"parcels": Address("parcels.city.svc", 7000), "gateway": Address("gateway.city.svc", 7000)},
+    upstreams={
+        "parcels": Instances((Address("parcels.city.svc", 7000),)),
+        "gateway": Instances((Address("gateway.city.svc", 7000),)),
+    },
     routes=routes(contract.DESCRIPTORS),
     endpoints=adapters.ENDPOINTS,
     descriptors="descriptors.binpb",

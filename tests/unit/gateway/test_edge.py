@@ -16,7 +16,7 @@ from gateway.edge import Edge
 from gateway.envoy import secrets, xds
 from gateway.files import Folder
 from gateway.settings import GatewaySettings
-from services.runtime.config import Address, ConfigError
+from services.runtime.config import Address, ConfigError, Instances
 from services.runtime.errors import Unavailable
 from tests.tokens import ISSUER, Signer
 from tests.unit.gateway.pki import Authority
@@ -39,6 +39,7 @@ class House:
         (folder / "public.ca").write_text(self.public.pem)
         (folder / "crl.pem").write_text(self.public.crl())
         nowhere = Address("127.0.0.1", 1)
+        services = Instances((nowhere,))
         self.settings = GatewaySettings(
             node="test",
             certificate=folder / "gateway.pem",
@@ -54,9 +55,9 @@ class House:
             client_crl=folder / "crl.pem",
             upstream_certificate=folder / "edge.pem",
             upstream_key=folder / "edge.key",
-            messages=nowhere,
-            authorisations=nowhere,
-            exchange=nowhere,
+            messages=services,
+            authorisations=services,
+            exchange=services,
         )
         self.settings.folder.mkdir()
 

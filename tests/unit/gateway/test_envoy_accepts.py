@@ -14,7 +14,7 @@ from gateway import contracts
 from gateway.envoy.plan import Plan
 from gateway.routes import routes
 from services.runtime import mesh
-from services.runtime.config import Address
+from services.runtime.config import Address, Instances
 from tests.tokens import Signer
 from tests.unit.gateway import contract, plans, static
 
@@ -28,7 +28,7 @@ def of_the_node() -> Plan:
         plans.ONE_MACHINE,
         browser_listen=Address("127.0.0.1", 8444),
         routes=routes(contracts.load(mesh.SERVICES)),
-        upstreams=dict.fromkeys((*mesh.SERVICES, "gateway"), here),
+        upstreams=dict.fromkeys((*mesh.SERVICES, "gateway"), Instances((here,))),
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 from gateway.routes import routes
 from gateway.settings import GatewaySettings, plan
 from services.runtime import config
-from services.runtime.config import Address, ConfigError
+from services.runtime.config import Address, ConfigError, Instances
 from tests.unit.gateway import contract
 
 PATHS = (
@@ -57,7 +57,7 @@ def test_the_folder_is_made_for_its_owner_alone(environ: dict[str, str]) -> None
 )
 def test_the_edge_finds_the_adapters(environ: dict[str, str], listen: str, reached_at: str, expected: Address) -> None:
     settings = config.read(GatewaySettings, {**environ, "SOLMU_LISTEN": listen, "SOLMU_GATEWAY": reached_at})
-    assert settings.upstreams["gateway"] == expected
+    assert settings.upstreams["gateway"] == Instances((expected,))
 
 
 @pytest.mark.parametrize(

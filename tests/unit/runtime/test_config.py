@@ -40,6 +40,19 @@ def test_all_faults_are_told_together(tmp_path: Path):
     assert "secret" not in str(told.value).replace("T_SECRET", "")
 
 
+def test_several_processes_of_a_service_are_one_target():
+    several = config.instances("127.0.0.1:81,127.0.0.1:82")
+    assert several.addresses == (Address("127.0.0.1", 81), Address("127.0.0.1", 82))
+    assert str(several) == "ipv4:127.0.0.1:81,127.0.0.1:82"
+    assert str(config.instances("messages.city.svc:80")) == "messages.city.svc:80"
+
+
+@pytest.mark.parametrize("value", ["", "127.0.0.1:81,", "messages:80,exchange:80", "127.0.0.1:81,messages:80"])
+def test_several_processes_without_addresses_are_refused(value: str):
+    with pytest.raises(ValueError, match=r"host:port|address"):
+        config.instances(value)
+
+
 @pytest.mark.parametrize("value", ["localhost", ":80", "a:", "a:99999", "a:-1"])
 def test_what_is_no_address_is_refused(value: str):
     with pytest.raises(ValueError, match="host:port"):
