@@ -26,6 +26,7 @@ from deploy.local import envoy, nats, postgres, probes
 from deploy.local.child import Process
 from deploy.local.engines import Engine
 from deploy.local.ports import LOOPBACK
+from deploy.local.postgres import BUFFERS
 from deploy.local.privileges import Account
 from deploy.local.state import State
 from services.runtime import mesh
@@ -78,6 +79,8 @@ class Plan:
     """As whom PostgreSQL runs."""
     admin_socket: Path
     messages_processes: int = 1
+    postgres_buffers: int = BUFFERS
+    """Megabytes of PostgreSQL's own cache."""
 
     @property
     def origin(self) -> str:
@@ -142,6 +145,7 @@ def cluster(plan: Plan) -> postgres.Cluster | None:
         identity=plan.state.identity(POSTGRES),
         operator=plan.state.identity(mesh.OPERATOR),
         services=tuple(mesh.SERVICES),
+        buffers=plan.postgres_buffers,
     )
 
 

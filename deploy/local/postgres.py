@@ -46,6 +46,13 @@ CONNECT_WITHIN = 5.0
 MAX_CONNECTIONS = 60
 """Three services with two processes of eight connections each, and room for tools; each costs memory."""
 
+BUFFERS = 256
+"""Megabytes of PostgreSQL's own cache in containers that may have 1 GiB."""
+
+BUFFERS_SHARE, LEAST_BUFFERS, MOST_BUFFERS = 8, 64, 1024
+"""On a machine of one's own the cache is an eighth of its memory, within these megabytes: pages that are not used cost
+nothing, and what goes beyond is for the operator to say."""
+
 DEATH_SIGNAL = signal.SIGQUIT
 """Immediate shutdown: without a last word to the disk, the journal has it all. Its children go with it."""
 
@@ -69,7 +76,9 @@ class Cluster:
         identity: tls.Files,
         operator: tls.Files,
         services: Iterable[str],
+        buffers: int,
     ) -> None:
+        """`buffers` are the megabytes of its own cache."""
         self._engine = engine
         self._account = account
         self._folder = folder
@@ -77,6 +86,7 @@ class Cluster:
         self._identity = identity
         self._operator = operator
         self._services = tuple(services)
+        self._buffers = buffers
         self.data = folder / "data"
 
     @property
@@ -97,7 +107,7 @@ class Cluster:
         if not self.data.exists():
             await self._initialise()
         self.write_identity()
-        self._write("postgresql.conf", configuration(port=self._port, folder=self._folder))
+        self._write("postgresql.conf", configuration(port=self._port, folder=self._folder, buffers=self._buffers))
         self._write("pg_hba.conf", host_based_authentication(self._services))
         self._write("pg_ident.conf", identity_map(self._services))
         self._account.own(self._folder)
@@ -210,8 +220,17 @@ class Cluster:
             return None
 
 
-def configuration(*, port: int, folder: Path) -> str:
-    """postgresql.conf. What is not named here stays at PostgreSQL's default."""
+def buffers_for(memory: int) -> int:
+    """The megabytes of PostgreSQL's own cache on a machine with so many bytes of memory."""
+    return min(max(memory // 1_048_576 // BUFFERS_SHARE, LEAST_BUFFERS), MOST_BUFFERS)
+
+
+def configuration(*, port: int, folder: Path, buffers: int = BUFFERS) -> str:
+    """postgresql.conf; `buffers` in megabytes. What is not named here stays at PostgreSQL's default.
+
+    After a checkpoint each page that is written to goes whole into the journal
+    once, so they are far apart; the journal may grow to `max_wal_size` for it.
+    """
     return f"""\
 # Written at each start of the node; changes here are lost.
 listen_addresses = '{LOOPBACK}'
@@ -225,8 +244,9 @@ ssl_key_file = {_quoted(folder / "server.key")}
 ssl_ca_file = {_quoted(folder / "ca.pem")}
 ssl_min_protocol_version = 'TLSv1.3'
 max_connections = {MAX_CONNECTIONS}
-shared_buffers = 64MB
-max_wal_size = 512MB
+shared_buffers = {buffers}MB
+max_wal_size = 4GB
+checkpoint_timeout = 15min
 jit = off
 log_timezone = 'UTC'
 timezone = 'UTC'

@@ -10,6 +10,9 @@ from pathlib import Path
 
 PROC = Path("/proc")
 
+CONTROL_GROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+"""What a container may use, or `max`; at the root of a machine there is no such file."""
+
 LISTEN = "0A"
 """State of a listening socket in /proc/net/tcp."""
 
@@ -93,6 +96,15 @@ def family_memory_bytes(pid: int) -> int | None:
     if own is None:
         return None
     return own + sum(memory_bytes(member) or 0 for member in family(pid)[1:])
+
+
+def memory() -> int:
+    """Bytes of memory that this machine has, or that this container may use."""
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        return min(machine, int(CONTROL_GROUP_LIMIT.read_text()))
+    except (OSError, ValueError):
+        return machine
 
 
 def listener(port: int) -> str | None:

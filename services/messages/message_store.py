@@ -114,6 +114,10 @@ MESSAGE_COLUMNS = (
 """Columns of a message as it is read; its deliveries are read by `deliveries_of`."""
 
 
+UNIQUE_KEY = "unit_id, hashtextextended(idempotency_key, 0), mailbox_id"
+"""What no two messages share, as the index has it: 64 bits of a key are as good as the key for one unit and mailbox."""
+
+
 @dataclass(frozen=True)
 class Route:
     """From which unit to which mailbox a message would go."""
@@ -161,7 +165,8 @@ async def routes(database: Database, addresses: Sequence[Address]) -> list[Route
         ) b on true
         left join lateral (
             select message_id, content_digest from message m
-            where m.unit_id = a.unit_id and m.idempotency_key = a.key and m.mailbox_id = b.mailbox_id
+            where m.unit_id = a.unit_id and m.mailbox_id = b.mailbox_id
+                and hashtextextended(m.idempotency_key, 0) = hashtextextended(a.key, 0) and m.idempotency_key = a.key
         ) m on true
         order by a.position
         """,
@@ -222,8 +227,8 @@ with new as materialized (
     insert into message ({", ".join((*OWN_FIELDS, *ALIKE_FIELDS))})
     select {", ".join((*OWN_FIELDS, *ALIKE_FIELDS))}
     from new join {_ALIKE} with ordinality as a ({", ".join(ALIKE_FIELDS)}, alike) using (alike)
-    order by unit_id, idempotency_key, mailbox_id -- the same for all, lest two of them wait for each other
-    on conflict (unit_id, idempotency_key, mailbox_id) do nothing
+    order by {UNIQUE_KEY} -- the same for all, lest two of them wait for each other
+    on conflict ({UNIQUE_KEY}) do nothing
     returning message_id, unit_id, mailbox_id, create_time
 ), delivered as (
     insert into delivery (message_id, delivery_id, channel, state, update_time, available_time)
@@ -390,7 +395,10 @@ async def messages_of_unit(
     values: list[object] = [unit_id]
     for condition, value in (
         ("m.message_id < {}", before),
-        ("m.idempotency_key = {}", idempotency_key),
+        (
+            "hashtextextended(m.idempotency_key, 0) = hashtextextended({0}, 0) and m.idempotency_key = {0}",
+            idempotency_key,
+        ),
         ("m.case_id = {}", case_id),
     ):
         if value:

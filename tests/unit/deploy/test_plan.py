@@ -104,6 +104,17 @@ class TestPostgresConfiguration:
     def test_the_operator_is_the_superuser_and_each_service_itself(self) -> None:
         assert postgres.identity_map(["messages"]) == "node operator postgres\nnode messages messages\n"
 
+    @pytest.mark.parametrize(
+        ("gigabytes", "megabytes"),
+        [(0.25, 64), (1, 128), (4, 512), (64, 1024)],
+        ids=["least", "small", "large", "most"],
+    )
+    def test_its_cache_is_a_share_of_the_memory_within_bounds(self, gigabytes: float, megabytes: int) -> None:
+        buffers = postgres.buffers_for(int(gigabytes * 2**30))
+        assert buffers == megabytes
+        text = postgres.configuration(port=5433, folder=Path("/x"), buffers=buffers)
+        assert f"\nshared_buffers = {megabytes}MB\n" in text
+
     def test_paths_with_quotes_do_not_break_out(self) -> None:
         text = postgres.configuration(port=5433, folder=Path("/it's/here"))
         assert "hba_file = '/it''s/here/pg_hba.conf'" in text
