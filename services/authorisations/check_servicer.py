@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 
 from solmu.authorisations.v1 import checks_pb2, rights_pb2
@@ -336,7 +336,7 @@ class _Listing:
             through=self.through,
             at=at,
         )
-        return asked if self.forward else replace(asked, delegate=other, principal=self.party)
+        return asked if self.forward else asked._replace(delegate=other, principal=self.party)
 
     def other_side(self, right: rights_pb2.Right) -> str:
         """The party of a right that is not the one listed for."""

@@ -9,10 +9,10 @@ memory judge alike.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from enum import IntEnum, IntFlag
 from itertools import pairwise
+from types import MappingProxyType
 from typing import NamedTuple
 
 from services.runtime.facts.rules import ADULT_AGE, CUSTODIAN, GUARDIAN_OF_ALL, GUARDIANS, RegisterRight, Rules
@@ -99,8 +99,7 @@ class Window(NamedTuple):
         return Shortfall.ENDED if self.end is not None and at >= self.end else Shortfall.NONE
 
 
-@dataclass(frozen=True)
-class Block:
+class Block(NamedTuple):
     """What takes rights away from a party: towards all, or towards one counterpart."""
 
     name: str
@@ -111,15 +110,14 @@ class Block:
     window: Window
 
 
-@dataclass(frozen=True)
-class Holding:
+class Holding(NamedTuple):
     """That a register gives the delegate a role towards the principal."""
 
     name: str
     role: str
     alone: bool
     window: Window
-    ages: Mapping[int, datetime] = field(default_factory=dict)
+    ages: Mapping[int, datetime] = MappingProxyType({})
     """When the child reaches each age that a theme names, and that of majority; empty for who is no child."""
 
 
@@ -139,26 +137,24 @@ class Chain(NamedTuple):
     """The organisations in between, the delegate's own first."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Question:
+class Question(NamedTuple):
     """What is asked."""
 
     delegate: str
     principal: str
     theme_id: str
+    at: datetime
     specifier: str = ""
     through: str = ""
     assurance_level: int = 0
-    at: datetime
 
 
-@dataclass
-class Facts:
+class Facts(NamedTuple):
     """All facts that could matter to one question."""
 
-    blocks: list[Block] = field(default_factory=list)
-    holdings: list[Holding] = field(default_factory=list)
-    chains: list[Chain] = field(default_factory=list)
+    blocks: Sequence[Block] = ()
+    holdings: Sequence[Holding] = ()
+    chains: Sequence[Chain] = ()
 
 
 class Item(NamedTuple):
@@ -192,47 +188,54 @@ class Verdict(NamedTuple):
     steps: tuple[Step, ...] = ()
 
 
+_NO_CHAIN = Chain(())
+
+
 class _Way(NamedTuple):
     """A right that a rule found."""
 
     expire: datetime | None
     role: str = ""
-    chain: Chain | None = None
+    chain: Chain = _NO_CHAIN
 
 
 def judge(question: Question, rules: Rules, facts: Facts) -> Verdict:
     """Judges one question by the facts."""
-    blocked = _blocked(question, rules, facts)
-    if blocked:
-        return _denied(rules, Reason.NO_RIGHT, [Step(Rule.BLOCK, Outcome.DENIES, blocked)])
-    steps, jointly = [_NO_BLOCK], False
+    if facts.blocks and (blocked := _blocked(question, rules, facts)):
+        return _denied(rules, Reason.NO_RIGHT, (Step(Rule.BLOCK, Outcome.DENIES, blocked),))
+    steps: tuple[Step, ...] = (_NO_BLOCK,)
+    reason = Reason.NO_RIGHT
     for silent, basis, find in _RULES:
         ways, items = find(question, rules, facts)
         if ways:
-            steps.append(Step(silent.rule, Outcome.ALLOWS, items))
+            steps = (*steps, Step(silent.rule, Outcome.ALLOWS, items))
             return _allowed(question, rules, basis, ways[0] if len(ways) == 1 else max(ways, key=_lasting), steps)
-        steps.append(Step(silent.rule, Outcome.SILENT, items) if items else silent)
-        jointly = jointly or any(item.shortfall is Shortfall.JOINTLY for item in items)
-    return _denied(rules, Reason.JOINTLY_ONLY if jointly else Reason.NO_RIGHT, steps)
+        if not items:
+            steps = (*steps, silent)
+            continue
+        steps = (*steps, Step(silent.rule, Outcome.SILENT, items))
+        if any(item.shortfall is Shortfall.JOINTLY for item in items):
+            reason = Reason.JOINTLY_ONLY
+    return _denied(rules, reason, steps)
 
 
-def _denied(rules: Rules, reason: Reason, steps: Sequence[Step]) -> Verdict:
-    return Verdict(allowed=False, reason=reason, assurance_level=rules.assurance_level, steps=tuple(steps))
+def _denied(rules: Rules, reason: Reason, steps: tuple[Step, ...]) -> Verdict:
+    return Verdict(allowed=False, reason=reason, assurance_level=rules.assurance_level, steps=steps)
 
 
-def _allowed(question: Question, rules: Rules, basis: Basis, way: _Way, steps: Sequence[Step]) -> Verdict:
+def _allowed(question: Question, rules: Rules, basis: Basis, way: _Way, steps: tuple[Step, ...]) -> Verdict:
     if 0 < question.assurance_level < rules.assurance_level:
         return _denied(rules, Reason.ASSURANCE_TOO_LOW, steps)
-    chain = way.chain or Chain(())
+    links, nodes = way.chain
     return Verdict(
         allowed=True,
         basis=basis,
         role=way.role,
-        mandates=tuple(link.name for link in chain.links),
-        through=chain.nodes[0] if chain.nodes else "",
+        mandates=tuple([link.name for link in links]),
+        through=nodes[0] if nodes else "",
         expire=way.expire,
         assurance_level=rules.assurance_level,
-        steps=tuple(steps),
+        steps=steps,
     )
 
 
@@ -309,38 +312,48 @@ def _is_role(held: str, wanted: str) -> bool:
 
 
 def _acting(question: Question, rules: Rules, facts: Facts) -> _Found:
-    direct = [] if question.through else [chain for chain in facts.chains if not chain.nodes]
-    return _by_chains(question, rules, facts, direct) if direct else _NOTHING
+    if not facts.chains or question.through:
+        return _NOTHING
+    return _by_chains(question, rules, facts, [chain for chain in facts.chains if not chain.nodes])
 
 
 def _representing(question: Question, rules: Rules, facts: Facts) -> _Found:
-    through = [chain for chain in facts.chains if chain.nodes and question.through in ("", chain.nodes[0])]
-    return _by_chains(question, rules, facts, through) if through else _NOTHING
+    if not facts.chains:
+        return _NOTHING
+    through = question.through
+    chains = [chain for chain in facts.chains if chain.nodes and (not through or through == chain.nodes[0])]
+    return _by_chains(question, rules, facts, chains)
 
 
 def _by_chains(question: Question, rules: Rules, facts: Facts, chains: Sequence[Chain]) -> _Found:
     ways, items = list[_Way](), list[Item]()
     for chain in chains:
         deep = len(chain.links) > rules.greatest_depth or _in_circle(question, chain)
-        shortfalls = [Shortfall.DEPTH if deep else _link_shortfall(question, link) for link in chain.links]
-        items += [Item(link.name, link.window, short) for link, short in zip(chain.links, shortfalls, strict=True)]
-        between = _blocks_between(question, rules, facts, chain) if facts.blocks else []
-        items += between
-        if not any(shortfalls) and not between:
-            ends = [link.window.end for link in chain.links if link.window.end is not None]
-            ways.append(_Way(min(ends, default=None), chain=chain))
+        holds, expire = not deep, None
+        for link in chain.links:
+            shortfall = Shortfall.DEPTH if deep else _link_shortfall(question, link)
+            items.append(Item(link.name, link.window, shortfall))
+            holds = holds and not shortfall
+            end = link.window.end
+            if end is not None and (expire is None or end < expire):
+                expire = end
+        if facts.blocks and (between := _blocks_between(question, rules, facts, chain)):
+            items += between
+            holds = False
+        if holds:
+            ways.append(_Way(expire, chain=chain))
     return ways, tuple(items)
 
 
 def _link_shortfall(question: Question, link: Link) -> Shortfall:
     if short := link.window.shortfall(question.at):
         return short
-    return Shortfall.NONE if link.specifier in ("", question.specifier) else Shortfall.SPECIFIER
+    return Shortfall.NONE if not link.specifier or link.specifier == question.specifier else Shortfall.SPECIFIER
 
 
 def _in_circle(question: Question, chain: Chain) -> bool:
-    visited = (question.delegate, *chain.nodes, question.principal)
-    return len(set(visited)) < len(visited)
+    visited = {question.delegate, question.principal, *chain.nodes}
+    return len(visited) < len(chain.nodes) + 2
 
 
 def _blocks_between(question: Question, rules: Rules, facts: Facts, chain: Chain) -> list[Item]:

@@ -7,48 +7,28 @@ it does not answer the check fails with Unavailable: an old "allowed" is never
 given.
 
 What is judged here goes into the audit record of the authorisations service a
-moment later, in batches; each entry has its name from here, so that one that is
-sent twice is there once. While entries cannot be delivered, nothing is judged
-here. A process that is killed takes those of its last quarter of a second with
-it; one that is stopped does not.
+moment later (`recording.py`). While it cannot be delivered, nothing is judged
+here. A process that is killed takes what it judged in its last quarter of a
+second with it; one that is stopped does not.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from solmu.authorisations.v1.checks_pb2 import RecordChecksRequest
-
 from services.runtime.client import Peer
 from services.runtime.errors import Fault, InvalidArgument, Unavailable
-from services.runtime.facts import wire
 from services.runtime.facts.cache import FactCache
 from services.runtime.facts.checking import Question, Verdict
+from services.runtime.facts.recording import Recording
 from services.runtime.facts.remote import RemoteFacts
 from services.runtime.facts.table import FactTable
-from services.runtime.ids import new_id
-
-logger = logging.getLogger(__name__)
 
 PATIENCE = 0.05
 """Seconds that a check waits for a revision on its way, before the service is asked."""
-
-RECORD_INTERVAL = 0.25
-"""Seconds between two deliveries to the audit record."""
-
-RECORD_BATCH = 500
-"""Entries in one delivery: made in a few milliseconds, so that no check waits long for them."""
-
-RECORDS_WAITING = 20_000
-"""Entries that may wait; more, and the service is asked."""
-
-
-_Judged = tuple[Question, Verdict, str]
-"""What is recorded: question, verdict, and the facts it was judged by."""
 
 
 class Checks:
@@ -64,8 +44,7 @@ class Checks:
         self._remote = RemoteFacts(authorisations)
         self._facts = FactCache(source=self._remote, themes=themes)
         self._clock = clock
-        self._waiting: list[_Judged] = []
-        self._delivering: list[RecordChecksRequest.JudgedCheck] = []
+        self._recording = Recording(self._remote.record)
 
     def current(self, at_least: str = "") -> FactTable | None:
         """The facts of this process, where they are new enough and include a revision."""
@@ -77,27 +56,30 @@ class Checks:
         Raises InvalidArgument, THEME_UNSUITABLE and CONSISTENCY_TOKEN_UNKNOWN;
         Unavailable where it cannot be known now.
         """
-        table = None
-        if len(self._waiting) < RECORDS_WAITING:
-            with contextlib.suppress(Unavailable):
-                table = await self._facts.reach(known=consistency_token, patience=PATIENCE)
+        table = await self._table(consistency_token)
         if table is None:
             return await self._asked(question, consistency_token)
         judged = table.judge(question, now=self._clock())
         if isinstance(judged, Fault):
             raise judged
-        self._waiting.append((question, judged, self._facts.position))
+        await self._recording.note(question, judged, self._facts.position)
         return judged
 
     async def run(self) -> None:
         """Follows the facts and delivers records for as long as the process runs."""
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._facts.run())
-                tasks.create_task(self._deliver_always())
-        finally:
-            with contextlib.suppress(Fault):
-                await self._deliver()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._facts.run())
+            tasks.create_task(self._recording.run())
+
+    async def _table(self, consistency_token: str) -> FactTable | None:
+        """The facts to judge by, before anything else happens; None where there are none, or no room for a record."""
+        if self._recording.full and not await self._recording.room():
+            return None
+        if (table := self._facts.current(consistency_token)) is not None:
+            return table
+        with contextlib.suppress(Unavailable):
+            return await self._facts.reach(known=consistency_token, patience=PATIENCE)
+        return None
 
     async def _asked(self, question: Question, consistency_token: str) -> Verdict:
         try:
@@ -108,25 +90,3 @@ class Checks:
             raise Unavailable(
                 "UNAVAILABLE", "whether a right allows this cannot be known now; try again", retry_after=1.0
             ) from None
-
-    async def _deliver_always(self) -> None:
-        while True:
-            await asyncio.sleep(RECORD_INTERVAL)
-            try:
-                await self._deliver()
-            except Fault as fault:
-                logger.warning("records of checks wait", extra={"reason": fault.reason, "waiting": len(self._waiting)})
-
-    async def _deliver(self) -> None:
-        while self._delivering or self._waiting:
-            if not self._delivering:
-                self._delivering = [_entry(one) for one in self._waiting[:RECORD_BATCH]]
-                del self._waiting[:RECORD_BATCH]
-            await self._remote.record(self._delivering)
-            self._delivering = []
-
-
-def _entry(judged: _Judged) -> RecordChecksRequest.JudgedCheck:
-    question, verdict, position = judged
-    response = wire.response(verdict, consistency_token=position, audit_record=f"auditRecords/{new_id()}")
-    return RecordChecksRequest.JudgedCheck(check=wire.request(question), response=response)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 
 from solmu.authorisations.v1 import checks_pb2, checks_pb2_grpc, watch_pb2, watch_pb2_grpc
 
@@ -49,12 +49,8 @@ class RemoteFacts:
         with self._peer.faults():
             return wire.verdict(await stub.Check(request, timeout=ANSWER_WITHIN, metadata=self._peer.metadata()))
 
-    async def record(self, checks: Sequence[checks_pb2.RecordChecksRequest.JudgedCheck]) -> None:
+    async def record(self, request: checks_pb2.RecordChecksRequest) -> None:
         """Has the audit record hold checks that were judged here. Raises Fault."""
         stub: checks_pb2_grpc.CheckServiceAsyncStub = self._peer.stub(checks_pb2_grpc.CheckServiceStub)
         with self._peer.faults():
-            await stub.RecordChecks(
-                checks_pb2.RecordChecksRequest(checks=checks),
-                timeout=ANSWER_WITHIN,
-                metadata=self._peer.metadata(),
-            )
+            await stub.RecordChecks(request, timeout=ANSWER_WITHIN, metadata=self._peer.metadata())

@@ -12,6 +12,7 @@ import os
 import sqlite3
 from collections.abc import Iterable
 from datetime import datetime
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 
@@ -108,7 +109,7 @@ class FactTable:
         rows: _Rows = {table: [] for table in _PLACES}
         gone: dict[str, list[tuple[object]]] = {table: [] for table in _PLACES}
         for change in {change.name: change for change in changes}.values():
-            if not change.HasField("fact"):
+            if not change.HasField("fact") or _gives_no_right_to_act(change.fact):
                 self._leave(change.name, gone)
             elif (content := change.fact.WhichOneof("content")) == "theme":
                 self._rules[change.name.removeprefix("themes/")] = wire.rules(change.fact.theme)
@@ -140,8 +141,8 @@ class FactTable:
             return Facts(chains=chains)
         parties = {question.delegate, question.principal, *(node for chain in chains for node in chain.nodes)}
         return Facts(
-            blocks=look.blocks(parties) if self._blocks else [],
-            holdings=look.holdings() if self._holdings else [],
+            blocks=look.blocks(parties) if self._blocks else (),
+            holdings=look.holdings() if self._holdings else (),
             chains=chains,
         )
 
@@ -193,8 +194,8 @@ class _Look:
     def chains(self, *, depth: int) -> list[Chain]:
         """Mandates from the delegate to the principal: any number to represent, then one to act."""
         found: list[Chain] = []
-        ways = [Chain(())]
-        for left in reversed(range(depth)):
+        ways: Iterable[Chain] = _BEGINNING
+        for left in range(depth - 1, -1, -1):
             longer: list[Chain] = []
             for way in ways:
                 self._follow(way, found, longer if left else None)
@@ -203,19 +204,23 @@ class _Look:
 
     def _follow(self, way: Chain, found: list[Chain], longer: list[Chain] | None) -> None:
         """Adds what one mandate more makes of a way: chains that are whole, and those that may go on."""
-        delegate, theme = self._question.delegate, self._question.theme_id
-        holder = way.nodes[-1] if way.nodes else delegate
-        act = _route(holder, theme, self._question.principal)
-        rows = self._found(_LAST, (act,)) if longer is None else self._found(_OUTGOING, (act, _route(holder, theme)))
+        delegate, principal, theme = self._question[:3]
+        links, nodes = way
+        holder = nodes[-1] if nodes else delegate
+        act = _route(holder, theme, principal)
+        if longer is None:
+            rows = self._cursor.execute(_LAST, (act,))
+        else:
+            rows = self._cursor.execute(_OUTGOING, (act, _route(holder, theme)))
         always, at = self._when
         for id_, kind, node, specifier, start, end in rows:
             if not always and not (start <= at and (end is None or at < end)):
                 continue
-            links = (*way.links, Link(_name(id_), specifier, _window(start, end)))
+            link = Link(_name(id_), specifier, _window(start, end))
             if kind == _ACT:
-                found.append(Chain(links, way.nodes))
-            elif longer is not None and node != delegate and node not in way.nodes:
-                longer.append(Chain(links, (*way.nodes, node)))
+                found.append(Chain((*links, link), nodes))
+            elif longer is not None and node != delegate and node not in nodes:
+                longer.append(Chain((*links, link), (*nodes, node)))
 
     def holdings(self) -> list[Holding]:
         """What registers give the delegate towards the principal."""
@@ -237,13 +242,18 @@ class _Look:
         return self._cursor.execute(statement, values).fetchall()
 
 
+_BEGINNING = (Chain(()),)
+"""The ways to go on from where a question begins."""
+
 _Rows = dict[str, list[tuple[object, ...]]]
+
+
+def _gives_no_right_to_act(fact: Fact) -> bool:
+    return fact.HasField("mandate") and fact.mandate.kind not in _CHECKED_KINDS
 
 
 def _mandate(fact: Fact, rows: _Rows) -> None:
     said = fact.mandate
-    if said.kind not in _CHECKED_KINDS:
-        return
     theme = said.theme.removeprefix("themes/")
     act = said.kind == _ACT
     route = _route(said.delegate, theme, said.principal) if act else _route(said.delegate, theme)
@@ -291,6 +301,7 @@ def _name(id_: bytes) -> str:
     return f"{_MANDATE_PREFIX}{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
+@lru_cache(maxsize=16_384)
 def _window(start: int, end: int | None) -> Window:
     return Window(wire.instant(start), None if end is None else wire.instant(end))
 

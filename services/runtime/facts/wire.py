@@ -67,17 +67,24 @@ def rules(theme: Theme) -> Rules:
 
 def request(question: Question) -> CheckRequest:
     """A question as it is asked of the service, with the instant that is judged."""
-    asked = CheckRequest(theme=f"themes/{question.theme_id}")
+    asked = CheckRequest()
+    ask(asked, question)
+    return asked
+
+
+def ask(asked: CheckRequest, question: Question) -> None:
+    """The same in a message that is there, empty, within another: nothing is copied."""
+    asked.theme = f"themes/{question.theme_id}"
     asked.delegate.name = question.delegate
     asked.principal.name = question.principal
-    asked.at.CopyFrom(timestamp(question.at))
+    seconds, rest = divmod(micros_of(question.at), 1_000_000)
+    asked.at.seconds, asked.at.nanos = seconds, rest * 1000
     if question.specifier:
         asked.specifier = question.specifier
     if question.through:
         asked.through.name = question.through
     if question.assurance_level:
         asked.assurance_level = question.assurance_level  # type: ignore[assignment]
-    return asked
 
 
 def response(verdict: Verdict, *, consistency_token: str, audit_record: str) -> CheckResponse:

@@ -208,12 +208,12 @@ async def test_a_consumer_that_stops_delivers_what_it_judged_last_and_nothing_tw
     record: Callable[..., Any] = RemoteFacts.record
     delivered: list[int] = []
 
-    async def twice(self: RemoteFacts, checks: Any) -> None:
-        await record(self, checks)
-        delivered.append(len(checks))
+    async def twice(self: RemoteFacts, request: checks_pb2.RecordChecksRequest) -> None:
+        await record(self, request)
+        delivered.append(len(request.checks))
         if len(delivered) == 1:
             raise Unavailable("UNAVAILABLE", "the answer was lost")
-        await record(self, checks)
+        await record(self, request)
 
     monkeypatch.setattr(RemoteFacts, "record", twice)
     theme, owner, helper = await make_theme(elsewhere.service), person(), person()

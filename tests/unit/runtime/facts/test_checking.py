@@ -49,7 +49,7 @@ def block(party: str, effect: Effect, *, kind: str = "disputed", towards: str = 
 
 
 def judged(facts: Facts, *, rules: Rules = RULES, **asked: Any) -> Verdict:
-    return judge(replace(ASKED, **asked), rules, facts)
+    return judge(ASKED._replace(**asked), rules, facts)
 
 
 def test_without_a_fact_nobody_may_but_oneself():
@@ -130,7 +130,7 @@ def test_a_block_between_two_parties_is_between_those_two():
 
 
 def replace_block(facts: Facts, **changes: Any) -> Facts:
-    return replace(facts, blocks=[replace(one, **changes) for one in facts.blocks])
+    return facts._replace(blocks=[one._replace(**changes) for one in facts.blocks])
 
 
 def test_a_theme_may_ignore_a_kind_of_block_but_no_ban_on_acting():
@@ -165,7 +165,7 @@ def test_custody_ends_with_the_birthday_that_the_theme_sets_and_at_eighteen_at_t
     rules = replace(RULES, register_rights=(RegisterRight(role="custodian", until_age=until_age),))
     birthday = datetime(expected, 3, 9, 22, tzinfo=UTC)  # midnight in Helsinki, winter time
     born = custody(date(2009, 3, 10))
-    born = Facts(holdings=[replace(born.holdings[0], window=Window(datetime(2009, 3, 10, tzinfo=UTC), None))])
+    born = Facts(holdings=[born.holdings[0]._replace(window=Window(datetime(2009, 3, 10, tzinfo=UTC), None))])
     before = judged(born, rules=rules, principal=CHILD, at=birthday - timedelta(microseconds=1))
     assert (before.allowed, before.expire, before.role) == (True, birthday, "custodian")
     assert not judged(born, rules=rules, principal=CHILD, at=birthday).allowed
