@@ -22,7 +22,7 @@ from typing import Any
 from uuid import UUID
 
 import grpc
-from solmu.exchange.v1 import exchanges_pb2, peer_frames_pb2, peer_pb2_grpc, statements_pb2
+from solmu.exchange.v1 import exchanges_pb2, peer_frames_pb2, statements_pb2
 
 from services.exchange import heads, names, proving
 from services.exchange.bodies import CHUNK, IN_MEMORY, SMALL, Body
@@ -33,7 +33,7 @@ from services.exchange.frames import Frames, invalid
 from services.exchange.heads import Header, RequestHead, ResponseHead
 from services.exchange.journal import Content, Entry, Exchange, Journal, accepted
 from services.exchange.meshes import Meshes, utc_now
-from services.exchange.peers import Circuit, Peers
+from services.exchange.peers import Circuit, Peers, PeerStub
 from services.exchange.policies import Policy
 from services.exchange.providing import Clock, gone, renewed, too_long, with_content
 from services.exchange.proving import Proving
@@ -54,7 +54,6 @@ CONNECT_WITHIN = 5.0
 """Seconds that a node has to take a connection, before the next one is tried."""
 
 Outcome = exchanges_pb2.Exchange.Outcome
-Stub = peer_pb2_grpc.PeerServiceStub
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,7 +244,7 @@ class Calling:
             )
         raise failure
 
-    def _candidates(self, call: Call, provider: str) -> Iterator[tuple[str, Stub, Circuit]]:
+    def _candidates(self, call: Call, provider: str) -> Iterator[tuple[str, PeerStub, Circuit]]:
         """The provider's nodes in the order in which they are tried; each may be tried again after all others.
 
         Raises InvalidArgument (NODE_NOT_SERVING) and Unavailable (PEER_UNAVAILABLE, CIRCUIT_OPEN).
@@ -276,17 +275,17 @@ class Calling:
 
     @asynccontextmanager
     async def _attempt(
-        self, attempt: _Try, stub: Stub, known: Body | None, limit: asyncio.Timeout
+        self, attempt: _Try, stub: PeerStub, known: Body | None, limit: asyncio.Timeout
     ) -> AsyncIterator[Reply]:
         """One try: what goes wrong before the block or in it becomes a Fault, on record."""
-        stream: Any = stub.Exchange()  # type: ignore[call-arg]  # its requests are written one by one
+        stream: Any = None
         sending: asyncio.Task[None] | None = None
         try:
-            await _connected(stream)
+            await _connected(stub)
             if known is not None and known.size <= SMALL:
-                with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # the answer says why
-                    await self._send(attempt, stream, known)
+                stream = await self._send_whole(attempt, stub, known)
             else:
+                stream = stub.Exchange()
                 sending = asyncio.create_task(self._send(attempt, stream, known))
             frames: Frames[Any, Any] = Frames(_responses(stream, attempt.enough), side="peer")
             attempt.first = await self._began(attempt, frames, sending)
@@ -294,7 +293,8 @@ class Calling:
         except (Fault, _Refused, grpc.aio.AioRpcError) as error:
             raise await self._failed(attempt, error) from None
         finally:
-            stream.cancel()
+            if stream is not None:
+                stream.cancel()
             if not attempt.recorded:  # the caller has gone, or the time for all of it is over
                 self._journal.note(self._record(attempt, _left(limit)))
             attempt.answer.close()
@@ -303,39 +303,38 @@ class Calling:
 
     # What goes out
 
+    async def _send_whole(self, attempt: _Try, stub: PeerStub, known: Body) -> Any:
+        """Sends a small request in one frame; returns the call."""
+        first = await self._proven_head(attempt, known)
+        first.body = known.whole()
+        stream = stub.exchange_whole(peer_frames_pb2.ExchangeRequest(head=first))
+        attempt.clock.step("request_sent")
+        return stream
+
     async def _send(self, attempt: _Try, stream: Any, known: Body | None) -> None:
         """Sends the request: its proof ahead where the body is known, after it otherwise."""
-        call = attempt.call
-        head = call.head.encode()
-        first = peer_frames_pb2.ExchangeRequestHead(
-            exchange_id=attempt.exchange_id,
-            sender=f"subsystem {call.consumer}",
-            receiver=f"service {call.service}",
-            http_head=head,
-            on_behalf_of=call.on_behalf_of,
-        )
-        first.timeout.FromMilliseconds(int(_patience(attempt) * 1000))
-        end = peer_frames_pb2.ExchangeEnd()
-        attempt.clock.step("request_head")
         if known is not None:
-            content = Content(head=head, body=known.whole(), on_behalf_of=call.on_behalf_of)
-            await self._sign(attempt, proving.digests("body", known.whole()), content)
-            assert attempt.request is not None
-            first.proof.CopyFrom(attempt.request.proof)
-            first.body_bytes = known.size
-            attempt.sent = True
-            if known.size <= SMALL:
-                first.body = known.whole()
-                await stream.write(peer_frames_pb2.ExchangeRequest(head=first))
-            else:
-                await stream.write(peer_frames_pb2.ExchangeRequest(head=first))
-                async for chunk in known.chunks():
-                    await stream.write(peer_frames_pb2.ExchangeRequest(chunk=chunk))
-                await stream.write(peer_frames_pb2.ExchangeRequest(end=end))
+            first = await self._proven_head(attempt, known)
+            await stream.write(peer_frames_pb2.ExchangeRequest(head=first))
+            async for chunk in known.chunks():
+                await stream.write(peer_frames_pb2.ExchangeRequest(chunk=chunk))
+            await stream.write(peer_frames_pb2.ExchangeRequest(end=peer_frames_pb2.ExchangeEnd()))
         else:
-            await self._send_flowing(attempt, stream, first)
+            await self._send_flowing(attempt, stream, _head(attempt))
         await stream.done_writing()
         attempt.clock.step("request_sent")
+
+    async def _proven_head(self, attempt: _Try, known: Body) -> peer_frames_pb2.ExchangeRequestHead:
+        """The head of a request whose body is known, with its proof; from here on it may have been sent."""
+        first = _head(attempt)
+        body = known.whole()
+        content = Content(head=first.http_head, body=body, on_behalf_of=attempt.call.on_behalf_of)
+        await self._sign(attempt, proving.digests("body", body), content)
+        assert attempt.request is not None
+        first.proof.CopyFrom(attempt.request.proof)
+        first.body_bytes = known.size
+        attempt.sent = True
+        return first
 
     async def _send_flowing(self, attempt: _Try, stream: Any, first: peer_frames_pb2.ExchangeRequestHead) -> None:
         call = attempt.call
@@ -613,6 +612,21 @@ def _next_try(first: _Try) -> _Try:
     return made
 
 
+def _head(attempt: _Try) -> peer_frames_pb2.ExchangeRequestHead:
+    """The frame with which a request begins, without what is known of its body."""
+    call = attempt.call
+    first = peer_frames_pb2.ExchangeRequestHead(
+        exchange_id=attempt.exchange_id,
+        sender=f"subsystem {call.consumer}",
+        receiver=f"service {call.service}",
+        http_head=call.head.encode(),
+        on_behalf_of=call.on_behalf_of,
+    )
+    first.timeout.FromMilliseconds(int(_patience(attempt) * 1000))
+    attempt.clock.step("request_head")
+    return first
+
+
 def _left(limit: asyncio.Timeout) -> Fault:
     """Why a try ends of which nobody has said how."""
     if limit.expired():
@@ -620,13 +634,14 @@ def _left(limit: asyncio.Timeout) -> Fault:
     return Internal("INTERNAL", "a fault of the node") if isinstance(sys.exception(), Exception) else gone()
 
 
-async def _connected(stream: Any) -> None:
-    """Waits until the node has taken the connection. Raises Unavailable, PEER_UNAVAILABLE."""
-    try:
+async def _connected(stub: PeerStub) -> None:
+    """Returns once the node has taken a connection. Raises Unavailable, PEER_UNAVAILABLE."""
+    connected = False
+    with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(CONNECT_WITHIN):
-            await stream.wait_for_connection()
-    except TimeoutError:
-        raise Unavailable("PEER_UNAVAILABLE", "the provider's node does not answer") from None
+            connected = await stub.connected()
+    if not connected:
+        raise Unavailable("PEER_UNAVAILABLE", "the provider's node does not answer")
 
 
 async def _while_sending(frames: Frames[Any, Any], sending: asyncio.Task[None]) -> Awaitable[Any]:

@@ -15,11 +15,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from cryptography import x509
-from solmu.exchange.v1 import directory_pb2, peer_pb2_grpc
+from solmu.exchange.v1 import directory_pb2, peer_frames_pb2, peer_pb2_grpc
 
 from services.exchange import keys
 from services.exchange.documents import Anchor
@@ -44,6 +44,46 @@ OPTIONS = [
     ("grpc.max_reconnect_backoff_ms", 5_000),
     ("grpc.enable_retries", 0),
 ]
+
+if TYPE_CHECKING:
+    _Methods = peer_pb2_grpc.PeerServiceAsyncStub
+else:
+    _Methods = object  # they are looked up
+
+_NOT_YET = frozenset({grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING})
+
+_EXCHANGE = "/solmu.exchange.v1.PeerService/Exchange"
+
+
+class PeerStub(_Methods):
+    """The methods of a node at one of its addresses. Calls carry the trace that they belong to."""
+
+    def __init__(self, channel: grpc.aio.Channel, telemetry: Telemetry) -> None:
+        self._channel = channel
+        self._telemetry = telemetry
+        self._stub = peer_pb2_grpc.PeerServiceStub(channel)
+        self._exchange_whole = channel.unary_stream(
+            _EXCHANGE,
+            request_serializer=peer_frames_pb2.ExchangeRequest.SerializeToString,
+            response_deserializer=peer_frames_pb2.ExchangeResponse.FromString,
+        )
+
+    async def connected(self) -> bool:
+        """Whether a connection is open, once one that was not has been tried."""
+        while (state := self._channel.get_state(try_to_connect=True)) in _NOT_YET:
+            await self._channel.wait_for_state_change(state)
+        return state is grpc.ChannelConnectivity.READY
+
+    def exchange_whole(self, request: peer_frames_pb2.ExchangeRequest) -> Any:
+        """`Exchange` with the only frame of its request: what begins, carries and ends it goes out in one piece."""
+        return self._exchange_whole(request, metadata=self._metadata())
+
+    def __getattr__(self, method: str) -> Callable[..., Any]:
+        call = getattr(self._stub, method)
+        return lambda *given, **named: call(*given, metadata=self._metadata(), **named)
+
+    def _metadata(self) -> list[tuple[str, str]]:
+        return list(self._telemetry.outgoing().items())
 
 
 @dataclass
@@ -88,7 +128,7 @@ class _Connection:
 
     made_of: tuple[object, ...]
     channels: list[grpc.aio.Channel]
-    stubs: list[peer_pb2_grpc.PeerServiceAsyncStub]
+    stubs: list[PeerStub]
     circuit: Circuit
     entry: directory_pb2.Node | None = None
     """The node's entry in the directory when it was last compared with `made_of`."""
@@ -106,7 +146,7 @@ class Peers:
         self._connections: dict[str, _Connection] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
-    def stubs(self, node: str) -> list[peer_pb2_grpc.PeerServiceAsyncStub]:
+    def stubs(self, node: str) -> list[PeerStub]:
         """A stub per address of a node. Raises Unavailable, PEER_UNAVAILABLE, where it cannot be called."""
         return self._connected(node).stubs
 
@@ -125,13 +165,13 @@ class Peers:
         """The nodes that were called, and how they have answered."""
         return {node: connection.circuit for node, connection in self._connections.items()}
 
-    def publisher(self, anchor: Anchor) -> Iterator[tuple[grpc.aio.Channel, peer_pb2_grpc.PeerServiceAsyncStub]]:
+    def publisher(self, anchor: Anchor) -> Iterator[tuple[grpc.aio.Channel, PeerStub]]:
         """A channel to each address of a publisher; who asked closes them."""
         publisher = anchor.document.publisher
         roots = b"".join(keys.pem(certificate) for certificate in publisher.authorities)
         for address in publisher.addresses:
             channel = self._channel(address, roots, name="")
-            yield channel, self._stub(channel)
+            yield channel, PeerStub(channel, self._telemetry)
 
     async def close(self) -> None:
         """Closes all connections."""
@@ -158,7 +198,7 @@ class Peers:
                 self._channel(address, roots, name=address.host if address.host in names else next(iter(names), ""))
                 for address in entry.addresses
             ]
-            stubs = [self._stub(channel) for channel in channels]
+            stubs = [PeerStub(channel, self._telemetry) for channel in channels]
             connection = _Connection(made_of, channels, stubs, connection.circuit if connection else Circuit())
             self._connections[node] = connection
         connection.entry, connection.own = entry, own
@@ -177,10 +217,6 @@ class Peers:
         options = [*OPTIONS, ("grpc.ssl_target_name_override", name)] if name else OPTIONS
         return grpc.aio.secure_channel(f"{_bracketed(address.host)}:{address.port}", credentials, options=options)
 
-    def _stub(self, channel: grpc.aio.Channel) -> peer_pb2_grpc.PeerServiceAsyncStub:
-        stub: peer_pb2_grpc.PeerServiceAsyncStub = peer_pb2_grpc.PeerServiceStub(channel)
-        return cast("peer_pb2_grpc.PeerServiceAsyncStub", _Traced(stub, self._telemetry))
-
     def _retire(self, channels: Sequence[grpc.aio.Channel]) -> None:
         for channel in channels:
             task = asyncio.create_task(channel.close(OLD_CHANNEL_GRACE))
@@ -194,18 +230,6 @@ def unreachable(error: grpc.RpcError | Fault) -> bool:
         return error.reason == "PEER_UNAVAILABLE"
     code = error.code() if isinstance(error, grpc.aio.AioRpcError) else None
     return code in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
-
-
-class _Traced:
-    """A stub whose calls carry the trace that they belong to."""
-
-    def __init__(self, stub: object, telemetry: Telemetry) -> None:
-        self._stub = stub
-        self._telemetry = telemetry
-
-    def __getattr__(self, method: str) -> Callable[..., Any]:
-        call = getattr(self._stub, method)
-        return lambda *given, **named: call(*given, metadata=list(self._telemetry.outgoing().items()), **named)
 
 
 def _server_name(certificate: bytes) -> str:

@@ -10,11 +10,12 @@ from solmu.exchange.v1 import directory_pb2, exchanges_pb2
 from deploy.local import ports
 from services.exchange import calling as calling_module
 from services.exchange import names
+from services.exchange.bodies import SMALL
 from services.exchange.directory import Served
 from services.runtime.errors import PermissionDenied
 from tests.integration.exchange import calls
 from tests.integration.exchange.backend import plain
-from tests.integration.exchange.calls import CLIENT, CONSUMER, PROVIDER, head, refused, send, whole
+from tests.integration.exchange.calls import CLIENT, CONSUMER, PROVIDER, flowing, head, refused, send, whole
 
 AWAY = "FI/COM/2/away"
 
@@ -186,12 +187,12 @@ async def test_a_node_that_hangs_is_left_in_time(nodes, service, monkeypatch):
 
 async def test_a_node_that_ends_a_call_before_it_is_sent_is_heard(nodes, service, monkeypatch):
     city, company = nodes
-    connected, sign = calling_module._connected, city.exchange.proving.sign
+    sends, sign = city.exchange.calling._send, city.exchange.proving.sign
     streams = []
 
-    async def noted(stream):
+    async def noted(attempt, stream, known):
         streams.append(stream)
-        await connected(stream)
+        await sends(attempt, stream, known)
 
     async def ends(requests, *, node):
         raise PermissionDenied("PEER_NOT_AUTHORISED", "the node serves nobody today")
@@ -202,10 +203,11 @@ async def test_a_node_that_ends_a_call_before_it_is_sent_is_heard(nodes, service
             await asyncio.sleep(0.01)
         return await sign(*given, **named)
 
-    monkeypatch.setattr(calling_module, "_connected", noted)
+    monkeypatch.setattr(city.exchange.calling, "_send", noted)
     monkeypatch.setattr(company.exchange.providing, "serve", ends)
     monkeypatch.setattr(city.exchange.proving, "sign", signs_too_late)
-    fault = await refused(city, whole(head(service, method="POST", body=b"")))
+    large = bytes(SMALL + 1)
+    fault = await refused(city, flowing(head(service, method="POST", body_bytes=len(large)), [large]))
     assert fault.reason == "PEER_NOT_AUTHORISED"
 
 
