@@ -146,6 +146,7 @@ def cluster(plan: Plan) -> postgres.Cluster | None:
         operator=plan.state.identity(mesh.OPERATOR),
         services=tuple(mesh.SERVICES),
         buffers=plan.postgres_buffers,
+        processes=max(sum(len(instances(name, plan.messages_processes)) for name in mesh.SERVICES), postgres.PROCESSES),
     )
 
 

@@ -43,8 +43,11 @@ INITDB_WITHIN = 120.0
 CONNECT_WITHIN = 5.0
 """Seconds for one attempt to connect."""
 
-MAX_CONNECTIONS = 60
-"""Three services with two processes of eight connections each, and room for tools; each costs memory."""
+POOL = 12
+"""Connections of one process of a service, and as many for tools; each costs memory."""
+
+PROCESSES = 4
+"""Of all services, for which a PostgreSQL of containers has connections."""
 
 BUFFERS = 256
 """Megabytes of PostgreSQL's own cache in containers that may have 1 GiB."""
@@ -77,8 +80,9 @@ class Cluster:
         operator: tls.Files,
         services: Iterable[str],
         buffers: int,
+        processes: int = PROCESSES,
     ) -> None:
-        """`buffers` are the megabytes of its own cache."""
+        """`buffers` are the megabytes of its own cache; `processes` those of all services together."""
         self._engine = engine
         self._account = account
         self._folder = folder
@@ -87,6 +91,7 @@ class Cluster:
         self._operator = operator
         self._services = tuple(services)
         self._buffers = buffers
+        self._processes = processes
         self.data = folder / "data"
 
     @property
@@ -107,7 +112,8 @@ class Cluster:
         if not self.data.exists():
             await self._initialise()
         self.write_identity()
-        self._write("postgresql.conf", configuration(port=self._port, folder=self._folder, buffers=self._buffers))
+        told = configuration(port=self._port, folder=self._folder, buffers=self._buffers, processes=self._processes)
+        self._write("postgresql.conf", told)
         self._write("pg_hba.conf", host_based_authentication(self._services))
         self._write("pg_ident.conf", identity_map(self._services))
         self._account.own(self._folder)
@@ -225,9 +231,10 @@ def buffers_for(memory: int) -> int:
     return min(max(memory // 1_048_576 // BUFFERS_SHARE, LEAST_BUFFERS), MOST_BUFFERS)
 
 
-def configuration(*, port: int, folder: Path, buffers: int = BUFFERS) -> str:
-    """postgresql.conf; `buffers` in megabytes. What is not named here stays at PostgreSQL's default.
+def configuration(*, port: int, folder: Path, buffers: int = BUFFERS, processes: int = PROCESSES) -> str:
+    """postgresql.conf; `buffers` in megabytes, `processes` of all services.
 
+    What is not named here stays at PostgreSQL's default.
     After a checkpoint each page that is written to goes whole into the journal
     once, so they are far apart; the journal may grow to `max_wal_size` for it.
     """
@@ -243,7 +250,7 @@ ssl_cert_file = {_quoted(folder / "server.pem")}
 ssl_key_file = {_quoted(folder / "server.key")}
 ssl_ca_file = {_quoted(folder / "ca.pem")}
 ssl_min_protocol_version = 'TLSv1.3'
-max_connections = {MAX_CONNECTIONS}
+max_connections = {POOL * (processes + 1)}
 shared_buffers = {buffers}MB
 max_wal_size = 4GB
 checkpoint_timeout = 15min

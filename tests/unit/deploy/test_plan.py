@@ -92,6 +92,14 @@ def test_engines_that_are_run_elsewhere_are_not_run_here(settled: Plan) -> None:
 class TestPostgresConfiguration:
     """What PostgreSQL is told."""
 
+    @pytest.mark.parametrize("processes", [4, 7])
+    def test_every_process_has_its_connections_and_tools_theirs(self, processes: int) -> None:
+        (pool,) = (field.default for field in dataclasses.fields(config.ServiceSettings) if field.name == "pool_size")
+        text = postgres.configuration(port=5433, folder=Path("/x"), processes=processes)
+        (connections,) = re.findall(r"^max_connections = (\d+)$", text, re.MULTILINE)
+        assert pool == postgres.POOL
+        assert int(connections) == postgres.POOL * (processes + 1)
+
     def test_only_certificates_open_it_and_only_ones_own_database(self) -> None:
         assert postgres.host_based_authentication(["messages", "exchange"]) == (
             "hostssl all postgres 127.0.0.1/32 cert map=node\n"
