@@ -28,8 +28,11 @@ from services.runtime.facts.wire import rules
 HEARTBEAT = 1.0
 """Seconds after which something is sent though nothing is new; consumers give up after three."""
 
-LOOK_INTERVAL = 0.05
-"""Seconds between two looks for what other processes committed; this process is woken by its own commits."""
+LOOK_INTERVAL = 1.0
+"""Seconds between two looks whether it still does, and for one answer."""
+
+RETRY_INTERVAL = 0.1
+"""Seconds before it is listened to anew."""
 
 SNAPSHOTS = 2
 """Snapshots read at once: each holds a connection to the database while it is sent."""
@@ -54,14 +57,26 @@ class FactStream:
 
     async def look(self) -> None:
         """Wakes watchers for what other processes commit, for as long as the process runs."""
-        seen = -1
         while True:
             with contextlib.suppress(*database.PASSING):
-                head = await revision_store.head(self._database)
-                if head.revision != seen:
-                    seen = head.revision
-                    self._wake()
+                async with self._database.listening(revision_store.CHANNEL, self._hear) as connection:
+                    await self._watch_over(connection)
+            await asyncio.sleep(RETRY_INTERVAL)
+
+    async def _watch_over(self, connection: Connection) -> None:
+        """Wakes watchers for what was committed before this, and raises what is in PASSING once nothing is heard."""
+        seen = -1
+        while True:
+            async with asyncio.timeout(LOOK_INTERVAL):
+                head = await revision_store.head(connection)
+            if head.revision != seen:
+                seen = head.revision
+                self._wake()
             await asyncio.sleep(LOOK_INTERVAL)
+
+    def _hear(self, revision: str) -> None:
+        if int(revision) > tokens.revision(self._revisions.latest):  # else it is this process's own, which woke already
+            self._wake()
 
     async def head(self) -> str:
         """The consistency token of the newest revision. Raises Unavailable."""

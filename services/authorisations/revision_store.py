@@ -10,6 +10,9 @@ from datetime import datetime
 from services.runtime.database import Connection, Database, Row
 from services.runtime.facts.tokens import EPOCH_BYTES
 
+CHANNEL = "facts"
+"""Where PostgreSQL tells of each revision once it has committed."""
+
 
 @dataclass(frozen=True)
 class Head:
@@ -37,12 +40,19 @@ async def begin_life(writer: Database, life: str) -> None:
 
 
 async def advance(transaction: Connection, *, now: datetime) -> Head:
-    """Takes the next revision. Other writers of facts wait until this transaction ends."""
+    """Takes the next revision, and has those who listen told when it commits.
+
+    Other writers of facts wait until this transaction ends.
+    """
     row = await transaction.fetchrow(
-        "update fact_head set revision = revision + 1, commit_time = $1 returning epoch, revision, commit_time", now
+        "with next as (update fact_head set revision = revision + 1, commit_time = $1"
+        " returning epoch, revision, commit_time)"
+        " select epoch, revision, commit_time, pg_notify($2, revision::text) from next",
+        now,
+        CHANNEL,
     )
     assert row is not None
-    return Head(**row)
+    return Head(row["epoch"], row["revision"], row["commit_time"])
 
 
 async def head(reader: Database | Connection) -> Head:

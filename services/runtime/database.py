@@ -131,6 +131,20 @@ class Database:
                 if not connection.is_closed():
                     await connection.execute("select pg_advisory_unlock($1)", lock)
 
+    @asynccontextmanager
+    async def listening(self, channel: str, heard: Callable[[str], None]) -> AsyncIterator[Connection]:
+        """Calls `heard` with what is notified on a channel, until the end of the block.
+
+        Yields the connection that listens: once it breaks, nothing is heard, so
+        it has to be asked something now and then. Raises what AWAY holds.
+        """
+        async with self._pool.acquire() as connection:
+            try:
+                await connection.add_listener(channel, lambda _, __, ___, said: heard(str(said)))
+                yield connection
+            finally:
+                connection.terminate()  # it may hang, and what it listens to ends with it
+
     async def fetch(self, statement: str, *values: Any) -> list[Row]:
         """All rows of one statement, in a transaction of its own."""
         with self._span(statement):

@@ -1,7 +1,9 @@
 """A consumer that follows the facts knows what the database knows."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,11 +15,15 @@ from solmu.authorisations.v1.registers_pb2 import CreateRegisterRequest, Registe
 from solmu.authorisations.v1.themes_pb2 import ActivateThemeRequest, Theme
 from solmu.authorisations.v1.watch_pb2 import GetHeadRequest, WatchRequest, WatchResponse
 
+from services.authorisations import fact_stream
 from services.authorisations.asking import Limits
+from services.authorisations.fact_stream import FactStream
 from services.authorisations.watch_servicer import AHEAD, WatchServicer, paced
+from services.runtime.database import Connection, Database
 from services.runtime.errors import Fault
+from services.runtime.server import Tasks
 from tests.integration.authorisations.people import CITY, give, make_theme, person
-from tests.integration.authorisations.service import Service, calls_as
+from tests.integration.authorisations.service import Service, assemble, calls_as
 
 
 class Follower:
@@ -74,13 +80,67 @@ async def test_a_follower_goes_on_after_the_revision_it_has(service: Service):
     assert follower.facts.keys() == {one.name for one in made}
 
 
-async def test_a_commit_of_another_process_is_found_too(service: Service):
+@pytest.fixture
+async def elsewhere(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[Service, list[Connection]]]:
+    """Another process over the same database, and the connections on which it has listened, the newest last."""
+    listening, listeners = Database.listening, list[Connection]()
+
+    @asynccontextmanager
+    async def noted(self: Database, channel: str, heard: Callable[[str], None]) -> AsyncIterator[Connection]:
+        async with listening(self, channel, heard) as connection:
+            listeners.append(connection)
+            yield connection
+
+    monkeypatch.setattr(Database, "listening", noted)
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    other = assemble(service.database, folder)
+    async with Tasks(asyncio.Event()) as tasks:
+        tasks.start(other.stream.look())
+        async with asyncio.timeout(30):
+            while not listeners:
+                await asyncio.sleep(0.01)
+        yield other, listeners
+
+
+async def test_a_commit_of_another_process_is_told_by_the_database(
+    service: Service, elsewhere: tuple[Service, list[Connection]], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(fact_stream, "HEARTBEAT", 1e6)
+    monkeypatch.setattr(FactStream, "_watch_over", lambda *_: asyncio.Event().wait())
     theme = await make_theme(service)
-    follower = Follower(service, after_consistency_token=theme.consistency_token)
-    service.revisions.written.clear()
+    follower = Follower(elsewhere[0], after_consistency_token=theme.consistency_token)
+    await lose(service, elsewhere[1])  # the next one is not looked after: only what it hears wakes the follower
+    following = asyncio.create_task(follower.step())
+    await asyncio.sleep(0.2)
     given = await give(service, theme.name, person(), person())
-    await follower.until(given.consistency_token)
-    assert follower.facts.keys() == {given.name}
+    await asyncio.wait_for(following, 30)
+    assert (follower.token, set(follower.facts)) == (given.consistency_token, {given.name})
+
+
+async def test_a_lost_connection_for_notices_is_replaced(
+    service: Service, elsewhere: tuple[Service, list[Connection]], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(fact_stream, "HEARTBEAT", 1e6)
+    theme = await make_theme(service)
+    follower = Follower(elsewhere[0], after_consistency_token=theme.consistency_token)
+    for _ in range(2):
+        following = asyncio.create_task(follower.step())
+        await lose(service, elsewhere[1])
+        given = await give(service, theme.name, person(), person())
+        await asyncio.wait_for(following, 30)
+        assert (follower.token, given.name in follower.facts) == (given.consistency_token, True)
+
+
+async def lose(service: Service, listeners: list[Connection]) -> None:
+    """Ends the connection that listens, and waits for the next."""
+    count = len(listeners)
+    await service.database.execute("select pg_terminate_backend($1)", listeners[-1].get_server_pid())
+    async with asyncio.timeout(30):
+        while len(listeners) == count:
+            await asyncio.sleep(0.01)
 
 
 async def test_silence_is_broken_by_heartbeats_with_the_newest_revision(service: Service):
