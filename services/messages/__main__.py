@@ -21,13 +21,14 @@ from solmu.messages.v1 import (
     units_pb2,
 )
 
-from services.messages import clock, deaths, digests, disposal, housekeeping
+from services.messages import clock, digests, disposal, housekeeping
 from services.messages.abroad import parcels, planning
 from services.messages.abroad.assembly import Abroad
 from services.messages.acting import Acting, theme
 from services.messages.blob_settings import AttachmentSettings
 from services.messages.blobs import Blobs
 from services.messages.clamd import Clamd, place
+from services.messages.deaths import Deaths
 from services.messages.exporting import Exporting
 from services.messages.feed import Feed, enter
 from services.messages.notifications import sending as notifications
@@ -130,7 +131,9 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
     feed = Feed(database=database, nats=base.nats)
     await feed.listen()
     outbox.relayed.append(feed.written)
-    base.consume(foundation.revocation_consumer(base, service="messages", also=deaths.handle))
+    base.consume(
+        foundation.revocation_consumer(base, service="messages", also=Deaths(outbox=outbox, vault=vault).handle)
+    )
     base.tasks.start(housekeeping.run(database=database, outbox=outbox))
     base.tasks.start(digests.run(database=database, vault=vault))
     base.tasks.start(disposal.run(database=database, blobs=blobs))
@@ -164,7 +167,7 @@ async def main(stop: asyncio.Event, stack: AsyncExitStack) -> None:
         private_webhooks=settings.private_webhooks,
     )
     inbox = Inbox(database=database, feed=feed, outbox=outbox, vault=vault)
-    mailboxes = Mailboxes(database=database, parties=parties, vault=vault, acting=acting)
+    mailboxes = Mailboxes(database=database, outbox=outbox, parties=parties, vault=vault, acting=acting)
     attachments = Attachments(
         database=database, blobs=blobs, inbox=inbox, outbox=outbox, vault=vault, scanning=scanning
     )

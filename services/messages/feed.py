@@ -51,6 +51,7 @@ _TYPES: dict[type[Message], str] = {
     events_pb2.MessageWithdrawn: "message.withdrawn",
     events_pb2.MessageClosed: "message.closed",
     events_pb2.InboundReceived: "inbound.received",
+    events_pb2.MailboxClosed: "delivery.mailbox_closed",
 }
 
 
@@ -79,9 +80,9 @@ def event_of(payload: Payload, *, time: datetime) -> feed_pb2.Event:
         correlation_id=reference.correlation_id,
     )
     told.time.FromDatetime(time.astimezone(UTC))
-    if isinstance(payload, events_pb2.DeliveryChanged):
+    if isinstance(payload, events_pb2.DeliveryChanged | events_pb2.MailboxClosed):
         told.delivery.CopyFrom(payload.delivery)
-    if isinstance(payload, events_pb2.MessageRejected):
+    if isinstance(payload, events_pb2.MessageRejected | events_pb2.MailboxClosed):
         told.reason = payload.reason
     if isinstance(payload, events_pb2.AttachmentJudged):
         told.attachment = payload.attachment

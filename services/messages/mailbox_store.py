@@ -29,7 +29,8 @@ async def open_mailbox(
 ) -> Row | None:
     """The party's mailbox, made or opened again; the one that is open stays as it is.
 
-    None where another than its owner closed it, unless that is not to count.
+    None where another than its owner closed it, unless that is not to count;
+    and where a register has the owner's death on record.
     """
     return await database.fetchrow(
         f"""
@@ -48,7 +49,7 @@ async def open_mailbox(
                 case when b.legal_basis = 0 then excluded.legal_basis_reference else b.legal_basis_reference end,
             create_time = case when b.legal_basis = 0 then excluded.create_time else b.create_time end,
             version = b.version + (b.state <> 1)::int
-        where b.state <> 3 or b.close_reason < 2 or $8
+        where b.death_record = '' and (b.state <> 3 or b.close_reason < 2 or $8)
         returning {MAILBOX_COLUMNS}
         """,
         mailbox_id,
@@ -121,6 +122,38 @@ async def close(transaction: Connection, mailbox_id: UUID, *, reason: int, refer
         reference,
         now,
     )
+
+
+async def keep_deaths(
+    transaction: Connection,
+    mailbox_ids: Sequence[UUID],
+    parties: Sequence[str],
+    records: Sequence[str],
+    *,
+    data_keys: Sequence[bytes],
+    now: datetime,
+) -> None:
+    """Keeps the registers' records of the deaths of parties.
+
+    One who has no mailbox gets a place for one, as by `place`; whoever opens
+    it at the same time waits until this is known.
+    """
+    await transaction.execute(
+        "insert into mailbox (mailbox_id, party, kind, state, legal_basis, legal_basis_reference, create_time,"
+        " data_key, death_record) select id, party, 0, 3, 0, '', $5, key, record"
+        " from unnest($1::uuid[], $2::text[], $3::text[], $4::bytea[]) as d (id, party, record, key) order by party"
+        " on conflict (party) do update set death_record = excluded.death_record",
+        mailbox_ids,
+        parties,
+        records,
+        data_keys,
+        now,
+    )
+
+
+async def forget_deaths(transaction: Connection, parties: Sequence[str]) -> None:
+    """No register records the deaths of these parties any more."""
+    await transaction.execute("update mailbox set death_record = '' where party = any($1)", parties)
 
 
 async def close_of(

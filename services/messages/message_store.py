@@ -376,6 +376,13 @@ async def message_of_unit(database: Database | Connection, unit_id: str, message
     )
 
 
+OF_KEY = """m.message_id = any (array(
+    select message_id from message k where k.unit_id = $1
+    and hashtextextended(k.idempotency_key, 0) = hashtextextended({0}, 0) and k.idempotency_key = {0}
+))"""
+"""Of a message: it has this key. Those few are found first, lest the others be looked through in the list's order."""
+
+
 async def messages_of_unit(
     database: Database,
     unit_id: str,
@@ -395,10 +402,7 @@ async def messages_of_unit(
     values: list[object] = [unit_id]
     for condition, value in (
         ("m.message_id < {}", before),
-        (
-            "hashtextextended(m.idempotency_key, 0) = hashtextextended({0}, 0) and m.idempotency_key = {0}",
-            idempotency_key,
-        ),
+        (OF_KEY, idempotency_key),
         ("m.case_id = {}", case_id),
     ):
         if value:
@@ -452,6 +456,15 @@ async def unread(database: Database, mailbox_id: UUID, sight: Sight) -> int:
         sight.unit_id,
     )
     return count
+
+
+async def waiting_in(transaction: Connection, mailbox_ids: Sequence[UUID]) -> list[Row]:
+    """Messages in mailboxes that wait there to be opened, and that their units still see."""
+    return await transaction.fetch(
+        f"select {MESSAGE_COLUMNS} from message m join delivery d using (message_id)"
+        f" where m.mailbox_id = any($1) and {UNREAD} and d.state = 2 and {KEPT} order by m.message_id",
+        mailbox_ids,
+    )
 
 
 async def messages_in_mailbox(

@@ -13,6 +13,7 @@ from solmu.types.v1 import types_pb2
 from services.messages import (
     access_store,
     blob_store,
+    closings,
     export_store,
     mailbox_store,
     mailboxes,
@@ -26,6 +27,7 @@ from services.runtime import identity, pages
 from services.runtime.database import Database, Row
 from services.runtime.errors import Aborted, FailedPrecondition, InvalidArgument, Unavailable, not_found
 from services.runtime.ids import new_id
+from services.runtime.outbox import Outbox
 from services.runtime.parties import PartyNames
 from services.runtime.sealing import Vault
 
@@ -42,9 +44,12 @@ NAMED_AT_ONCE = 500
 class Mailboxes:
     """Opens, shows, closes, finds and erases mailboxes."""
 
-    def __init__(self, *, database: Database, parties: PartyNames, vault: Vault, acting: Acting) -> None:
+    def __init__(
+        self, *, database: Database, outbox: Outbox, parties: PartyNames, vault: Vault, acting: Acting
+    ) -> None:
         self._acting = acting
         self._database = database
+        self._outbox = outbox
         self._parties = parties
         self._vault = vault
 
@@ -138,7 +143,8 @@ class Mailboxes:
             row = found and await mailbox_store.lock_mailbox(transaction, found["mailbox_id"])
             if row is None:
                 raise not_found("mailbox")
-            mailboxes.closed(mailboxes.State(row["state"]), obligatory=False)
+            state = mailboxes.State(row["state"])
+            mailboxes.closed(state, obligatory=False)
             closed = await mailbox_store.close(
                 transaction, row["mailbox_id"], reason=request.reason, reference=request.reference, now=now
             )
@@ -153,6 +159,10 @@ class Mailboxes:
                 reason=request.reference,
                 now=now,
             )
+            if state is not mailboxes.State.CLOSED:
+                ground = mailboxes.Closing(request.reason)
+                await closings.tell(transaction, self._outbox, [row["mailbox_id"]], reason=ground, now=now)
+        self._outbox.wake()
         return await self._shown(closed)
 
     async def OptOut(self, request: mailboxes_pb2.OptOutRequest) -> Mailbox:
@@ -295,7 +305,7 @@ class Mailboxes:
             now=names.now(),
         )
         if row is None:
-            raise FailedPrecondition("MAILBOX_CLOSED", "the mailbox was closed by another than its owner")
+            raise FailedPrecondition("MAILBOX_CLOSED", "the mailbox was closed, and not by its owner")
         if row["data_key"] is None:
             raise FailedPrecondition("MAILBOX_CLOSED", "the mailbox has been erased")
         await accesses.record(self._database, row["mailbox_id"], method)

@@ -172,7 +172,9 @@ async def service(
         parties=parties,
         blobs=blobs,
         units=Units(database=messages_database, parties=parties),
-        mailboxes=Mailboxes(database=messages_database, parties=parties, vault=vault, acting=cast("Acting", rights)),
+        mailboxes=Mailboxes(
+            database=messages_database, outbox=outbox, parties=parties, vault=vault, acting=cast("Acting", rights)
+        ),
         attachments=Attachments(
             database=messages_database, blobs=blobs, inbox=inbox, outbox=outbox, vault=vault, scanning=None
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,12 +12,13 @@ from solmu.authorisations.v1.events_pb2 import DeathsChanged, RegisterImported
 from solmu.messages.v1 import inbox_pb2, mailboxes_pb2, messages_pb2
 from solmu.types.v1.types_pb2 import NationalIdentifier
 
-from services.messages import deaths
+from services.messages.deaths import Deaths
 from services.runtime.errors import FailedPrecondition, NotFound
 from services.runtime.jetstream import Received
 from tests.integration.messages.conftest import Service, organisation, person
 from tests.integration.messages.print_house import policy, read, ways
-from tests.integration.messages.test_courses import types_of
+from tests.integration.messages.test_courses import open_, types_of
+from tests.integration.messages.test_feed import events_of
 from tests.integration.messages.test_mailboxes import ahead, opt_out
 from tests.integration.messages.test_sending import request
 
@@ -32,7 +34,8 @@ async def hears(service: Service, *said: DeathsChanged.Death) -> None:
         for event in (RegisterImported(name="registers/population/imports/1"), DeathsChanged(deaths=said))
     ]
     async with service.database.transaction() as transaction:
-        await deaths.handle(transaction, events)
+        await Deaths(outbox=service.outbox, vault=service.vault).handle(transaction, events)
+    service.outbox.wake()
 
 
 def now() -> datetime:
@@ -189,3 +192,73 @@ async def test_a_letter_to_one_who_has_died_and_had_no_mailbox_still_goes(servic
     message = await service.messages.SendMessage(asked)
     assert ways(message) == {"ELECTRONIC": "UNREACHABLE", "PAPER": "QUEUED"}
     assert message.state == messages_pb2.Message.STATE_RELEASED
+
+
+async def test_no_mailbox_is_opened_while_a_register_has_the_death_on_record(service: Service):
+    identifier, opening = person(), mailboxes_pb2.OpenMailboxRequest()
+    await hears(service, death(service, identifier))
+    service.act_as(service.parties.name_of(identifier))
+    assert await refused(service.mailboxes.OpenMailbox(opening)) == "MAILBOX_CLOSED"
+    service.act_as(service.city, client="operator")
+    asked = mailboxes_pb2.CreateMailboxRequest(
+        owner=identifier, kind=Mailbox.KIND_PERSON, legal_basis=Mailbox.LEGAL_BASIS_STATUTE
+    )
+    assert await refused(service.mailboxes.CreateMailbox(asked)) == "MAILBOX_CLOSED"
+    await hears(service, death(service, identifier, ""))
+    service.act_as(service.parties.name_of(identifier))
+    assert (await service.mailboxes.OpenMailbox(opening)).state == Mailbox.STATE_OPEN
+
+
+async def test_what_its_owner_closed_is_not_opened_after_the_owners_death(service: Service):
+    (identifier, mailbox), opening = await service.resident(), mailboxes_pb2.OpenMailboxRequest()
+    await service.mailboxes.CloseMailbox(mailboxes_pb2.CloseMailboxRequest(name=mailbox))
+    await hears(service, death(service, identifier))
+    service.act_as(service.parties.name_of(identifier))
+    assert await refused(service.mailboxes.OpenMailbox(opening)) == "MAILBOX_CLOSED"
+    await hears(service, death(service, identifier, ""))
+    kept = await mailbox_of(service, identifier, mailbox)
+    assert (kept.state, kept.closing.reason) == (Mailbox.STATE_CLOSED, Closing.REASON_OWNER)
+    assert (await service.mailboxes.OpenMailbox(opening)).name == mailbox
+
+
+async def test_a_mailbox_opened_as_its_owners_death_is_told_is_closed(service: Service):
+    identifier = person()
+    service.act_as(service.parties.name_of(identifier))
+    async with service.database.transaction() as transaction:
+        said = DeathsChanged(deaths=[death(service, identifier)])
+        event = Received("authorisations", uuid.uuid4(), said.DESCRIPTOR.full_name, said.SerializeToString(), now(), "")
+        await Deaths(outbox=service.outbox, vault=service.vault).handle(transaction, [event])
+        opening = asyncio.create_task(service.mailboxes.OpenMailbox(mailboxes_pb2.OpenMailboxRequest()))
+        waits = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and query like '%into mailbox%'"
+        async with asyncio.timeout(60):
+            while not await service.database.fetchval(waits):
+                await asyncio.sleep(0.01)
+    assert await refused(opening) == "MAILBOX_CLOSED"
+
+
+@pytest.mark.parametrize("ground", ["DEATH", "DECISION"])
+async def test_senders_are_told_of_a_closed_mailbox_in_which_their_messages_wait(service: Service, ground: str):
+    unit, other = await service.unit(), await service.unit()
+    (identifier, mailbox), (neighbour, hers) = await service.resident(), await service.resident()
+    service.act_as(service.city)
+    waiting = await service.messages.SendMessage(request(unit, identifier, key="waiting"))
+    read_before = await service.messages.SendMessage(request(unit, identifier, key="read"))
+    await service.messages.SendMessage(request(other, neighbour))
+    service.act_as(service.parties.name_of(identifier))
+    await open_(service, f"{mailbox}/messages/{read_before.name.split('/')[3]}")
+    for _ in range(2):  # said again, it is told once
+        if ground == "DEATH":
+            await hears(service, death(service, identifier))
+        else:
+            await discontinue(service, identifier)
+    service.act_as(service.city)
+    later = await service.messages.SendMessage(request(unit, neighbour, key="later"))
+    service.act_as(service.parties.name_of(neighbour))
+    await open_(service, f"{hers}/messages/{later.name.split('/')[3]}")
+    service.act_as(service.city)
+    events = await events_of(service, unit, 9)
+    assert (events[-1].type, events[-1].message) == ("delivery.opened", later.name), "all before it has been told"
+    told = [event for event in events if event.type == "delivery.mailbox_closed"]
+    assert [(event.message, event.reason) for event in told] == [(waiting.name, ground)]
+    assert (told[0].idempotency_key, told[0].delivery.state) == ("waiting", messages_pb2.Delivery.STATE_AVAILABLE)
+    assert "delivery.mailbox_closed" not in [event.type for event in await events_of(service, other, 2)]

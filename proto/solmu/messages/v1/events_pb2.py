@@ -27,7 +27,7 @@ from solmu.messages.v1 import messages_pb2 as solmu_dot_messages_dot_v1_dot_mess
 from solmu.types.v1 import types_pb2 as solmu_dot_types_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1esolmu/messages/v1/events.proto\x12\x11solmu.messages.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a solmu/messages/v1/messages.proto\x1a\x1asolmu/types/v1/types.proto\"T\n\x10MessageReference\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x02 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x03 \x01(\t\"I\n\x0fMessageAccepted\x12\x36\n\treference\x18\x01 \x01(\x0b\x32#.solmu.messages.v1.MessageReference\"I\n\x0fMessageReleased\x12\x36\n\treference\x18\x01 \x01(\x0b\x32#.solmu.messages.v1.MessageReference\"J\n\x10MessageWithdrawn\x12\x36\n\treference\x18\x01 \x01(\x0b\x32#.solmu.messages.v1.MessageReference\"Y\n\x0fMessageRejected\x12\x36\n\treference\x18\x01 \x01(\x0b\x32#.solmu.messages.v1.MessageReference\x12\x0e\n\x06reason\x18\x02 \x01(\t\"G\n\rMessageClosed\x12\x36\n\treference\x18\x01 \x01(\x0b\x32#.solmu.messages.v1.MessageReference\"x\n\x0f\x44\x65liveryChanged\x12\x36\n\treference\x18\x01 \x01(\x0b\x32#.solmu.messages.v1.MessageReference\x12-\n\x08\x64\x65livery\x18\x02 \x01(\x0b\x32\x1b.solmu.messages.v1.Delivery\"\x95\x01\n\x12LegalEffectChanged\x12\x36\n\treference\x18\x01 \x01(\x0b\x32#.solmu.messages.v1.MessageReference\x12\x34\n\x0clegal_effect\x18\x02 \x01(\x0b\x32\x1e.solmu.messages.v1.LegalEffect\x12\x11\n\tcorrected\x18\x03 \x01(\x08\"p\n\x0fInboundReceived\x12\x36\n\treference\x18\x01 \x01(\x0b\x32#.solmu.messages.v1.MessageReference\x12%\n\x06\x61uthor\x18\x02 \x01(\x0b\x32\x15.solmu.types.v1.Actor\"\xf3\x01\n\x13NotificationChanged\x12\x36\n\treference\x18\x01 \x01(\x0b\x32#.solmu.messages.v1.MessageReference\x12?\n\x07outcome\x18\x02 \x01(\x0e\x32..solmu.messages.v1.NotificationChanged.Outcome\"c\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x10\n\x0cOUTCOME_SENT\x10\x01\x12\x12\n\x0eOUTCOME_FAILED\x10\x02\x12\x19\n\x15OUTCOME_REMINDER_SENT\x10\x03\"\\\n\tDuePassed\x12\x36\n\treference\x18\x01 \x01(\x0b\x32#.solmu.messages.v1.MessageReference\x12\x17\n\x0freceipt_awaited\x18\x02 \x01(\x08\"\x9a\x01\n\x10\x41ttachmentJudged\x12\x12\n\nattachment\x18\x01 \x01(\t\x12\x10\n\x08infected\x18\x02 \x01(\x08\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\treference\x18\x04 \x01(\x0b\x32#.solmu.messages.v1.MessageReferenceb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1esolmu/messages/v1/events.proto\x12\x11solmu.messages.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a solmu/messages/v1/messages.proto\x1a\x1asolmu/types/v1/types.proto\"T\n\x10MessageReference\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x02 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x03 \x01(\t\"I\n\x0fMessageAccepted\x12\x36\n\treference\x18\x01 \x01(\x0b\x32#.solmu.messages.v1.MessageReference\"I\n\x0fMessageReleased\x12\x36\n\treference\x18\x01 \x01(\x0b\x32#.solmu.messages.v1.MessageReference\"J\n\x10MessageWithdrawn\x12\x36\n\treference\x18\x01 \x01(\x0b\x32#.solmu.messages.v1.MessageReference\"Y\n\x0fMessageRejected\x12\x36\n\treference\x18\x01 \x01(\x0b\x32#.solmu.messages.v1.MessageReference\x12\x0e\n\x06reason\x18\x02 \x01(\t\"G\n\rMessageClosed\x12\x36\n\treference\x18\x01 \x01(\x0b\x32#.solmu.messages.v1.MessageReference\"x\n\x0f\x44\x65liveryChanged\x12\x36\n\treference\x18\x01 \x01(\x0b\x32#.solmu.messages.v1.MessageReference\x12-\n\x08\x64\x65livery\x18\x02 \x01(\x0b\x32\x1b.solmu.messages.v1.Delivery\"\x86\x01\n\rMailboxClosed\x12\x36\n\treference\x18\x01 \x01(\x0b\x32#.solmu.messages.v1.MessageReference\x12-\n\x08\x64\x65livery\x18\x02 \x01(\x0b\x32\x1b.solmu.messages.v1.Delivery\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\x95\x01\n\x12LegalEffectChanged\x12\x36\n\treference\x18\x01 \x01(\x0b\x32#.solmu.messages.v1.MessageReference\x12\x34\n\x0clegal_effect\x18\x02 \x01(\x0b\x32\x1e.solmu.messages.v1.LegalEffect\x12\x11\n\tcorrected\x18\x03 \x01(\x08\"p\n\x0fInboundReceived\x12\x36\n\treference\x18\x01 \x01(\x0b\x32#.solmu.messages.v1.MessageReference\x12%\n\x06\x61uthor\x18\x02 \x01(\x0b\x32\x15.solmu.types.v1.Actor\"\xf3\x01\n\x13NotificationChanged\x12\x36\n\treference\x18\x01 \x01(\x0b\x32#.solmu.messages.v1.MessageReference\x12?\n\x07outcome\x18\x02 \x01(\x0e\x32..solmu.messages.v1.NotificationChanged.Outcome\"c\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x10\n\x0cOUTCOME_SENT\x10\x01\x12\x12\n\x0eOUTCOME_FAILED\x10\x02\x12\x19\n\x15OUTCOME_REMINDER_SENT\x10\x03\"\\\n\tDuePassed\x12\x36\n\treference\x18\x01 \x01(\x0b\x32#.solmu.messages.v1.MessageReference\x12\x17\n\x0freceipt_awaited\x18\x02 \x01(\x08\"\x9a\x01\n\x10\x41ttachmentJudged\x12\x12\n\nattachment\x18\x01 \x01(\t\x12\x10\n\x08infected\x18\x02 \x01(\x08\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\treference\x18\x04 \x01(\x0b\x32#.solmu.messages.v1.MessageReferenceb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,16 +48,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MESSAGECLOSED']._serialized_end=622
   _globals['_DELIVERYCHANGED']._serialized_start=624
   _globals['_DELIVERYCHANGED']._serialized_end=744
-  _globals['_LEGALEFFECTCHANGED']._serialized_start=747
-  _globals['_LEGALEFFECTCHANGED']._serialized_end=896
-  _globals['_INBOUNDRECEIVED']._serialized_start=898
-  _globals['_INBOUNDRECEIVED']._serialized_end=1010
-  _globals['_NOTIFICATIONCHANGED']._serialized_start=1013
-  _globals['_NOTIFICATIONCHANGED']._serialized_end=1256
-  _globals['_NOTIFICATIONCHANGED_OUTCOME']._serialized_start=1157
-  _globals['_NOTIFICATIONCHANGED_OUTCOME']._serialized_end=1256
-  _globals['_DUEPASSED']._serialized_start=1258
-  _globals['_DUEPASSED']._serialized_end=1350
-  _globals['_ATTACHMENTJUDGED']._serialized_start=1353
-  _globals['_ATTACHMENTJUDGED']._serialized_end=1507
+  _globals['_MAILBOXCLOSED']._serialized_start=747
+  _globals['_MAILBOXCLOSED']._serialized_end=881
+  _globals['_LEGALEFFECTCHANGED']._serialized_start=884
+  _globals['_LEGALEFFECTCHANGED']._serialized_end=1033
+  _globals['_INBOUNDRECEIVED']._serialized_start=1035
+  _globals['_INBOUNDRECEIVED']._serialized_end=1147
+  _globals['_NOTIFICATIONCHANGED']._serialized_start=1150
+  _globals['_NOTIFICATIONCHANGED']._serialized_end=1393
+  _globals['_NOTIFICATIONCHANGED_OUTCOME']._serialized_start=1294
+  _globals['_NOTIFICATIONCHANGED_OUTCOME']._serialized_end=1393
+  _globals['_DUEPASSED']._serialized_start=1395
+  _globals['_DUEPASSED']._serialized_end=1487
+  _globals['_ATTACHMENTJUDGED']._serialized_start=1490
+  _globals['_ATTACHMENTJUDGED']._serialized_end=1644
 # @@protoc_insertion_point(module_scope)

@@ -217,6 +217,45 @@ class DeliveryChanged(_message.Message):
 Global___DeliveryChanged: _TypeAlias = DeliveryChanged  # noqa: Y015
 
 @_typing.final
+class MailboxClosed(_message.Message):
+    """The mailbox in which a message waits to be opened was closed by another than
+    its owner, such as after a death. The message stays where it is; its sender
+    may withdraw it or send it on paper. Feed type "delivery.mailbox_closed".
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    DELIVERY_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """Why: a value of `Mailbox.Closing.Reason` without its prefix: DEATH,
+    DISSOLUTION or DECISION.
+    """
+    @_builtins.property
+    def reference(self) -> Global___MessageReference:
+        """Which message."""
+
+    @_builtins.property
+    def delivery(self) -> _messages_pb2.Delivery:
+        """The delivery to that mailbox."""
+
+    def __init__(
+        self,
+        *,
+        reference: Global___MessageReference | None = ...,
+        delivery: _messages_pb2.Delivery | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delivery", b"delivery", "reference", b"reference"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery", b"delivery", "reason", b"reason", "reference", b"reference"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MailboxClosed: _TypeAlias = MailboxClosed  # noqa: Y015
+
+@_typing.final
 class LegalEffectChanged(_message.Message):
     """The legal effect changed. Feed types "legal.effective", "legal.lapsed",
     "legal.corrected".

@@ -53,7 +53,9 @@ class Event(_message.Message):
     correlation_id: _builtins.str
     """The message's correlation id."""
     reason: _builtins.str
-    """Why, in an event about a refusal or a failure: a documented reason."""
+    """Why, in an event about a refusal or a failure: a documented reason. Where a
+    mailbox was closed, on what ground (`MailboxClosed`).
+    """
     attachment: _builtins.str
     """The attachment, where the event is about one: `attachments/{attachment}`."""
     @_builtins.property

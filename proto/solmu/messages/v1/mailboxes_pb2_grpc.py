@@ -103,8 +103,8 @@ class MailboxServiceServicer:
 
     def OpenMailbox(self, request, context):
         """Opens the mailbox of the caller's own party, or returns the one that is
-        open already. One that was closed by another than its owner stays closed:
-        MAILBOX_CLOSED.
+        open already. One that was closed by another than its owner stays closed,
+        and that of one whose death a register has on record: MAILBOX_CLOSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -112,7 +112,8 @@ class MailboxServiceServicer:
 
     def CreateMailbox(self, request, context):
         """Opens a mailbox for another party, with the legal basis for it; also one
-        that was closed, whoever did so.
+        that was closed, whoever did so. For one whose death a register has on
+        record none is opened: MAILBOX_CLOSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -148,7 +149,9 @@ class MailboxServiceServicer:
         is closed for the owner too, until it is opened again by `CreateMailbox`.
         What is in it stays, and what was to come goes the way that its sender has
         foreseen for the unreachable; nobody is notified of anything in it any
-        more. A death that a register records does the same by itself.
+        more. The senders of what lies in it unopened are told by their feeds
+        ("delivery.mailbox_closed"). A death that a register records does the same
+        by itself.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

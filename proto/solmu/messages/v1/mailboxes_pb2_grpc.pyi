@@ -35,12 +35,13 @@ class MailboxServiceStub:
     def __new__(cls, channel: _aio.Channel) -> MailboxServiceAsyncStub: ...
     OpenMailbox: _grpc.UnaryUnaryMultiCallable[_mailboxes_pb2.OpenMailboxRequest, _mailboxes_pb2.Mailbox]
     """Opens the mailbox of the caller's own party, or returns the one that is
-    open already. One that was closed by another than its owner stays closed:
-    MAILBOX_CLOSED.
+    open already. One that was closed by another than its owner stays closed,
+    and that of one whose death a register has on record: MAILBOX_CLOSED.
     """
     CreateMailbox: _grpc.UnaryUnaryMultiCallable[_mailboxes_pb2.CreateMailboxRequest, _mailboxes_pb2.Mailbox]
     """Opens a mailbox for another party, with the legal basis for it; also one
-    that was closed, whoever did so.
+    that was closed, whoever did so. For one whose death a register has on
+    record none is opened: MAILBOX_CLOSED.
     """
     GetMailbox: _grpc.UnaryUnaryMultiCallable[_mailboxes_pb2.GetMailboxRequest, _mailboxes_pb2.Mailbox]
     """Returns a mailbox to its owner, or to one who holds a mandate for it."""
@@ -58,7 +59,9 @@ class MailboxServiceStub:
     is closed for the owner too, until it is opened again by `CreateMailbox`.
     What is in it stays, and what was to come goes the way that its sender has
     foreseen for the unreachable; nobody is notified of anything in it any
-    more. A death that a register records does the same by itself.
+    more. The senders of what lies in it unopened are told by their feeds
+    ("delivery.mailbox_closed"). A death that a register records does the same
+    by itself.
     """
     OptOut: _grpc.UnaryUnaryMultiCallable[_mailboxes_pb2.OptOutRequest, _mailboxes_pb2.Mailbox]
     """Stops electronic delivery for a time; letters go on paper meanwhile. Where
@@ -90,12 +93,13 @@ class MailboxServiceAsyncStub(MailboxServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     OpenMailbox: _aio.UnaryUnaryMultiCallable[_mailboxes_pb2.OpenMailboxRequest, _mailboxes_pb2.Mailbox]  # type: ignore[assignment]
     """Opens the mailbox of the caller's own party, or returns the one that is
-    open already. One that was closed by another than its owner stays closed:
-    MAILBOX_CLOSED.
+    open already. One that was closed by another than its owner stays closed,
+    and that of one whose death a register has on record: MAILBOX_CLOSED.
     """
     CreateMailbox: _aio.UnaryUnaryMultiCallable[_mailboxes_pb2.CreateMailboxRequest, _mailboxes_pb2.Mailbox]  # type: ignore[assignment]
     """Opens a mailbox for another party, with the legal basis for it; also one
-    that was closed, whoever did so.
+    that was closed, whoever did so. For one whose death a register has on
+    record none is opened: MAILBOX_CLOSED.
     """
     GetMailbox: _aio.UnaryUnaryMultiCallable[_mailboxes_pb2.GetMailboxRequest, _mailboxes_pb2.Mailbox]  # type: ignore[assignment]
     """Returns a mailbox to its owner, or to one who holds a mandate for it."""
@@ -113,7 +117,9 @@ class MailboxServiceAsyncStub(MailboxServiceStub):
     is closed for the owner too, until it is opened again by `CreateMailbox`.
     What is in it stays, and what was to come goes the way that its sender has
     foreseen for the unreachable; nobody is notified of anything in it any
-    more. A death that a register records does the same by itself.
+    more. The senders of what lies in it unopened are told by their feeds
+    ("delivery.mailbox_closed"). A death that a register records does the same
+    by itself.
     """
     OptOut: _aio.UnaryUnaryMultiCallable[_mailboxes_pb2.OptOutRequest, _mailboxes_pb2.Mailbox]  # type: ignore[assignment]
     """Stops electronic delivery for a time; letters go on paper meanwhile. Where
@@ -148,8 +154,8 @@ class MailboxServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_mailboxes_pb2.Mailbox, _abc.Awaitable[_mailboxes_pb2.Mailbox]]:
         """Opens the mailbox of the caller's own party, or returns the one that is
-        open already. One that was closed by another than its owner stays closed:
-        MAILBOX_CLOSED.
+        open already. One that was closed by another than its owner stays closed,
+        and that of one whose death a register has on record: MAILBOX_CLOSED.
         """
 
     @_abc_1.abstractmethod
@@ -159,7 +165,8 @@ class MailboxServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_mailboxes_pb2.Mailbox, _abc.Awaitable[_mailboxes_pb2.Mailbox]]:
         """Opens a mailbox for another party, with the legal basis for it; also one
-        that was closed, whoever did so.
+        that was closed, whoever did so. For one whose death a register has on
+        record none is opened: MAILBOX_CLOSED.
         """
 
     @_abc_1.abstractmethod
@@ -201,7 +208,9 @@ class MailboxServiceServicer(metaclass=_abc_1.ABCMeta):
         is closed for the owner too, until it is opened again by `CreateMailbox`.
         What is in it stays, and what was to come goes the way that its sender has
         foreseen for the unreachable; nobody is notified of anything in it any
-        more. A death that a register records does the same by itself.
+        more. The senders of what lies in it unopened are told by their feeds
+        ("delivery.mailbox_closed"). A death that a register records does the same
+        by itself.
         """
 
     @_abc_1.abstractmethod
