@@ -86,6 +86,7 @@ def _facts(course: Course) -> Iterator[tuple[Fact, datetime]]:
     if (way := course.letter) is not None:
         known += [
             (Fact.POSTED, way.post_time),
+            (Fact.PAPER_DEPOSITED, way.deposit_time),
             (Fact.PAPER_RECEIPT, way.receipt_time),
             (Fact.PAPER_RETURNED, way.return_time),
         ]

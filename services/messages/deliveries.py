@@ -2,7 +2,7 @@
 
     electronic  QUEUED -> AVAILABLE -> OPENED | RECEIPT_CONFIRMED
                 exits UNREACHABLE, SUPERSEDED (by a letter), WITHDRAWN
-    paper       QUEUED -> SUBMITTED -> PRINTED -> POSTED -> RECEIPT_CONFIRMED | RETURNED | UNRESOLVED
+    paper       QUEUED -> SUBMITTED -> PRINTED -> POSTED (-> DEPOSITED) -> RECEIPT_CONFIRMED | RETURNED | UNRESOLVED
                 exits FAILED, from which its sender may have it QUEUED again, as it was never posted;
                 SUPERSEDED (by a view) and WITHDRAWN, both from QUEUED only, and not while a print house has claimed it
     exchange    as electronic, by what the node says that has the mailbox (`heard`)
@@ -46,6 +46,7 @@ class State(IntEnum):
     RETURNED = 11
     UNRESOLVED = 12
     FAILED = 13
+    DEPOSITED = 14
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +61,8 @@ class Delivery:
     open_time: datetime | None = None
     receipt_time: datetime | None = None
     post_time: datetime | None = None
+    deposit_time: datetime | None = None
+    """When its recipient was told that the letter waits to be collected."""
     return_time: datetime | None = None
     actor: bytes | None = None
     """Who opened it or confirmed receipt first, as the store keeps it."""
@@ -228,6 +231,7 @@ _PROGRESS = (
     State.SUBMITTED,
     State.PRINTED,
     State.POSTED,
+    State.DEPOSITED,
     State.UNRESOLVED,
     State.RETURNED,
     State.RECEIPT_CONFIRMED,
@@ -281,6 +285,7 @@ def reported(
     known = replace(
         delivery,
         post_time=_first(delivery.post_time, time) if state is State.POSTED else delivery.post_time,
+        deposit_time=_first(delivery.deposit_time, time) if state is State.DEPOSITED else delivery.deposit_time,
         receipt_time=_first(delivery.receipt_time, time) if state is State.RECEIPT_CONFIRMED else delivery.receipt_time,
         return_time=_first(delivery.return_time, time) if state is State.RETURNED else delivery.return_time,
     )

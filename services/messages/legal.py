@@ -54,6 +54,7 @@ class Fact(Enum):
     VIEWED = "opened"
     RECEIPT = "receipt confirmed by the recipient"
     POSTED = "letter posted"
+    PAPER_DEPOSITED = "letter waits to be collected, and its recipient was told"
     PAPER_RECEIPT = "letter receipted"
     PAPER_RETURNED = "letter came back"
 

@@ -99,6 +99,7 @@ DELIVERY_FIELDS = (
     "open_time",
     "receipt_time",
     "post_time",
+    "deposit_time",
     "return_time",
     "actor",
     "claim_end_time",
@@ -329,7 +330,8 @@ async def write_deliveries(transaction: Connection, deliveries: Sequence[tuple[U
     """Keeps where deliveries of messages are now."""
     await transaction.executemany(
         "update delivery set state = $3, update_time = $4, available_time = $5, open_time = $6, receipt_time = $7,"
-        " post_time = $8, return_time = $9, actor = $10, claim_end_time = $11, cost = $12, cost_currency = $13"
+        " post_time = $8, return_time = $9, actor = $10, claim_end_time = $11, cost = $12, cost_currency = $13,"
+        " deposit_time = $14"
         " where message_id = $1 and channel = $2",
         [
             (
@@ -346,6 +348,7 @@ async def write_deliveries(transaction: Connection, deliveries: Sequence[tuple[U
                 delivery.claim_end_time,
                 delivery.cost,
                 delivery.cost_currency,
+                delivery.deposit_time,
             )
             for message_id, delivery in deliveries
         ],

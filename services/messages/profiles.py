@@ -46,7 +46,7 @@ DIGITAL_POST_10 = (
 )
 DANISH_LETTER = "General principles of Danish administrative law: when the letter has reached its addressee"
 
-# Italy. That a mailbox is full (fifteen days) cannot happen here; a letter that nobody picks up is for people to weigh.
+# Italy. That a mailbox is full (fifteen days) cannot happen here.
 
 NOTIFICATIONS_VIEW = (
     "Decreto-legge 76/2020, article 26, paragraph 9: in any case when the recipient or its delegate has access to it"
@@ -59,10 +59,17 @@ NOTIFICATIONS_PAPER = (
     "Decreto-legge 76/2020, article 26, paragraph 9: on the tenth day after the notice on paper was served"
 )
 
+NOTIFICATIONS_UNCLAIMED = (
+    "Decreto-legge 76/2020, article 26, paragraph 9, with legge 890/1982, article 8, as in force since 2019: a notice"
+    " on paper that waits to be collected is served once ten days have passed since the registered letter that says so"
+    " was sent, or when it is collected if that is before; and the message on the tenth day after that"
+)
+
 _ITALIAN_VIEW_AND_TERMS = (
     Rule(Fact.VIEWED, Basis.VIEWED, source=NOTIFICATIONS_VIEW),
     Rule(Fact.AVAILABLE, Basis.TERM, days=7, day_ends=21, source=NOTIFICATIONS_DIGITAL),
     Rule(Fact.PAPER_RECEIPT, Basis.TERM, days=10, source=NOTIFICATIONS_PAPER),
+    Rule(Fact.PAPER_DEPOSITED, Basis.TERM, days=10 + 10, source=NOTIFICATIONS_UNCLAIMED),
 )
 
 _PROFILES = (

@@ -185,6 +185,7 @@ def _delivery(row: Row) -> Delivery:
         open_time=row["open_time"],
         receipt_time=row["receipt_time"],
         post_time=row["post_time"],
+        deposit_time=row["deposit_time"],
         return_time=row["return_time"],
         actor=row["actor"],
         claim_end_time=row["claim_end_time"],

@@ -9,7 +9,8 @@ from uuid import UUID
 
 import pikepdf
 import pytest
-from solmu.messages.v1 import attachments_pb2, inbox_pb2, letters_pb2, mailboxes_pb2, messages_pb2
+from google.protobuf.field_mask_pb2 import FieldMask
+from solmu.messages.v1 import attachments_pb2, inbox_pb2, letters_pb2, mailboxes_pb2, messages_pb2, units_pb2
 from solmu.types.v1.types_pb2 import PostalAddress
 
 from services.messages import clock
@@ -47,6 +48,7 @@ from tests.unit.messages.test_letter_pages import words
 from tests.unit.messages.test_printing import document, on_open
 
 Delivery = messages_pb2.Delivery
+LegalEffect = messages_pb2.LegalEffect
 Use = messages_pb2.MessageAttachment
 
 
@@ -109,6 +111,28 @@ async def test_a_receipt_or_a_return_follows_the_posting(service: Service):
     assert returned.legal_effect.state == messages_pb2.LegalEffect.STATE_LAPSED
     types = await types_of(service, one, 13)
     assert {"paper.receipt_confirmed", "paper.returned", "legal.effective"} <= set(types)
+
+
+async def test_a_letter_that_nobody_collects_is_served_where_the_law_says_so(service: Service):
+    unit = await service.unit()
+    changed = units_pb2.Unit(name=unit, legal_profile="it-2020")
+    await service.units.UpdateUnit(
+        units_pb2.UpdateUnitRequest(unit=changed, update_mask=FieldMask(paths=["legal_profile"]))
+    )
+    message = await letter_to_nobody(service, unit=unit)
+    await compose(service)
+    letter = await claim_of(service, message)
+    for state in ("POSTED", "DEPOSITED"):
+        await report(service, letter, state)
+    waiting = await read(service, message)
+    assert (ways(waiting)["PAPER"], waiting.legal_effect.state) == ("DEPOSITED", LegalEffect.STATE_LAPSED)
+    await service.pass_time(now() + timedelta(days=21))
+    served = (await read(service, message)).legal_effect
+    assert (served.state, served.basis) == (LegalEffect.STATE_EFFECTIVE, LegalEffect.BASIS_TERM)
+    days = served.effective_time.ToDatetime(UTC) - now()
+    assert timedelta(days=19) < days <= timedelta(days=20)
+    expected = ["paper.posted", "paper.deposited", "legal.effective"]
+    assert (await types_of(service, message, 7))[-3:] == expected
 
 
 async def test_one_known_by_postal_address_only_gets_a_letter_and_nobody_a_mailbox(service: Service):

@@ -59,7 +59,20 @@ kinds = st.sampled_from(list(Kind))
 steps = st.lists(
     st.tuples(
         st.sampled_from(
-            ["time", "open", "confirm", "withdraw", "letter", "claim", "submit", "post", "receipt", "return", "fail"]
+            [
+                "time",
+                "open",
+                "confirm",
+                "withdraw",
+                "letter",
+                "claim",
+                "submit",
+                "post",
+                "deposit",
+                "receipt",
+                "return",
+                "fail",
+            ]
         ),
         st.integers(0, 72),
         st.integers(-240, 0),
@@ -87,10 +100,11 @@ def play(course: Course, doings) -> list[Course]:
                     course = rules.sent_on_paper(course, now=now)
                 case "claim":
                     course = rules.claimed(course, until=now + HOUR, now=now)
-                case "submit" | "post" | "receipt" | "return" | "fail" if course.letter is not None:
+                case "submit" | "post" | "deposit" | "receipt" | "return" | "fail" if course.letter is not None:
                     states = {
                         "submit": "SUBMITTED",
                         "post": "POSTED",
+                        "deposit": "DEPOSITED",
                         "receipt": "RECEIPT_CONFIRMED",
                         "return": "RETURNED",
                         "fail": "FAILED",
@@ -294,6 +308,28 @@ def test_italy_a_letters_receipt_heard_of_late_brings_the_effect_forward():
     tenth = datetime(2026, 3, 11, 23, tzinfo=UTC)
     known_late = replace(course, effect=Effect(State.EFFECTIVE, SENT + 15 * DAY, Basis.VIEWED))
     assert later(known_late, SENT + 20 * DAY).effect == Effect(State.EFFECTIVE, tenth, Basis.TERM)
+
+
+@pytest.mark.parametrize(
+    ("times", "served"),
+    [
+        ({}, datetime(2026, 3, 21, 23, tzinfo=UTC)),
+        ({"return_time": SENT + 11 * DAY}, datetime(2026, 3, 21, 23, tzinfo=UTC)),
+        ({"receipt_time": SENT + 12 * DAY}, datetime(2026, 3, 21, 23, tzinfo=UTC)),
+        ({"receipt_time": SENT + 3 * DAY}, datetime(2026, 3, 14, 23, tzinfo=UTC)),
+    ],
+    ids=["never collected", "returned for that", "collected too late to count", "collected in time"],
+)
+def test_italy_a_letter_that_waits_to_be_collected_is_served_without_it(times, served):
+    course = with_letter(sent(ITALY, reachable=False), deposit_time=SENT, **times)
+    assert later(course, served - HOUR).effect == Effect(State.LAPSED, served, Basis.TERM)
+    assert later(course, served).effect == Effect(State.EFFECTIVE, served, Basis.TERM)
+
+
+def test_a_letter_that_waits_to_be_collected_serves_nothing_where_no_rule_says_so():
+    for profile in (FINLAND, NORWAY, DENMARK):
+        course = with_letter(sent(profile, Kind.VERIFIABLE, reachable=False), deposit_time=SENT)
+        assert later(course, SENT + 99 * DAY).effect == Effect(State.LAPSED)
 
 
 @pytest.mark.parametrize("profile", PROFILES.values())

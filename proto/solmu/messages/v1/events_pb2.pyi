@@ -185,9 +185,9 @@ Global___MessageClosed: _TypeAlias = MessageClosed  # noqa: Y015
 class DeliveryChanged(_message.Message):
     """A delivery changed. Feed types "delivery.available", "delivery.opened",
     "delivery.receipt_confirmed", "delivery.unreachable", "delivery.superseded",
-    "paper.queued", "paper.superseded", "paper.submitted", "paper.printed", "paper.posted",
-    "paper.receipt_confirmed", "paper.returned", "paper.unresolved",
-    "paper.failed".
+    "paper.queued", "paper.superseded", "paper.submitted", "paper.printed",
+    "paper.posted", "paper.deposited", "paper.receipt_confirmed",
+    "paper.returned", "paper.unresolved", "paper.failed".
     """
 
     DESCRIPTOR: _descriptor.Descriptor

@@ -181,8 +181,8 @@ class ReportLettersRequest(_message.Message):
         letter: _builtins.str
         """`letters/{letter}`."""
         state: _messages_pb2.Delivery.State.ValueType
-        """Submitted, printed, posted, receipt confirmed, returned, unresolved or
-        failed.
+        """Submitted, printed, posted, deposited, receipt confirmed, returned,
+        unresolved or failed.
         """
         cost: _builtins.str
         """What it cost, as a decimal number."""

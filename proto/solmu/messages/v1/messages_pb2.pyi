@@ -1024,6 +1024,10 @@ class Delivery(_message.Message):
         """Paper: neither delivered nor returned."""
         STATE_FAILED: Delivery._State.ValueType  # 13
         """Paper: could not be printed or posted."""
+        STATE_DEPOSITED: Delivery._State.ValueType  # 14
+        """Paper: nobody could take it; its recipient has been told that it waits to
+        be collected.
+        """
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """Where it is."""
@@ -1056,6 +1060,10 @@ class Delivery(_message.Message):
     """Paper: neither delivered nor returned."""
     STATE_FAILED: Delivery.State.ValueType  # 13
     """Paper: could not be printed or posted."""
+    STATE_DEPOSITED: Delivery.State.ValueType  # 14
+    """Paper: nobody could take it; its recipient has been told that it waits to
+    be collected.
+    """
 
     NAME_FIELD_NUMBER: _builtins.int
     CHANNEL_FIELD_NUMBER: _builtins.int
