@@ -3,9 +3,12 @@
 The store is filled with rows such as the node writes, by PostgreSQL itself;
 ids and keys are random, so that indexes grow as they do in life. Then messages
 to mailboxes at random are sent through the edge, streamed and one by one, and
-the pages are read that senders and residents read. Processor time is that of
-the whole process and its children: PostgreSQL's is in it with all that it does
-by itself, such as checkpoints.
+the pages are read that senders and residents read. Streams are measured cold,
+when most messages are the first to touch a page of an index since it was
+filled, and warm, when a share of the store (WARMING) has been sent since.
+Processor time is that of the whole process and its children: PostgreSQL's is in
+it with all that it does by itself, such as checkpoints. The journal is what
+PostgreSQL wrote to its write-ahead log.
 """
 
 from __future__ import annotations
@@ -44,6 +47,9 @@ PER_MAILBOX = 50
 """Messages that lie in a mailbox in the end."""
 
 STREAMED, SINGLE, CALLERS, PAGES = 20_000, 2_000, 16, 100
+WARMING = 25
+"""One message for so many in the store is sent between a cold stream and a warm one."""
+
 CHUNK = 20_000
 """Messages that one statement fills in."""
 
@@ -89,10 +95,12 @@ class Cost:
     count: int
     seconds: float
     cpu: dict[str, float]
+    journal: int
 
     def __str__(self) -> str:
         per = " ".join(f"{self.cpu[part] / self.count * 1e6:9.0f}" for part in PARTS)
-        return f"{per} {sum(self.cpu.values()) / self.count * 1e6:9.0f} {self.count / self.seconds:9.0f}"
+        together, rate = sum(self.cpu.values()) / self.count * 1e6, self.count / self.seconds
+        return f"{per} {together:9.0f} {rate:9.0f} {self.journal / self.count:10.0f}"
 
 
 async def measure(state: Path, *, messages: int) -> None:
@@ -124,12 +132,21 @@ class Growth:
         """Prints a table for each size."""
         self._mailboxes = await self._open(max(1000, sizes[-1] // PER_MAILBOX))
         print(f"what a message costs while the store grows; {len(self._mailboxes):,} mailboxes")
-        print(f"  {'':14} {'processor time, us:':<19}", *(f"{part:>9}" for part in (*PARTS, "together", "a second")))
+        print(
+            f"  {'':14} {'processor time, us:':<19}",
+            *(f"{part:>9}" for part in (*PARTS, "together", "a second")),
+            " journal, B",
+        )
         async with Client(self._resident) as resident, Client(self._permits) as permits:
             own = await resident.call(resident.mailboxes.OpenMailbox, mailboxes_pb2.OpenMailboxRequest())
             for size in sizes:
                 took = await self._fill(size)
                 await self._send(permits, [own.name] * 60)
+                print(
+                    f"  {size:>14,} {'streamed, cold':<19}", await self._cost(lambda: self._stream(permits)), flush=True
+                )
+                for _ in range(size // WARMING // STREAMED):
+                    await self._stream(permits)
                 for what, work in self._works(permits, resident, own.name):
                     print(f"  {size:>14,} {what:<19}", await self._cost(work), flush=True)
                 gigabytes = await self._connection.fetchval("select pg_database_size(current_database())") / 1e9
@@ -139,7 +156,7 @@ class Growth:
     def _works(
         self, permits: Client, resident: Client, mailbox: str
     ) -> Iterator[tuple[str, Callable[[], Awaitable[int]]]]:
-        yield "streamed", lambda: self._send(permits, self._chosen(STREAMED))
+        yield "streamed, warm", lambda: self._stream(permits)
         yield f"single, {CALLERS} callers", lambda: self._singly(permits)
         unit = messages_pb2.ListMessagesRequest(parent=f"units/{UNIT}", page_size=50)
         yield "unit's messages", lambda: _pages(permits, permits.messages.ListMessages, unit)
@@ -199,6 +216,9 @@ class Growth:
     def _chosen(self, count: int) -> list[str]:
         return random.choices(self._mailboxes, k=count)
 
+    async def _stream(self, permits: Client) -> int:
+        return await self._send(permits, self._chosen(STREAMED))
+
     async def _send(self, permits: Client, mailboxes: list[str]) -> int:
         results = [result async for result in permits.send_all(_request(mailbox) for mailbox in mailboxes)]
         assert all(result.HasField("message") for result in results)
@@ -223,10 +243,12 @@ class Growth:
         return await _pages(permits, permits.feed.ListEvents, request)
 
     async def _cost(self, work: Callable[[], Awaitable[int]]) -> Cost:
+        written = await self._connection.fetchval("select pg_current_wal_insert_lsn()")
         before, began = self._cpu(), time.perf_counter()
         count = await work()
         seconds, after = time.perf_counter() - began, self._cpu()
-        return Cost(count, seconds, {part: after[part] - before[part] for part in PARTS})
+        journal = await self._connection.fetchval("select (pg_current_wal_insert_lsn() - $1::pg_lsn)::bigint", written)
+        return Cost(count, seconds, {part: after[part] - before[part] for part in PARTS}, journal)
 
     def _cpu(self) -> dict[str, float]:
         """Seconds of processor time that each part has used so far, by processes that have ended too."""

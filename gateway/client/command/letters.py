@@ -24,7 +24,7 @@ AT_ONCE = 8
 MOST_REPORTS = 1000
 """What one call takes."""
 
-STATES = ("submitted", "printed", "posted", "receipt-confirmed", "returned", "unresolved", "failed")
+STATES = ("submitted", "printed", "posted", "deposited", "receipt-confirmed", "returned", "unresolved", "failed")
 
 
 def add(commands: Any) -> None:

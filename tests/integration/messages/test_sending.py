@@ -7,7 +7,7 @@ import uuid
 from typing import Any
 
 import pytest
-from solmu.messages.v1 import inbox_pb2, messages_pb2
+from solmu.messages.v1 import inbox_pb2, mailboxes_pb2, messages_pb2
 from solmu.types.v1.types_pb2 import NationalIdentifier
 
 from services.runtime import status, validation
@@ -135,6 +135,30 @@ async def test_an_identity_code_that_is_none_is_refused_without_being_repeated(s
         await service.messages.SendMessage(request(unit, wrong))
     assert refused.value.reason == "IDENTIFIER_INVALID"
     assert code not in str(refused.value) + repr(refused.value.violations) + repr(refused.value.metadata)
+
+
+async def test_a_code_set_aside_for_tests_is_refused_by_a_node_in_service(
+    service: Service, monkeypatch: pytest.MonkeyPatch, tables
+):
+    unit = await service.unit()
+    identifier, _ = await service.resident()
+    service.act_as(service.city)
+    before = await tables()
+    monkeypatch.setattr(service.parties, "_test_mode", False)
+    with pytest.raises(InvalidArgument) as refused:
+        await service.messages.SendMessage(request(unit, identifier))
+    assert (refused.value.reason, refused.value.metadata["scheme"]) == ("IDENTIFIER_INVALID", "FI_HETU")
+    assert identifier.value not in str(refused.value) + repr(refused.value.violations)
+
+    async def requests():
+        yield messages_pb2.SendMessagesRequest(message=request(unit, identifier))
+
+    (result,) = [result async for result in service.messages.SendMessages(requests())]
+    assert result.WhichOneof("result") == "refusal"
+    asked = mailboxes_pb2.LookUpMailboxesRequest(unit=unit, identifiers=[identifier])
+    (found,) = (await service.mailboxes.LookUpMailboxes(asked)).results
+    assert (found.reachable, found.refusal) == (False, "IDENTIFIER_INVALID")
+    assert await tables() == before
 
 
 @pytest.mark.parametrize("attachment", [str(uuid.uuid4())])
