@@ -24,9 +24,10 @@ from services.exchange.configuration import Service
 from services.exchange.heads import Header, RequestHead, ResponseHead
 from services.exchange.policies import Policy
 from services.runtime.errors import DeadlineExceeded, Unavailable
-from services.runtime.server import MAX_HEADER_BYTES, MAX_MESSAGE_BYTES
+from services.runtime.server import FLAT, MAX_HEADER_BYTES, MAX_MESSAGE_BYTES
 
 OPTIONS = [
+    *FLAT,
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_metadata_size", MAX_HEADER_BYTES),

@@ -26,7 +26,7 @@ from services.exchange.documents import Anchor
 from services.exchange.keys import KeyRing, OrganisationKey
 from services.exchange.meshes import Meshes
 from services.runtime.errors import Fault, Unavailable
-from services.runtime.server import MAX_HEADER_BYTES, MAX_MESSAGE_BYTES
+from services.runtime.server import FLAT, MAX_HEADER_BYTES, MAX_MESSAGE_BYTES
 from services.runtime.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
@@ -35,6 +35,7 @@ OLD_CHANNEL_GRACE = 30.0
 """Seconds that calls on a replaced connection have to end."""
 
 OPTIONS = [
+    *FLAT,
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_metadata_size", MAX_HEADER_BYTES),

@@ -45,7 +45,11 @@ HEALTH_INTERVAL = 1.0
 MAX_HEADER_BYTES = 64 << 10
 """Of one call: what the edge lets through (32 KiB) and what it adds. gRPC would refuse some of 8 KiB, at random."""
 
+FLAT = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 1 << 20)]
+"""What comes ahead of its reader on a stream: a mebibyte. gRPC would double it for as long as a connection is fast."""
+
 OPTIONS = [
+    *FLAT,
     ("grpc.max_metadata_size", MAX_HEADER_BYTES),
     ("grpc.so_reuseport", 1),  # several processes of one service may share the port
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
