@@ -9,13 +9,14 @@ another row or column does not open. Where service keys come from is told in
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import os
 from collections.abc import Collection, Mapping
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.hmac import HMAC
 
 from services.runtime.errors import Internal
 
@@ -65,7 +66,7 @@ class Vault:
         self._wrapping: dict[int, Sealer] = {}
         self.take(keys)
         self.use(current)
-        self._digest_key = hmac.digest(keys[min(keys)], b"solmu content digest", hashlib.sha256)
+        self._digest = HMAC(hmac.digest(keys[min(keys)], b"solmu content digest", "sha256"), SHA256())
 
     @property
     def generations(self) -> Collection[int]:
@@ -83,7 +84,9 @@ class Vault:
 
     def digest(self, content: bytes) -> bytes:
         """A keyed digest (HMAC-SHA256): equal for equal content, and telling nothing of it without the first key."""
-        return hmac.digest(self._digest_key, content, hashlib.sha256)
+        digest = self._digest.copy()
+        digest.update(content)
+        return digest.finalize()
 
     def new_key(self, *, owner: str) -> bytes:
         """A new data key, wrapped; kept beside what it seals."""
