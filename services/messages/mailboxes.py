@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import IntEnum
+from typing import NamedTuple
 from uuid import UUID
 
 from services.runtime.errors import FailedPrecondition, InvalidArgument
@@ -34,8 +34,7 @@ class Closing(IntEnum):
     DECISION = 4
 
 
-@dataclass(frozen=True)
-class Mailbox:
+class Mailbox(NamedTuple):
     """A mailbox as a message finds it."""
 
     mailbox_id: UUID

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
 from services.messages import feed_store
@@ -119,9 +120,8 @@ UNIQUE_KEY = "unit_id, hashtextextended(idempotency_key, 0), mailbox_id"
 """What no two messages share, as the index has it: 64 bits of a key are as good as the key for one unit and mailbox."""
 
 
-@dataclass(frozen=True)
-class Route:
-    """From which unit to which mailbox a message would go."""
+class Route(NamedTuple):
+    """From which unit to which mailbox a message would go; as `routes` selects it."""
 
     organisation: str | None
     """Owner of the unit; None where there is no such unit."""
@@ -139,8 +139,7 @@ class Route:
     """Whether notifications go to the owner of the mailbox."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Address:
+class Address(NamedTuple):
     """Where a message would go, and under which key: to a party's mailbox, or to the one named."""
 
     unit_id: str
@@ -176,7 +175,7 @@ async def routes(database: Database, addresses: Sequence[Address]) -> list[Route
         [address.mailbox_id for address in addresses],
         [address.idempotency_key for address in addresses],
     )
-    return [Route(**row) for row in rows]
+    return [Route._make(row) for row in rows]
 
 
 @dataclass(frozen=True)
@@ -191,16 +190,13 @@ class Alike:
     """What their recipients are told by notifications, where there are contact details: kind, due time."""
 
 
-@dataclass(frozen=True)
-class New:
+class New(NamedTuple):
     """What a new message has of its own."""
 
     alike: Alike
     """One object for all that share it."""
-    electronic_id: UUID
-    """The id of its delivery to the mailbox; a letter has that of its message."""
-    message: Sequence[object]
-    """OWN_FIELDS."""
+    own: Sequence[object]
+    """The id of its delivery to the mailbox (a letter has that of its message), and OWN_FIELDS."""
     events: Sequence[tuple[UUID, UUID, str, bytes]]
     """What its unit's feed is told: message id, event id, type, the event."""
 
@@ -266,7 +262,8 @@ async def send(database: Database | Connection, new: Sequence[New]) -> set[UUID]
     numbered = list(enumerate(shared.values(), start=1))
     rows = await database.fetch(
         SEND,
-        *zip(*((place[id(one.alike)], one.electronic_id, *one.message) for one in new), strict=True),
+        [place[id(one.alike)] for one in new],
+        *zip(*[one.own for one in new], strict=True),
         *zip(*(alike.message for alike in shared.values()), strict=True),
         *_columns([(number, *way) for number, alike in numbered for way in alike.deliveries], 5),
         *_columns([(number, *notice) for number, alike in numbered for notice in alike.notices], 3),

@@ -21,6 +21,11 @@ def new_id() -> uuid.UUID:
     return new_ids(1)[0]
 
 
+def id_of(written: str) -> uuid.UUID:
+    """The identifier that is written so. Raises ValueError."""
+    return UUID(written)
+
+
 def new_ids(count: int) -> list[uuid.UUID]:
     """So many, each the next number after the one before: for what belongs together."""
     global _last  # noqa: PLW0603  # the one before

@@ -25,7 +25,7 @@ from services.runtime import identity
 from services.runtime.database import Database, Row
 from services.runtime.errors import FailedPrecondition, Fault, Unavailable, not_found
 from services.runtime.identity import Right
-from services.runtime.ids import new_id
+from services.runtime.ids import new_ids
 from services.runtime.outbox import Outbox
 from services.runtime.sealing import Vault
 
@@ -104,7 +104,7 @@ class News:
             await store.insert_incoming(transaction, message_id, subsystem=sender, foreign_id=UUID(brought.reply))
 
     async def _new(self, answered: Row, content: Message, brought: parcels_pb2.ParcelReply) -> NewMessage:
-        now, message_id = datetime.now(UTC), new_id()
+        now, (message_id, electronic_id) = datetime.now(UTC), new_ids(2)
         to = content.reply_policy.reply_to
         asked = Message(
             title=brought.title,
@@ -117,11 +117,13 @@ class News:
         author = names.actor()
         return NewMessage(
             message_id=message_id,
+            electronic_id=electronic_id,
             unit_id=names.part(to, 1) if to else answered["unit_id"],
             mailbox=mailboxes.Mailbox(
                 answered["mailbox_id"], mailboxes.State(answered["mailbox_state"]), answered["data_key"]
             ),
             asked=asked,
+            said=views.said(asked),
             idempotency_key=f"~{brought.reply}",  # a sign that no sender's key has
             digest=self._vault.digest(brought.SerializeToString(deterministic=True)),
             outcome=outcomes.received(answered["legal_profile"], author, now),

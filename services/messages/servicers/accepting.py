@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import compress
+from typing import NamedTuple
 from uuid import UUID
 
 from solmu.messages.v1 import messages_pb2
@@ -24,7 +24,7 @@ from services.runtime import identity, status, validation
 from services.runtime.database import Database, Row
 from services.runtime.errors import AlreadyExists, Fault, not_found
 from services.runtime.gathering import Gathering
-from services.runtime.ids import new_id
+from services.runtime.ids import new_ids
 from services.runtime.outbox import Outbox
 from services.runtime.parties import PartyNames
 from services.runtime.sealing import Vault
@@ -38,13 +38,16 @@ Shown = Callable[..., Awaitable[Message]]
 """Unit and id of a message, and `method`, to the message as it is now."""
 
 
-@dataclass(frozen=True)
-class Asked:
+class Asked(NamedTuple):
     """A message that is asked to be sent, and where it would go."""
 
     request: Request
     address: Address
     route: Route
+    mailbox: mailboxes.Mailbox | None
+    """At the end of the route."""
+    sought: types_pb2.NationalIdentifier | None
+    """Whose mailbox is to be looked for on other nodes."""
     digest: bytes
     now: datetime
 
@@ -78,10 +81,10 @@ class Accepting:
         asked = await self._routed(request)
         if asked.route.first_id is not None:
             return await self._repeated(asked)
-        kept = await self._sending.keep(await self._new(asked))
+        kept = await self._sending.keep(await self._new(asked, iter(new_ids(2))))
         if kept is None:
             (route, _) = await self._routing.ask(asked.address)
-            return await self._repeated(replace(asked, route=route))
+            return await self._repeated(asked._replace(route=route))
         TRANSACTIONS.labels("message", "out").inc()
         return kept.message(vault=self._vault)
 
@@ -135,11 +138,12 @@ class Accepting:
         """What is to be kept of messages that stand alone, by their places; those that are refused get results."""
         found: dict[int, NewMessage] = {}
         routes = await self._routes(list(addresses.values()))
+        ids = iter(new_ids(2 * len(addresses)))
         for (place, address), (route, now) in zip(addresses.items(), routes, strict=True):
             try:
                 asked = self._asked(requests[place], address, route, now)
-                if route.first_id is None and self._sought(asked.request.message, _mailbox(route)) is None:
-                    found[place] = await self._new(asked)
+                if route.first_id is None and asked.sought is None:
+                    found[place] = await self._new(asked, ids)
             except Fault as fault:
                 results[place].CopyFrom(_refusal(requests[place], fault))
         return found
@@ -168,7 +172,7 @@ class Accepting:
         route, now = await self._routing.ask(address)
         if route.mailbox_id is not None and route.data_key is None and request.message.paper.HasField("address"):
             postal = self._papers.party_of(request.message.paper.address)
-            address = replace(address, party=postal, mailbox_id=None)
+            address = address._replace(party=postal, mailbox_id=None)
             route, now = await self._routing.ask(address)
         return self._asked(request, address, route, now)
 
@@ -176,7 +180,9 @@ class Accepting:
         """Raises NotFound where the caller does not own the unit, alike where there is none."""
         if route.organisation != identity.caller().party:
             raise not_found(request.parent)
-        return Asked(request, address, route, self._vault.digest(_canonical(request)), now)
+        mailbox = _mailbox(route)
+        sought = self._sought(request.message, mailbox)
+        return Asked(request, address, route, mailbox, sought, self._vault.digest(_canonical(request)), now)
 
     def _address(self, request: Request) -> Address:
         party, mailbox_id, recipient = None, None, request.message.recipient
@@ -190,18 +196,19 @@ class Accepting:
         unit_id = names.part(request.parent, 1)
         return Address(unit_id=unit_id, idempotency_key=request.idempotency_key, party=party, mailbox_id=mailbox_id)
 
-    async def _new(self, asked: Asked) -> NewMessage:
-        """What is to be kept. Raises where the rules forbid it."""
-        request, route, now = asked.request, asked.route, asked.now
+    async def _new(self, asked: Asked, ids: Iterator[UUID]) -> NewMessage:
+        """What is to be kept, under the next two of `ids`. Raises where the rules forbid it."""
+        request, route, mailbox, sought, now = asked.request, asked.route, asked.mailbox, asked.sought, asked.now
         assert route.legal_profile is not None
-        unit_id, message_id = asked.address.unit_id, new_id()
-        kind = legal.Kind(request.message.kind or Message.KIND_ORDINARY)
-        message = await contents.written_out(self._database, request.message, unit_id=unit_id)
+        unit_id, message = asked.address.unit_id, request.message
+        message_id, electronic_id = next(ids), next(ids)
+        kind = legal.Kind(message.kind or Message.KIND_ORDINARY)
+        if message.template:
+            message = await contents.written_out(self._database, message, unit_id=unit_id)
+        contents.check(message)
         profile = PROFILES[route.legal_profile]
         message, policy = await self._papers.checked(message, kind=kind, profile=profile)
         despite_opt_out = profile.despite_opt_out(kind)
-        mailbox = _mailbox(route)
-        sought = self._sought(message, mailbox)
         if mailbox is None and (policy.any or sought) and asked.address.party:
             mailbox = await self._papers.place(asked.address.party)
         if mailbox is None or not (policy.any or sought):
@@ -225,10 +232,12 @@ class Accepting:
         )
         return NewMessage(
             message_id=message_id,
+            electronic_id=electronic_id,
             unit_id=unit_id,
             mailbox=mailbox,
             notified=route.notified,
             asked=message,
+            said=views.said(message),
             idempotency_key=request.idempotency_key,
             digest=asked.digest,
             terms=terms,

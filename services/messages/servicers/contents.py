@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from solmu.messages.v1 import messages_pb2, templates_pb2
 
@@ -19,39 +19,38 @@ MAX_TITLE = 256
 """Characters of a title, as the contract has it for one that is given."""
 
 
-async def written_out(database: Database, message: Message, *, unit_id: str) -> Message:
-    """The message with title and bodies, from its template where it names one, checked.
-
-    Raises InvalidArgument: FIELD_INVALID, TEMPLATE_INCOMPLETE,
-    MARKDOWN_REFUSED, TIME_INVALID.
-    """
-    if message.template:
-        message = await _from_template(database, message, unit_id=unit_id)
-    elif not message.title and not (message.recipient.HasField("postal_address") and message.attachments):
+def check(message: Message) -> None:
+    """Raises InvalidArgument for what no message may say: FIELD_INVALID, MARKDOWN_REFUSED, TIME_INVALID."""
+    if not (
+        message.title or message.template or (message.recipient.HasField("postal_address") and message.attachments)
+    ):
         raise _invalid("message.title", "is empty")
     check_bodies(message.bodies)
     for position, action in enumerate(message.actions):
         field = f"message.actions[{position}]"
-        _distinct((label.language for label in action.labels), f"{field}.labels")
+        _distinct([label.language for label in action.labels], f"{field}.labels")
         begun = action.start_time.ToNanoseconds() if action.HasField("start_time") else None
         if begun is not None and action.HasField("end_time") and action.end_time.ToNanoseconds() <= begun:
             raise InvalidArgument("TIME_INVALID", "an action ends before it begins", field=f"{field}.end_time")
-    _check_notification(message)
+    if message.HasField("notification"):
+        _check_notification(message)
     if not message.bodies and not message.attachments:
         raise _invalid("message.bodies", "is empty, and there are no attachments")
-    return message
 
 
-def check_bodies(bodies: Iterable[Body], field: str = "message.bodies") -> None:
+def check_bodies(bodies: Sequence[Body], field: str = "message.bodies") -> None:
     """Raises InvalidArgument: FIELD_INVALID for two bodies in one language, MARKDOWN_REFUSED."""
-    bodies = list(bodies)
-    _distinct((body.language for body in bodies), field)
+    _distinct([body.language for body in bodies], field)
     for body in bodies:
         if body.format == Body.FORMAT_MARKDOWN:
             markdown.check(body.text, language=body.language)
 
 
-async def _from_template(database: Database, message: Message, *, unit_id: str) -> Message:
+async def written_out(database: Database, message: Message, *, unit_id: str) -> Message:
+    """The message with title and bodies from the template that it names.
+
+    Raises InvalidArgument: FIELD_INVALID, TEMPLATE_INCOMPLETE.
+    """
     if message.title or message.bodies:
         raise _invalid("message.template", "is given, and title or bodies too")
     template_id = names.part(message.template, 3)
@@ -81,18 +80,15 @@ async def _from_template(database: Database, message: Message, *, unit_id: str) 
 def _check_notification(message: Message) -> None:
     """A notification goes to where anybody may read it: no text of it holds a title."""
     texts = message.notification.texts
-    if not texts:
-        return
-    _distinct((text.language for text in texts), "message.notification.texts")
+    _distinct([text.language for text in texts], "message.notification.texts")
     titles = {message.title.casefold(), *(body.title.casefold() for body in message.bodies)} - {""}
     for position, text in enumerate(texts):
         if any(re.search(rf"(?<!\w){re.escape(title)}(?!\w)", text.text.casefold()) for title in titles):
             raise _invalid(f"message.notification.texts[{position}].text", "holds the title of the message")
 
 
-def _distinct(languages: Iterable[str], field: str) -> None:
-    known = list(languages)
-    if len(set(known)) < len(known):
+def _distinct(languages: Sequence[str], field: str) -> None:
+    if len(set(languages)) < len(languages):
         raise _invalid(field, "has two texts in one language")
 
 

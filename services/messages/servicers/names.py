@@ -14,6 +14,7 @@ from services.runtime import identity
 from services.runtime.database import Connection, Database, Row
 from services.runtime.errors import InvalidArgument, not_found
 from services.runtime.identity import Right
+from services.runtime.ids import id_of
 
 
 def part(name: str, position: int) -> str:
@@ -24,7 +25,7 @@ def part(name: str, position: int) -> str:
 def uid(name: str, position: int, *, field: str = "name") -> UUID:
     """One part of a name as a UUID. Raises InvalidArgument, NAME_INVALID."""
     try:
-        return UUID(part(name, position))
+        return id_of(part(name, position))
     except ValueError:
         raise InvalidArgument("NAME_INVALID", "the resource name does not have the right form", field=field) from None
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
+from typing import NamedTuple
 from uuid import UUID
 
 from solmu.messages.v1 import events_pb2, feed_pb2, messages_pb2
@@ -34,8 +35,7 @@ REMEMBERED = 64
 """Outcomes kept at a time: those of the calls under way."""
 
 
-@dataclass(frozen=True)
-class Terms:
+class Terms(NamedTuple):
     """What the course of a new message follows from, beside the moment."""
 
     kind: Kind

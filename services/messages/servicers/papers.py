@@ -178,8 +178,10 @@ class Papers:
 
 def policy_of(asked: Message) -> Policy:
     """The policy of a message; one that goes to a postal address goes on paper."""
-    part = asked.paper
-    default = Trigger.IF_UNREACHABLE if asked.recipient.HasField("postal_address") else Trigger.NEVER
+    by_address = asked.recipient.HasField("postal_address")
+    if not by_address and not asked.HasField("paper"):
+        return paper.NEVER
+    part, default = asked.paper, Trigger.IF_UNREACHABLE if by_address else Trigger.NEVER
     after: timedelta | None = part.unread_after.ToTimedelta() if part.HasField("unread_after") else None
     return Policy(
         trigger=Trigger(part.trigger) if part.trigger else default,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from typing import NamedTuple
 from uuid import UUID
 
 from solmu.messages.v1 import events_pb2, feed_pb2, messages_pb2
@@ -17,12 +17,12 @@ from services.messages.feed import Feed, Payload
 from services.messages.mailboxes import Mailbox
 from services.messages.message_store import Alike, New
 from services.messages.servicers import names, outcomes, views
-from services.messages.servicers.outcomes import Outcome, Terms, Told
+from services.messages.servicers.outcomes import Outcome, Terms
 from services.runtime import identity, outbox
 from services.runtime.database import Connection, Database, Row
 from services.runtime.errors import FailedPrecondition, InvalidArgument
 from services.runtime.gathering import Gathering
-from services.runtime.ids import new_id
+from services.runtime.ids import new_ids
 from services.runtime.outbox import Outbox
 from services.runtime.sealing import Sealer, Vault
 
@@ -31,40 +31,33 @@ Use = tuple[UUID, int, bool, str]
 """How a message uses an attachment: which, its role, whether it is left off paper, its language."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class NewMessage:
+class NewMessage(NamedTuple):
     """A message that the rules have let pass."""
 
     message_id: UUID
+    electronic_id: UUID
+    """The id of its delivery to the mailbox."""
     unit_id: str
     mailbox: Mailbox
-    notified: bool = False
-    """Whether notifications go to the owner of the mailbox."""
     asked: Message
+    said: Message
+    """The part of that which is sealed."""
     idempotency_key: str
     digest: bytes
     """Of the whole request; tells a repeat from another message under the same key."""
-    terms: Terms | None = None
-    """Those of a message from a unit."""
     outcome: Outcome
     """What becomes of it, unless it has to wait for its attachments."""
     sender: types_pb2.Actor
     thread: UUID
     in_reply_to: UUID | None
+    notified: bool = False
+    """Whether notifications go to the owner of the mailbox."""
+    terms: Terms | None = None
+    """Those of a message from a unit."""
     sought: types_pb2.NationalIdentifier | None = None
     """Whose mailbox is to be looked for on other nodes."""
 
-    @cached_property
-    def said(self) -> Message:
-        """The part of `asked` that is sealed."""
-        return views.said(self.asked)
-
-    @cached_property
-    def electronic_id(self) -> UUID:
-        """The id of the delivery to the mailbox."""
-        return new_id()
-
-    @cached_property
+    @property
     def name(self) -> str:
         """As its unit calls it."""
         return f"units/{self.unit_id}/messages/{self.message_id}"
@@ -139,8 +132,8 @@ class Sending:
         async with self._database.transaction() as transaction:
             if await _waits(transaction, uses, inbound=new.terms is None):
                 assert new.terms is not None
-                outcome = outcomes.accepted(replace(new.terms, waits=True), new.outcome.now)
-                new = replace(new, outcome=outcome)
+                outcome = outcomes.accepted(new.terms._replace(waits=True), new.outcome.now)
+                new = new._replace(outcome=outcome)
             attachments = await self._keep_with(transaction, new, uses)
         if attachments is None:
             return None
@@ -150,7 +143,7 @@ class Sending:
     async def _keep_with(self, transaction: Connection, new: NewMessage, uses: Sequence[Use]) -> list[Row] | None:
         """Keeps a message with what it carries; what follows from it is told by the outbox. None: as `keep`."""
         alike = replace(_alike(new), notices=())
-        if not await message_store.send(transaction, [replace(self._own(new, alike), events=())]):
+        if not await message_store.send(transaction, [New(alike, self._own(new), events=())]):
             return None
         await self._outbox.append(transaction, [_told(new, payload) for payload in new.outcome.told])
         await attachment_store.attach(transaction, message_id=new.message_id, attachments=uses)
@@ -167,10 +160,11 @@ class Sending:
             return []
         known: dict[Hashable, Alike] = {}
         rows = []
+        event_ids = iter(new_ids(sum(len(one.outcome.events) for one in new)))
         for one in new:
             what = (one.outcome, one.unit_id, one.notified, one.sender.SerializeToString())
             alike = known.get(what) or known.setdefault(what, _alike(one))
-            rows.append(self._own(one, alike))
+            rows.append(New(alike, self._own(one), _events(one, event_ids)))
         kept = await message_store.send(self._database, rows)
         await self._feed.written()
         return [one.message_id in kept for one in new]
@@ -178,11 +172,12 @@ class Sending:
     def _sealer(self, new: NewMessage) -> Sealer:
         return self._vault.sealer(new.mailbox.data_key, owner=f"mailboxes/{new.mailbox.mailbox_id}")
 
-    def _own(self, new: NewMessage, alike: Alike) -> New:
-        """The rows of a message, beside those of all that are alike."""
+    def _own(self, new: NewMessage) -> Sequence[object]:
+        """What the row of a message has of its own (`New.own`)."""
         asked, message_id = new.asked, new.message_id
         content = self._sealer(new).seal(new.said.SerializeToString(), context=f"messages/{message_id}")
-        message = (
+        return (
+            new.electronic_id,
             message_id,
             new.mailbox.mailbox_id,
             new.idempotency_key,
@@ -194,7 +189,6 @@ class Sending:
             new.in_reply_to,
             asked.visibility == Message.VISIBILITY_RECIPIENT_ONLY,
         )
-        return New(alike, new.electronic_id, message, [_event(new, told) for told in new.outcome.events])
 
 
 def _alike(new: NewMessage) -> Alike:
@@ -228,15 +222,18 @@ def _alike(new: NewMessage) -> Alike:
     )
 
 
-def _event(new: NewMessage, told: Told) -> tuple[UUID, UUID, str, bytes]:
-    """An event of the outcome as one of this message: whose, its id, its type and itself."""
-    event_id = new_id()
-    own = feed_pb2.Event(id=str(event_id), message=new.name, correlation_id=new.asked.correlation_id)
+def _events(new: NewMessage, ids: Iterator[UUID]) -> list[tuple[UUID, UUID, str, bytes]]:
+    """The events of the outcome as those of this message: whose, its id, its type and itself."""
+    about = feed_pb2.Event(message=new.name, correlation_id=new.asked.correlation_id)
     if new.terms is not None:  # the key of one to the unit is not the unit's
-        own.idempotency_key = new.idempotency_key
-    if told.channel is not None:
-        own.delivery.name = f"deliveries/{new.delivery_id(told.channel)}"
-    return new.message_id, event_id, told.type, told.event + own.SerializeToString()
+        about.idempotency_key = new.idempotency_key
+    shared, events = about.SerializeToString(), []
+    for told in new.outcome.events:
+        own = feed_pb2.Event(id=str(event_id := next(ids)))
+        if told.channel is not None:
+            own.delivery.name = f"deliveries/{new.delivery_id(told.channel)}"
+        events.append((new.message_id, event_id, told.type, told.event + shared + own.SerializeToString()))
+    return events
 
 
 def _told(new: NewMessage, told: Payload) -> outbox.Event:

@@ -16,7 +16,7 @@ from services.messages.servicers import accesses, contents, courses, names, outc
 from services.messages.servicers.sending import NewMessage, Sending
 from services.runtime.database import Database, Row
 from services.runtime.errors import AlreadyExists, FailedPrecondition, InvalidArgument, not_found
-from services.runtime.ids import new_id
+from services.runtime.ids import new_ids
 from services.runtime.outbox import Outbox
 from services.runtime.sealing import Vault
 from services.runtime.telemetry import TRANSACTIONS
@@ -66,12 +66,14 @@ class Writing:
         if route.first_id is None:
             if to.answered is None or to.answered["direction"] == Message.DIRECTION_INBOUND:
                 replies.check_new(accepts_new_messages=route.accepts_new_messages is True)
-            message_id, author = new_id(), names.actor()
+            (message_id, electronic_id), author, asked = new_ids(2), names.actor(), _message(request, to)
             new = NewMessage(
                 message_id=message_id,
+                electronic_id=electronic_id,
                 unit_id=to.unit_id,
                 mailbox=mailboxes.Mailbox(mailbox_id, state, owned["data_key"]),
-                asked=_message(request, to),
+                asked=asked,
+                said=views.said(asked),
                 idempotency_key=key,
                 digest=digest,
                 outcome=outcomes.received(route.legal_profile, author, now),

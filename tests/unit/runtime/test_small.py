@@ -47,6 +47,17 @@ def test_ids_that_belong_together_follow_each_other():
     assert ids.new_ids(0) == []
 
 
+@given(st.uuids())
+def test_an_id_is_read_as_it_is_written(one: uuid.UUID):
+    assert ids.id_of(str(one)) == one
+
+
+@pytest.mark.parametrize("written", ["", "-" * 36, "a" * 36, "0" * 31 + "-" * 5, "é" * 36])
+def test_what_is_no_id_is_not_read(written: str):
+    with pytest.raises(ValueError):  # noqa: PT011  # whatever the library says
+        ids.id_of(written)
+
+
 async def test_a_stream_that_breaks_while_it_is_written_is_a_broken_connection():
     silent = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
     address = f"127.0.0.1:{silent.sockets[0].getsockname()[1]}"
