@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 
 from solmu.messages.v1 import messages_pb2
 
-MOST = 100
+MOST = 250
 """Messages of a request: with more, what they share is too little of their cost to matter."""
 
 MOST_BYTES = 1 << 20

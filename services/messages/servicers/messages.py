@@ -18,7 +18,7 @@ from services.messages.servicers.papers import Papers
 from services.runtime import pages
 from services.runtime.database import Connection, Database, Row
 from services.runtime.errors import not_found
-from services.runtime.gathering import in_order
+from services.runtime.gathering import MOST, in_order
 from services.runtime.outbox import Outbox
 from services.runtime.parties import PartyNames
 from services.runtime.sealing import Vault
@@ -65,7 +65,7 @@ class Messages:
     ) -> AsyncIterator[messages_pb2.SendMessagesResponse]:
         """Sends each message of a stream, with a result of its own, in the stream's order."""
         index = 0
-        async for response in in_order(self._answered, requests, size=lambda asked: len(asked.messages) or 1):
+        async for response in in_order(self._answered, requests, size=_size):
             for result in response.results or [response]:
                 result.index = index
                 index += 1
@@ -162,6 +162,11 @@ class Messages:
     def _view(self, row: Row, known: Course, attachments: list[Row]) -> Message:
         content = views.opened(row, vault=self._vault)
         return views.message(row, known, attachments, content=content, vault=self._vault)
+
+
+def _size(asked: messages_pb2.SendMessagesRequest) -> int:
+    """For how many messages a request counts: half of those under way at most, so that one is worked on beside it."""
+    return min(len(asked.messages), MOST // 2) or 1
 
 
 async def _hold(transaction: Connection, name: str) -> tuple[Row, Course]:

@@ -272,6 +272,26 @@ async def test_many_messages_in_a_request_share_two_statements(service: Service,
     assert len(statements) == 2
 
 
+async def test_two_large_requests_of_a_stream_are_worked_on_beside_each_other_and_no_third(service: Service):
+    unit = await service.unit()
+    identifier, _ = await service.resident()
+    service.act_as(service.city)
+    wanted = [asyncio.Event() for _ in range(4)]
+
+    async def requests():
+        for number, event in enumerate(wanted):
+            event.set()
+            batch = [request(unit, identifier, key=f"k{number}-{place}") for place in range(200)]
+            yield messages_pb2.SendMessagesRequest(messages=batch)
+
+    responses = service.messages.SendMessages(requests())
+    await anext(responses)  # which counts as under way until the next one is asked for
+    async with asyncio.timeout(60):
+        await wanted[2].wait()
+    assert not wanted[3].is_set()
+    assert [len(response.results) async for response in responses] == [200, 200, 200]
+
+
 @pytest.mark.parametrize("fields", [{"message": ONE, "messages": [ONE]}, {"messages": [ONE] * 1001}])
 async def test_a_request_of_a_stream_holds_one_message_or_so_many(fields: dict[str, Any]):
     with pytest.raises(InvalidArgument):
