@@ -13,11 +13,12 @@ from uuid import UUID
 from solmu.messages.v1 import events_pb2
 
 from services.messages import message_store
+from services.messages.course import Course
 from services.messages.mailboxes import Closing
 from services.messages.servicers import courses
 from services.runtime import outbox
-from services.runtime.database import Connection
-from services.runtime.outbox import Outbox
+from services.runtime.database import Connection, Row
+from services.runtime.outbox import Event, Outbox
 
 
 async def tell(
@@ -25,11 +26,16 @@ async def tell(
 ) -> None:
     """Adds an event for each message in these mailboxes that waits there to be opened."""
     rows = await message_store.waiting_in(transaction, mailbox_ids) if mailbox_ids else []
-    events = []
-    for row, course in zip(rows, await courses.of(transaction, rows), strict=True):
-        assert course.electronic is not None  # it is in a mailbox
-        told = events_pb2.MailboxClosed(
-            reference=courses.reference(row), delivery=courses.delivery(course.electronic), reason=reason.name
-        )
-        events.append(outbox.event(told, now=now))
-    await to.append(transaction, events)
+    known = await courses.of(transaction, rows)
+    await to.append(
+        transaction, [event(row, course, reason.name, now=now) for row, course in zip(rows, known, strict=True)]
+    )
+
+
+def event(row: Row, course: Course, ground: str, *, now: datetime) -> Event:
+    """What the sender of a message in a mailbox is told."""
+    assert course.electronic is not None
+    told = events_pb2.MailboxClosed(
+        reference=courses.reference(row), delivery=courses.delivery(course.electronic), reason=ground
+    )
+    return outbox.event(told, now=now)

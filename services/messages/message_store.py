@@ -277,7 +277,10 @@ def _columns(rows: Sequence[Sequence[object]], count: int) -> list[Sequence[obje
     return list(zip(*rows, strict=True)) if rows else [()] * count
 
 
-HELD_COLUMNS = f"{MESSAGE_COLUMNS}, b.data_key, b.party as mailbox_party, b.state as mailbox_state, b.opt_out_end_time"
+HELD_COLUMNS = (
+    f"{MESSAGE_COLUMNS}, b.data_key, b.party as mailbox_party, b.state as mailbox_state, b.opt_out_end_time,"
+    " b.close_reason as mailbox_close_reason"
+)
 """Columns of a message with its mailbox."""
 
 HELD = f"select {HELD_COLUMNS} from message m join mailbox b using (mailbox_id)"

@@ -9,7 +9,7 @@ from uuid import UUID
 from solmu.exchange.v1 import envelopes_pb2, events_pb2
 from solmu.messages.v1 import errors_pb2
 
-from services.messages import course, message_store
+from services.messages import closings, course, message_store
 from services.messages.abroad import planning, store
 from services.messages.abroad.store import Kind
 from services.messages.course import Course
@@ -70,6 +70,15 @@ class Hearing:
     async def heard(self, transaction: Connection, message_id: UUID, report: Report) -> None:
         """Takes what became of a message at the node where the mailbox is."""
         await self._move(transaction, message_id, lambda before, now: course.heard(before, report, now=now))
+
+    async def closed(self, transaction: Connection, message_id: UUID, ground: str) -> None:
+        """Takes whether the mailbox there was closed while the message waits in it, of which its sender hears once."""
+        if not await store.note_closing(transaction, message_id, ground) or not ground:
+            return
+        row = await message_store.hold(transaction, message_id)
+        assert row is not None  # its passage is there
+        (known,) = await courses.of(transaction, [row])
+        await self._outbox.append(transaction, [closings.event(row, known, ground, now=datetime.now(UTC))])
 
     async def _refused(self, transaction: Connection, message_id: UUID, reason: str) -> None:
         """Takes that a node refuses a reply to a unit there: who wrote it sees that it was not to be."""

@@ -75,6 +75,7 @@ class News:
         )
         async with self._database.transaction() as transaction:
             await self._hearing.heard(transaction, row["message_id"], report)
+            await self._hearing.closed(transaction, row["message_id"], said.mailbox_closed)
         self._outbox.wake()
 
     async def attachment(

@@ -21,7 +21,7 @@ from services.runtime.jetstream import Received
 OUTBOUND = messages_pb2.Message.DIRECTION_OUTBOUND
 
 _DEPARTURES = (events_pb2.MessageAccepted, events_pb2.MessageReleased)
-_NEWS = (events_pb2.DeliveryChanged, events_pb2.MessageRejected)
+_NEWS = (events_pb2.DeliveryChanged, events_pb2.MessageRejected, events_pb2.MailboxClosed)
 _KINDS = {
     kind.DESCRIPTOR.full_name: kind
     for kind in (*_DEPARTURES, *_NEWS, events_pb2.MessageWithdrawn, events_pb2.InboundReceived)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from solmu.messages.v1 import attachments_pb2, messages_pb2, parcels_pb2
 from solmu.types.v1 import types_pb2
 
-from services.messages import attachment_store, deliveries, lifecycle, message_store, unit_store
+from services.messages import attachment_store, deliveries, lifecycle, mailboxes, message_store, unit_store
 from services.messages.abroad import store
 from services.messages.abroad.parcels import Parcel
 from services.messages.abroad.store import Kind
@@ -126,6 +126,7 @@ class Saying:
             open_time=names.timestamp(way.open_time),
             receipt_time=names.timestamp(way.receipt_time),
             by_delegate=bool(actor.acting_party),
+            mailbox_closed=_ground(row) if way.state is deliveries.State.AVAILABLE else "",
         )
         return Parcel(report=said)
 
@@ -158,6 +159,12 @@ class Saying:
 
     def _sealer(self, passage: Row) -> Sealer:
         return self._vault.sealer(passage["data_key"], owner=f"mailboxes/{passage['mailbox_id']}")
+
+
+def _ground(row: Row) -> str:
+    """On what ground another than its owner has closed the message's mailbox; empty: nobody has."""
+    closed = row["mailbox_state"] == mailboxes.State.CLOSED and row["mailbox_close_reason"] > mailboxes.Closing.OWNER
+    return mailboxes.Closing(row["mailbox_close_reason"]).name if closed else ""
 
 
 def _carried(row: Row) -> parcels_pb2.CarriedAttachment:

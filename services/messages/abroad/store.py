@@ -92,6 +92,18 @@ async def settle_place(transaction: Connection, message_id: UUID, subsystem: str
     )
 
 
+async def note_closing(transaction: Connection, message_id: UUID, ground: str) -> bool:
+    """Enters on what ground the mailbox there is closed, "" where it is not; says whether that was not known."""
+    return (
+        await transaction.fetchval(
+            "update passage set mailbox_closed = $2 where message_id = $1 and mailbox_closed <> $2 returning true",
+            message_id,
+            ground,
+        )
+        is True
+    )
+
+
 async def forget_recipient(transaction: Connection, message_id: UUID) -> None:
     """Forgets the identity code, which is said to nobody any more."""
     await transaction.execute("update passage set recipient = null, asked = '{}' where message_id = $1", message_id)

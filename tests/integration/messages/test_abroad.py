@@ -9,17 +9,19 @@ from datetime import UTC, datetime
 
 import pytest
 from solmu.exchange.v1 import envelopes_pb2, events_pb2
-from solmu.messages.v1 import attachments_pb2, inbox_pb2, messages_pb2, parcels_pb2
+from solmu.messages.v1 import attachments_pb2, inbox_pb2, mailboxes_pb2, messages_pb2, parcels_pb2
 from solmu.types.v1.types_pb2 import LocalizedText, NationalIdentifier
 
 from services.messages.abroad.guests import Guests
 from services.messages.abroad.hearing import Hearing
 from services.messages.abroad.news import News
+from services.messages.abroad.saying import Saying
 from services.messages.abroad.store import Kind
 from services.messages.servicers.messages import Messages
 from services.runtime.errors import AlreadyExists, FailedPrecondition, Fault, InvalidArgument, NotFound
 from services.runtime.jetstream import Received
 from tests.integration.messages.conftest import Service, person
+from tests.integration.messages.test_feed import events_of
 
 CITY, OTHER = "subsystems/FI~MUN~1~solmu", "subsystems/FI~MUN~2~solmu"
 UNIT = parcels_pb2.ForeignUnit(unit="permits", display_names=[LocalizedText(language="en", text="Permits, far away")])
@@ -256,6 +258,54 @@ async def test_only_the_node_that_got_a_message_is_heard_about_it(service, news)
     request = messages_pb2.ListMessagesRequest(parent=unit, direction=Message.DIRECTION_INBOUND)
     (kept,) = (await service.messages.ListMessages(request)).messages
     assert kept.in_reply_to == message.name
+
+
+async def test_a_sender_hears_once_of_a_mailbox_closed_on_another_node(service, news):
+    message = await abroad(service)
+    await news.finding(CITY, parcels_pb2.Finding(**said(message, reachable=True)))
+    report = parcels_pb2.ParcelReport(**said(message, mailbox_closed="DEATH"))
+    report.available_time.FromDatetime(datetime.now(UTC))
+    for _ in range(2):
+        await news.report(CITY, report)
+    report.ClearField("mailbox_closed")
+    report.open_time.FromDatetime(datetime.now(UTC))
+    await news.report(CITY, report)
+    service.act_as(service.city)
+    events = await events_of(service, message.name.rpartition("/messages/")[0], 4)
+    types = ["message.accepted", "delivery.available", "delivery.mailbox_closed", "delivery.opened"]
+    assert [event.type for event in events] == types
+    assert (events[2].message, events[2].reason) == (message.name, "DEATH")
+
+
+async def test_the_node_of_a_sender_is_told_of_a_mailbox_that_was_closed_here(service, guests):
+    recipient, mailbox = await service.resident()
+    await guests.message(CITY, brought(recipient))
+    (message,) = await inbox(service, recipient, mailbox)
+    saying = Saying(database=service.database, vault=service.vault)
+
+    async def said_of_it() -> list[str]:
+        found = "select * from errand where message_id = $1 and kind = $2 order by seq"
+        rows = await service.database.fetch(found, uuid.UUID(message.name.split("/")[3]), Kind.REPORT)
+        return [await ground(row) for row in rows]
+
+    async def ground(errand) -> str:
+        passage = await saying.passage(errand)
+        assert passage is not None
+        parcel = await saying.parcel(errand, passage)
+        assert parcel is not None
+        return parcel.report.mailbox_closed
+
+    assert set(await said_of_it()) == {""}
+    before = len(await said_of_it())
+    service.act_as(service.city, client="operator")
+    asked = mailboxes_pb2.DiscontinueMailboxRequest(
+        owner=recipient, reason=mailboxes_pb2.Mailbox.Closing.REASON_DECISION, reference="HEL 2026-002"
+    )
+    await service.mailboxes.DiscontinueMailbox(asked)
+    async with asyncio.timeout(60):
+        while len(told := await said_of_it()) == before:
+            await asyncio.sleep(0.05)
+    assert told[-1] == "DECISION"
 
 
 async def test_a_withdrawn_message_goes_nowhere(service, news):

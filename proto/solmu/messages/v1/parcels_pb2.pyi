@@ -354,6 +354,7 @@ class ParcelReport(_message.Message):
     OPEN_TIME_FIELD_NUMBER: _builtins.int
     RECEIPT_TIME_FIELD_NUMBER: _builtins.int
     BY_DELEGATE_FIELD_NUMBER: _builtins.int
+    MAILBOX_CLOSED_FIELD_NUMBER: _builtins.int
     message: _builtins.str
     """Its id at the node that sent it."""
     unreachable: _builtins.bool
@@ -362,6 +363,10 @@ class ParcelReport(_message.Message):
     """
     by_delegate: _builtins.bool
     """Whether it was one who acts for the recipient that opened or confirmed it."""
+    mailbox_closed: _builtins.str
+    """On what ground the mailbox was closed while the message waits in it, as in
+    `MailboxClosed`; empty: it is not.
+    """
     @_builtins.property
     def available_time(self) -> _timestamp_pb2.Timestamp:
         """When it was available in the mailbox."""
@@ -383,10 +388,11 @@ class ParcelReport(_message.Message):
         open_time: _timestamp_pb2.Timestamp | None = ...,
         receipt_time: _timestamp_pb2.Timestamp | None = ...,
         by_delegate: _builtins.bool = ...,
+        mailbox_closed: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["available_time", b"available_time", "open_time", b"open_time", "receipt_time", b"receipt_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["available_time", b"available_time", "by_delegate", b"by_delegate", "message", b"message", "open_time", b"open_time", "receipt_time", b"receipt_time", "unreachable", b"unreachable"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available_time", b"available_time", "by_delegate", b"by_delegate", "mailbox_closed", b"mailbox_closed", "message", b"message", "open_time", b"open_time", "receipt_time", b"receipt_time", "unreachable", b"unreachable"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
