@@ -312,20 +312,20 @@ def _is_role(held: str, wanted: str) -> bool:
 
 
 def _acting(question: Question, rules: Rules, facts: Facts) -> _Found:
-    if not facts.chains or question.through:
+    if question.through:
         return _NOTHING
     return _by_chains(question, rules, facts, [chain for chain in facts.chains if not chain.nodes])
 
 
 def _representing(question: Question, rules: Rules, facts: Facts) -> _Found:
-    if not facts.chains:
-        return _NOTHING
     through = question.through
     chains = [chain for chain in facts.chains if chain.nodes and (not through or through == chain.nodes[0])]
     return _by_chains(question, rules, facts, chains)
 
 
 def _by_chains(question: Question, rules: Rules, facts: Facts, chains: Sequence[Chain]) -> _Found:
+    if not chains:
+        return _NOTHING
     ways, items = list[_Way](), list[Item]()
     for chain in chains:
         deep = len(chain.links) > rules.greatest_depth or _in_circle(question, chain)

@@ -194,18 +194,18 @@ class _Look:
     def chains(self, *, depth: int) -> list[Chain]:
         """Mandates from the delegate to the principal: any number to represent, then one to act."""
         found: list[Chain] = []
-        ways: Iterable[Chain] = _BEGINNING
+        ways = _BEGINNING
         for left in range(depth - 1, -1, -1):
-            longer: list[Chain] = []
+            longer: list[_Way] = []
             for way in ways:
                 self._follow(way, found, longer if left else None)
             ways = longer
         return found
 
-    def _follow(self, way: Chain, found: list[Chain], longer: list[Chain] | None) -> None:
+    def _follow(self, way: _Way, found: list[Chain], longer: list[_Way] | None) -> None:
         """Adds what one mandate more makes of a way: chains that are whole, and those that may go on."""
         delegate, principal, theme = self._question[:3]
-        links, nodes = way
+        mandates, nodes = way
         holder = nodes[-1] if nodes else delegate
         act = _route(holder, theme, principal)
         if longer is None:
@@ -213,14 +213,14 @@ class _Look:
         else:
             rows = self._cursor.execute(_OUTGOING, (act, _route(holder, theme)))
         always, at = self._when
-        for id_, kind, node, specifier, start, end in rows:
+        for row in rows:
+            _, kind, node, _, start, end = row
             if not always and not (start <= at and (end is None or at < end)):
                 continue
-            link = Link(_name(id_), specifier, _window(start, end))
             if kind == _ACT:
-                found.append(Chain((*links, link), nodes))
+                found.append(Chain((*[_link(*one) for one in mandates], _link(*row)), nodes))
             elif longer is not None and node != delegate and node not in nodes:
-                longer.append(Chain((*links, link), (*nodes, node)))
+                longer.append(((*mandates, row), (*nodes, node)))
 
     def holdings(self) -> list[Holding]:
         """What registers give the delegate towards the principal."""
@@ -242,8 +242,10 @@ class _Look:
         return self._cursor.execute(statement, values).fetchall()
 
 
-_BEGINNING = (Chain(()),)
-"""The ways to go on from where a question begins."""
+_Way = tuple[tuple[Any, ...], tuple[str, ...]]
+"""Mandates to represent, one after another, as they lie in the table, and the organisations that they lead over."""
+
+_BEGINNING: list[_Way] = [((), ())]
 
 _Rows = dict[str, list[tuple[object, ...]]]
 
@@ -294,6 +296,10 @@ def _route(*parts: str) -> bytes:
 
 def _id(name: str) -> bytes:
     return bytes.fromhex(name.removeprefix(_MANDATE_PREFIX).replace("-", ""))
+
+
+def _link(id_: bytes, _: int, __: str, specifier: str, start: int, end: int | None) -> Link:
+    return Link(_name(id_), specifier, _window(start, end))
 
 
 def _name(id_: bytes) -> str:
