@@ -150,15 +150,17 @@ class Chainer:
     async def chain(self) -> int:
         """Chains one batch; returns how many entries."""
         async with self._database.transaction() as transaction:
+            waiting = await audit_store.take_waiting(transaction, CHAIN_BATCH)
+            if not waiting:
+                return 0
             sequence, previous = await audit_store.last_link(transaction)
             links = []
-            for row in await audit_store.take_waiting(transaction, CHAIN_BATCH):
+            for row in waiting:
                 sequence += 1
                 own = entry_hash(previous, sequence, row["content"])
                 links.append((sequence, row["record"], previous, own))
                 previous = own
-            if links:
-                await audit_store.link(transaction, links)
+            await audit_store.link(transaction, links)
         return len(links)
 
     async def sign(self) -> bool:

@@ -28,6 +28,7 @@ from services.authorisations import confirming, themes
 from services.authorisations.days import Period
 from services.authorisations.mandates import Actor, Ending, Event, Mandate
 from services.authorisations.themes import Theme
+from services.runtime import ids
 from services.runtime.database import Row
 from services.runtime.errors import InvalidArgument
 from services.runtime.facts import wire
@@ -85,7 +86,7 @@ def instant(time: Timestamp) -> datetime:
 def uid(name: str, position: int = 1) -> UUID:
     """One part of a resource name as a UUID. Raises InvalidArgument, NAME_INVALID."""
     try:
-        return UUID(name.split("/")[position])
+        return ids.parsed(name.split("/")[position])
     except ValueError:
         raise InvalidArgument("NAME_INVALID", "the resource name does not have the right form", field="name") from None
 

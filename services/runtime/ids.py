@@ -36,3 +36,8 @@ def new_ids(count: int) -> list[uuid.UUID]:
     first = max(value, _last + 1)
     _last = first + count - 1
     return [UUID(number.to_bytes(16, "big")) for number in range(first, first + count)]
+
+
+def parsed(text: str) -> uuid.UUID:
+    """The UUID that is written as 32 hexadecimal digits, with hyphens or without. Raises ValueError."""
+    return UUID(text)
