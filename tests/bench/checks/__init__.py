@@ -102,7 +102,7 @@ async def _own(node: Node, options: Options) -> None:
                 for name, engine, batch, others in (
                     ("Solmu, gRPC", service, BATCH, ["authorisations", "postgres"]),
                     ("Solmu, AuthZEN through the edge", authzen, BATCH, ["authorisations", "postgres", *EDGE]),
-                    ("Solmu, facts in the consumer", consumer, 0, []),
+                    ("Solmu, facts in the consumer", consumer, 0, ["authorisations", "postgres"]),
                 ):
                     figures = await measuring.measure(
                         engine,
