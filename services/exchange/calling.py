@@ -4,6 +4,7 @@ Where the provider has several nodes, those of the lowest priority number share
 the load by weight, and the others stand by. A call goes to another node, or to
 the same one once more, only while nothing was answered and the call is safe to
 repeat: nothing of it was sent, or its method is safe, or the caller says so.
+A body that is passed on while it comes is read once, so there is one try then.
 Each try is an exchange of its own, so that none is taken for a replay.
 """
 
@@ -15,7 +16,7 @@ import hashlib
 import random
 import sys
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,6 +47,7 @@ from services.runtime.errors import (
     InvalidArgument,
     Unavailable,
 )
+from services.runtime.streams import NotWantedError, Stream
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 """Methods that may be called twice (RFC 9110, section 9.2.1)."""
@@ -113,6 +115,8 @@ class _Try:
     answered: bool = False
     recorded: bool = False
     """Whether what became of it is written, or about to be."""
+    gathered: Body | None = None
+    """The request's body, where it is taken whole before it is sent: any other cannot be sent again."""
     request_body: Body | None = None
     """As far as it came."""
     response: Entry | None = None
@@ -159,7 +163,7 @@ class Calling:
                 self._check_open(call, policy)
                 body = first.request_body = Body(most=policy.max_request_bytes, expected=call.length)
                 async with asyncio.timeout(policy.total_timeout) as limit:
-                    known = await self._gather(call, body, policy)
+                    known = await self._gather(first, body)
                     async with self._tried(first, body if known else None, limit) as reply:
                         yield reply
         finally:
@@ -197,18 +201,21 @@ class Calling:
             self._journal.note(self._record(first, fault))
         raise fault
 
-    async def _gather(self, call: Call, body: Body, policy: Policy) -> bool:
-        """Takes a small body whole, so that its proof can go ahead; False where it goes on while it comes."""
+    async def _gather(self, first: _Try, body: Body) -> bool:
+        """Takes a small body whole; whether its proof can go ahead, since no trailers follow."""
+        call = first.call
         if isinstance(call.body, bytes):
             await body.keep(call.body)
             body.end()
+            first.gathered = body
             return True
-        call.body.patience(policy.idle_timeout)
+        call.body.patience(first.policy.idle_timeout)
         if call.length is None or call.length > IN_MEMORY:
             return False
         async for chunk in call.body.chunks():
             await body.keep(chunk)
         body.end()
+        first.gathered = body
         return not (call.body.end is not None and call.body.end.trailers)
 
     @asynccontextmanager
@@ -235,7 +242,8 @@ class Calling:
                 failure = fault
                 if not attempt.answered and _away(fault):
                     circuit.failed(fault.reason, most=policy.circuit_failures, pause=policy.circuit_pause)
-                    if not attempt.sent or repeatable or fault.reason == "NODE_IN_MAINTENANCE":
+                    safe = repeatable or fault.reason == "NODE_IN_MAINTENANCE"
+                    if not attempt.sent or (safe and first.gathered is not None):
                         continue
                 raise
         if failure is None or failure.reason == "PEER_UNAVAILABLE":
@@ -283,14 +291,14 @@ class Calling:
         try:
             await _connected(stub)
             if known is not None and known.size <= SMALL:
-                stream = await self._send_whole(attempt, stub, known)
+                stream = answers = await self._send_whole(attempt, stub, known)
             else:
-                stream = stub.Exchange()
-                sending = asyncio.create_task(self._send(attempt, stream, known))
-            frames: Frames[Any, Any] = Frames(_responses(stream, attempt.enough), side="peer")
+                stream = Stream(stub.Exchange())
+                sending, answers = asyncio.create_task(self._send(attempt, stream, known)), stream.answers()
+            frames: Frames[Any, Any] = Frames(_responses(answers, attempt.enough), side="peer")
             attempt.first = await self._began(attempt, frames, sending)
             yield await self._reply(attempt, attempt.first, frames, sending)
-        except (Fault, _Refused, grpc.aio.AioRpcError) as error:
+        except (Fault, _Refused, NotWantedError, grpc.aio.AioRpcError) as error:
             raise await self._failed(attempt, error) from None
         finally:
             if stream is not None:
@@ -311,7 +319,7 @@ class Calling:
         attempt.clock.step("request_sent")
         return stream
 
-    async def _send(self, attempt: _Try, stream: Any, known: Body | None) -> None:
+    async def _send(self, attempt: _Try, stream: Stream, known: Body | None) -> None:
         """Sends the request: its proof ahead where the body is known, after it otherwise."""
         if known is not None:
             first = await self._proven_head(attempt, known)
@@ -336,17 +344,16 @@ class Calling:
         attempt.sent = True
         return first
 
-    async def _send_flowing(self, attempt: _Try, stream: Any, first: peer_frames_pb2.ExchangeRequestHead) -> None:
+    async def _send_flowing(self, attempt: _Try, stream: Stream, first: peer_frames_pb2.ExchangeRequestHead) -> None:
         call = attempt.call
         assert isinstance(call.body, Frames)
-        gathered = attempt.request_body
         body = attempt.request_body = Body(most=attempt.policy.max_request_bytes, expected=call.length)
         if call.length is not None:
             first.body_bytes = call.length
         attempt.sent = True
         await stream.write(peer_frames_pb2.ExchangeRequest(head=first))
-        # One that has ended was gathered: it was small, and only its trailers made it one that is proven last.
-        chunks = gathered.chunks() if gathered is not None and call.body.end is not None else call.body.chunks()
+        # One that was gathered was small, and only its trailers made it one that is proven last.
+        chunks = attempt.gathered.chunks() if attempt.gathered is not None else call.body.chunks()
         async for chunk in _until(attempt.enough, chunks) if call.head.grpc else chunks:
             body.count(chunk)
             for at in range(0, len(chunk), CHUNK):
@@ -497,7 +504,7 @@ class Calling:
 
     # What goes wrong
 
-    async def _failed(self, attempt: _Try, error: Fault | _Refused | grpc.aio.AioRpcError) -> Fault:
+    async def _failed(self, attempt: _Try, error: Fault | _Refused | NotWantedError | grpc.aio.AioRpcError) -> Fault:
         """What the caller is told; the exchange is on record with it."""
         entry = None
         if isinstance(error, _Refused):
@@ -608,7 +615,8 @@ def _next_try(first: _Try) -> _Try:
     """Another exchange of the same call."""
     answer = Body(most=first.policy.max_response_bytes)
     made = _Try(first.call, first.policy, str(uuid.uuid4()), "", first.message_id, first.clock, answer)
-    made.request_body = first.request_body
+    made.gathered = first.gathered
+    made.request_body = first.gathered or first.request_body
     return made
 
 
@@ -645,20 +653,23 @@ async def _connected(stub: PeerStub) -> None:
 
 
 async def _while_sending(frames: Frames[Any, Any], sending: asyncio.Task[None]) -> Awaitable[Any]:
-    """The answer's head, asked for now; returns when it is there or the request is sent. Raises what sending does."""
+    """The answer's head, asked for now; returns when it is there or no more is sent. Raises what the body does."""
     reading = asyncio.ensure_future(frames.head())
     try:
         await asyncio.wait({reading, sending}, return_when=asyncio.FIRST_COMPLETED)
         if not reading.done():
-            sending.result()
+            with contextlib.suppress(NotWantedError):  # the answer says why
+                sending.result()
     except BaseException:
         reading.cancel()
         raise
     return reading
 
 
-async def _responses(stream: Any, enough: asyncio.Event) -> AsyncIterator[peer_frames_pb2.ExchangeResponse]:
-    while (frame := await stream.read()) is not grpc.aio.EOF:
+async def _responses(
+    answers: AsyncIterable[peer_frames_pb2.ExchangeResponse], enough: asyncio.Event
+) -> AsyncIterator[peer_frames_pb2.ExchangeResponse]:
+    async for frame in answers:
         kind = frame.WhichOneof("frame")
         if kind == "refusal":
             raise _Refused(frame.refusal)
@@ -721,11 +732,12 @@ def _providers_fault() -> Iterator[None]:
         raise renewed(fault, kind=DataLoss) from None
 
 
-def _broken(error: grpc.aio.AioRpcError, attempt: _Try) -> Fault:
-    """What the error of a connection says."""
-    fault = status.fault_of(error)
-    if "side" in fault.metadata or fault.reason not in {"UNAVAILABLE", "INTERNAL"}:
-        return fault  # the other node's own words
+def _broken(error: NotWantedError | grpc.aio.AioRpcError, attempt: _Try) -> Fault:
+    """What the error of a connection says, or of a node that answers a request and does not want all of it."""
+    if isinstance(error, grpc.aio.AioRpcError):
+        fault = status.fault_of(error)
+        if "side" in fault.metadata or fault.reason not in {"UNAVAILABLE", "INTERNAL"}:
+            return fault  # the other node's own words
     if not attempt.sent:
         return Unavailable("PEER_UNAVAILABLE", "the provider's node does not answer")
     return Unavailable(

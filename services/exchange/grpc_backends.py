@@ -25,6 +25,7 @@ from services.exchange.heads import Header, RequestHead, ResponseHead
 from services.exchange.policies import Policy
 from services.runtime.errors import DeadlineExceeded, Unavailable
 from services.runtime.server import FLAT, MAX_HEADER_BYTES, MAX_MESSAGE_BYTES
+from services.runtime.streams import NotWantedError, Stream
 
 OPTIONS = [
     *FLAT,
@@ -70,9 +71,8 @@ class GrpcBackends:
         channel = self._channel(Target.of(backend.SerializeToString(deterministic=True)))
         metadata = grpc_messages.metadata(head.headers)
         await _connected(channel)
-        call: Any = channel.stream_stream(head.target.decode("ascii"))(
-            metadata=metadata, timeout=grpc_messages.timeout_of(head.headers)
-        )
+        begin: Any = channel.stream_stream(head.target.decode("ascii"))
+        call = Stream(begin(metadata=metadata, timeout=grpc_messages.timeout_of(head.headers)))
         sending: asyncio.Task[None] | None = None
         try:
             sending = asyncio.create_task(_send(call, body))
@@ -121,37 +121,25 @@ async def _connected(channel: grpc.aio.Channel) -> None:
 _DECIDED = {grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.TRANSIENT_FAILURE}
 
 
-async def _send(call: Any, body: AsyncIterator[bytes] | bytes) -> None:
+async def _send(call: Stream, body: AsyncIterator[bytes] | bytes) -> None:
     """Passes the messages on for as long as the backend takes them, and reads the rest."""
-    wanted = True
-    async for message in grpc_messages.messages(_pieces(body) if isinstance(body, bytes) else body):
-        if wanted:
-            wanted = await _written(call.write(message))
-    if wanted:
-        await _written(call.done_writing())
-
-
-async def _written(writing: Any) -> bool:
-    """Whether the backend still takes what is sent."""
+    messages = grpc_messages.messages(_pieces(body) if isinstance(body, bytes) else body)
     try:
-        await writing
-    except (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError):
-        return False
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise
-        return False  # the call has ended, not this task
-    return True
+        async for message in messages:
+            await call.write(message)
+        await call.done_writing()
+    except NotWantedError:
+        async for _ in messages:
+            pass
 
 
 async def _pieces(body: bytes) -> AsyncIterator[bytes]:
     yield body
 
 
-async def _began(call: Any, sending: asyncio.Task[None], timeout: float) -> Any:
+async def _began(call: Stream, sending: asyncio.Task[None], timeout: float) -> Any:
     """The metadata with which the answer begins, within a time from the request's end. Raises what sending does."""
-    began = asyncio.ensure_future(call.initial_metadata())
+    began = asyncio.ensure_future(call.began())
     try:
         await asyncio.wait({began, sending}, return_when=asyncio.FIRST_COMPLETED)
         if not began.done():
@@ -164,18 +152,21 @@ async def _began(call: Any, sending: asyncio.Task[None], timeout: float) -> Any:
         began.cancel()
 
 
-async def _chunks(call: Any, sending: asyncio.Task[None], idle: float, trailers: list[Header]) -> AsyncIterator[bytes]:
+async def _chunks(
+    call: Stream, sending: asyncio.Task[None], idle: float, trailers: list[Header]
+) -> AsyncIterator[bytes]:
+    answers = call.answers()
     with contextlib.suppress(grpc.aio.AioRpcError):  # the status is in the trailers
-        while (message := await _next(call, sending, idle)) is not grpc.aio.EOF:
+        while (message := await _next(answers, sending, idle)) is not None:
             yield grpc_messages.framed(message)
-    code, details = await call.code(), await call.details()
-    trailers.extend(grpc_messages.status_trailers(code.value[0], details or ""))
-    trailers.extend(grpc_messages.headers(await call.trailing_metadata()))
+    status = await call.status()
+    trailers.extend(grpc_messages.status_trailers(status.code.value[0], status.details))
+    trailers.extend(grpc_messages.headers(status.trailers))
 
 
-async def _next(call: Any, sending: asyncio.Task[None], idle: float) -> Any:
+async def _next(answers: AsyncIterator[bytes], sending: asyncio.Task[None], idle: float) -> bytes | None:
     """The next message. Raises STREAM_IDLE, and at once what makes the request one that may not be completed."""
-    reading = asyncio.ensure_future(call.read())
+    reading = asyncio.ensure_future(_following(answers))
     try:
         if not sending.done():
             await asyncio.wait({reading, sending}, timeout=idle, return_when=asyncio.FIRST_COMPLETED)
@@ -187,3 +178,7 @@ async def _next(call: Any, sending: asyncio.Task[None], idle: float) -> Any:
         return reading.result()
     finally:
         reading.cancel()
+
+
+async def _following(answers: AsyncIterator[bytes]) -> bytes | None:
+    return await anext(answers, None)

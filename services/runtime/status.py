@@ -40,7 +40,7 @@ LONGEST = 86_400.0
 _REASONS_BY_THEMSELVES = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED"})
 """Codes that gRPC gives by itself, and that say all that there is to say."""
 
-_BROKEN_WRITE = "Internal error from Core"
+BROKEN_WRITE = "Internal error from Core"
 """What gRPC's asyncio calls an INTERNAL error where a stream ended, or its connection broke, while a message was being
 written and the status had not come yet. It says nothing of the other side, which is as good as away."""
 
@@ -115,6 +115,6 @@ def fault_of(error: grpc.RpcError) -> Fault:
         status = rpc_status.from_call(call)  # type: ignore[no-untyped-call]
     except ValueError:  # details that contradict the status: somebody else's
         status = None
-    if status is None and call.code() is grpc.StatusCode.INTERNAL and call.details() == _BROKEN_WRITE:
+    if status is None and call.code() is grpc.StatusCode.INTERNAL and call.details() == BROKEN_WRITE:
         return Unavailable("UNAVAILABLE", "the stream broke while it was written")
     return from_status(status or status_pb2.Status(code=call.code().value[0], message=call.details() or ""))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -12,6 +11,7 @@ from google.protobuf.message import Message
 from gateway.adapters.suomifi.refusals import RefusedError
 from services.runtime import xfcc
 from services.runtime.client import Peer
+from services.runtime.streams import NotWantedError, Stream
 
 CALL_SECONDS = 12.0
 """Time for a call; the edge gives most paths 15."""
@@ -55,17 +55,18 @@ class Calls:
     async def send(self, stub: Callable[..., Any], method: str, requests: AsyncIterator[Message]) -> Any:
         """The answer to a stream. Raises Fault, and whatever `requests` raises, which ends the call."""
         with self._peer.faults():
-            calling = getattr(self._peer.stub(stub), method)(metadata=self._metadata, timeout=TRANSFER_SECONDS)
+            begin = getattr(self._peer.stub(stub), method)
+            stream = Stream(begin(metadata=self._metadata, timeout=TRANSFER_SECONDS))
             try:
                 async for request in requests:
-                    await calling.write(request)
-                await calling.done_writing()
-            except asyncio.InvalidStateError:
+                    await stream.write(request)
+                await stream.done_writing()
+            except NotWantedError:
                 pass  # refused meanwhile; the answer says why
             except BaseException:
-                calling.cancel()
+                stream.cancel()
                 raise
-            return await calling
+            return await stream.answer()
 
     async def receive(self, stub: Callable[..., Any], method: str, request: Message) -> AsyncIterator[Any]:
         """The answers of a streaming method. Raises Fault."""

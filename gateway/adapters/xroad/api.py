@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import parse_qs
 from xml.sax.saxutils import escape
 
-import grpc
 from aiohttp import web
 from solmu.exchange.v1 import (
     calls_pb2,
@@ -28,6 +28,7 @@ from gateway.routes import Endpoint
 from services.runtime import xfcc
 from services.runtime.client import Peer
 from services.runtime.errors import Fault
+from services.runtime.streams import NotWantedError, Stream
 
 MAX_REQUEST_BYTES = 16 << 30
 """Each policy of the exchange sets its own limit below (calls.proto)."""
@@ -140,7 +141,7 @@ class XRoad:
         digest = RequestHash()
         with self._exchange.faults():
             stub = self._exchange.stub(calls_pb2_grpc.CallServiceStub)
-            stream: Any = stub.Call(metadata=self._exchange.metadata(), timeout=SECONDS)
+            stream = Stream(stub.Call(metadata=self._exchange.metadata(), timeout=SECONDS))
             sending = asyncio.create_task(_send(stream, head, request, digest))
             try:
                 return await _answer(request, call, stream, sending, digest)
@@ -204,7 +205,7 @@ class XRoad:
             return await calling(message, metadata=self._exchange.metadata(), timeout=LIST_SECONDS)
 
 
-async def _send(stream: Any, head: calls_pb2.CallRequestHead, request: web.Request, digest: RequestHash) -> None:
+async def _send(stream: Stream, head: calls_pb2.CallRequestHead, request: web.Request, digest: RequestHash) -> None:
     if head.HasField("body_bytes") and head.body_bytes <= SMALL:
         head.body = await request.content.read(-1) if request.can_read_body else b""
         digest.update(head.body)
@@ -225,13 +226,10 @@ async def _chunks(request: web.Request) -> AsyncIterator[bytes]:
 
 
 async def _answer(
-    request: web.Request, call: Call, stream: Any, sending: asyncio.Task[None], digest: RequestHash
+    request: web.Request, call: Call, stream: Stream, sending: asyncio.Task[None], digest: RequestHash
 ) -> web.StreamResponse:
-    frame = await stream.read()
-    if frame is grpc.aio.EOF:
-        raise BadRequestError("the exchange gave no answer")
-    await sending
-    head = frame.head
+    answers = stream.answers()
+    head = await _began(answers, sending)
     exchange_id = head.exchange.partition("/")[2]
     response = web.StreamResponse(status=head.status, reason=head.reason_phrase or None)
     for field in head.headers:
@@ -252,11 +250,25 @@ async def _answer(
     if head.HasField("end"):
         await response.write(head.body)
     else:
-        while (frame := await stream.read()) is not grpc.aio.EOF:
+        async for frame in answers:
             if frame.WhichOneof("frame") == "chunk":
                 await response.write(frame.chunk)
     await response.write_eof()
     return response
+
+
+async def _began(
+    answers: AsyncIterator[calls_pb2.CallResponse], sending: asyncio.Task[None]
+) -> calls_pb2.CallResponseHead:
+    """How the answer begins, once the request is sent. Raises AioRpcError, the refusal where there is one."""
+    first = await anext(answers, None)
+    with contextlib.suppress(NotWantedError):
+        await sending
+        if first is not None:
+            return first.head
+    async for _ in answers:  # until it says why
+        pass
+    raise BadRequestError("the exchange gave no answer")
 
 
 def _certificate(request: web.Request) -> str:

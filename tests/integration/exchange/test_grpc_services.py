@@ -13,6 +13,7 @@ from solmu.exchange.v1 import calls_pb2, exchanges_pb2, peer_frames_pb2, policie
 
 from services.exchange import names
 from services.exchange.evidence import statements
+from services.exchange.grpc_messages import framed
 from services.exchange.servicers.grpc_calls import SERVICE
 from services.runtime import status
 from services.runtime.chain import Chain
@@ -21,7 +22,7 @@ from services.runtime.server import MAX_MESSAGE_BYTES, OPTIONS, _Passing
 from services.runtime.telemetry import Telemetry
 from tests.integration.exchange import backend as http_backends
 from tests.integration.exchange import calls, grpc_backend
-from tests.integration.exchange.calls import CLIENT, CONSUMER, flowing, head, refused
+from tests.integration.exchange.calls import CLIENT, CONSUMER, flowing, head, refused, send
 from tests.integration.exchange.grpc_backend import PACKAGE
 
 STREAMED = policies_pb2.ExchangePolicy.BODY_RELEASE_STREAMED
@@ -216,6 +217,21 @@ async def test_a_backend_that_has_had_enough_ends_the_call_and_all_of_it_is_prov
     assert await call.details() == "that will do"
     for node in pair:
         assert len(await calls.statements(node, await exchange_of(call))) == 2
+
+
+async def test_a_backend_that_ends_a_call_while_it_is_written_to_is_heard(pair, backend, streamed):
+    """Its own status is the answer, not that the rest could not be written."""
+
+    async def endless():
+        while True:
+            yield framed(bytes(60_000))
+
+    given = {"headers": [("content-type", b"application/grpc")], "target": f"{PACKAGE}/Enough".encode()}
+    for _ in range(10):
+        answered = await send(pair[0], flowing(head(streamed, method="POST", **given), endless()))
+        assert answered.end is not None
+        trailers = {field.name: field.value for field in answered.end.trailers}
+        assert (trailers["grpc-status"], trailers["grpc-message"]) == (b"8", b"that will do")
 
 
 async def test_large_messages_and_many_of_them_go_through(channel, backend, service):

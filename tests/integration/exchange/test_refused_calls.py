@@ -22,7 +22,9 @@ from services.exchange.statuses import Issuer
 from services.runtime import identity, status
 from services.runtime.errors import Fault
 from services.runtime.identity import Caller
-from tests.integration.exchange import calls
+from services.runtime.streams import Stream
+from tests.integration.exchange import backend as backends
+from tests.integration.exchange import calls, grpc_backend
 from tests.integration.exchange.backend import plain
 from tests.integration.exchange.calls import CONSUMER, PROVIDER, flowing, head, refused, send, whole
 from tests.unit.exchange import test_timestamps as stamps
@@ -142,24 +144,66 @@ async def test_a_client_speaks_for_its_own_subsystem_only(pair, service):
     assert (await refused(pair[0], whole(first))).reason == "REQUESTER_INVALID"
 
 
+async def maintain(node, *, active):
+    await node.exchange.hosting.UpdateMaintenance(
+        hosting_pb2.UpdateMaintenanceRequest(
+            maintenance=hosting_pb2.Maintenance(name="nodes/-/maintenance", active=active)
+        )
+    )
+
+
 async def test_a_node_in_maintenance_takes_nothing_new(pair, backend, service):
     city, company = pair
-
-    async def maintain(*, active):
-        await company.exchange.hosting.UpdateMaintenance(
-            hosting_pb2.UpdateMaintenanceRequest(
-                maintenance=hosting_pb2.Maintenance(name="nodes/-/maintenance", active=active)
-            )
-        )
-
-    await maintain(active=True)
+    await maintain(company, active=True)
     try:
         assert (await refused(city, whole(head(service)))).reason == "NODE_IN_MAINTENANCE"
     finally:
-        await maintain(active=False)
+        await maintain(company, active=False)
     assert backend.begun == 0
     company.exchange.peers.circuit(company.identifier).answered()
     city.exchange.peers.circuit(company.identifier).answered()
+
+
+@pytest.fixture
+async def shortly_away(pair, monkeypatch):
+    """The company's node is in maintenance, until it has refused one call for it."""
+    city, company = pair
+    genuine = company.exchange.providing.serve
+
+    async def refuses_once(requests, *, node):
+        frames = [frame async for frame in genuine(requests, node=node)]
+        await maintain(company, active=False)
+        for frame in frames:
+            yield frame
+
+    monkeypatch.setattr(company.exchange.providing, "serve", refuses_once)
+    await maintain(company, active=True)
+    yield
+    await maintain(company, active=False)
+    city.exchange.peers.circuit(company.identifier).answered()
+
+
+def attempts(row) -> int:
+    return exchanges_pb2.Exchange.Measurement.FromString(row["measurement"]).attempts
+
+
+async def test_a_request_that_is_there_whole_is_brought_again_after_maintenance(pair, backend, service, shortly_away):
+    """One with trailers is proven last as well, but its body was taken before it was sent."""
+    trailers = [("X-Checksum", b"7")]
+    answered = await send(pair[0], flowing(head(service, method="POST", body_bytes=4), [b"on", b"ce"], trailers))
+    assert answered.head.status == 200
+    assert [request.body for request in backend.requests] == [b"once"]
+    assert attempts(await calls.record(pair[0], answered, CONSUMERS)) == 2
+
+
+async def test_a_request_that_was_passed_on_while_it_came_is_not_brought_again(pair, backend, service, shortly_away):
+    """Its beginning is gone: who calls hears that the node is in maintenance, and calls again."""
+    fault = await refused(pair[0], flowing(head(service, method="POST"), [b"on", b"ce"]))
+    assert (fault.reason, fault.metadata["side"]) == ("NODE_IN_MAINTENANCE", "provider")
+    assert fault.retry_after
+    row = await calls.record(pair[0], fault, CONSUMERS)
+    assert (row["outcome"], row["reason"], attempts(row)) == (REFUSED, "NODE_IN_MAINTENANCE", 1)
+    assert backend.begun == 0
 
 
 async def test_a_call_that_needs_a_mandate_is_refused_without(pair, backend, service):
@@ -181,6 +225,79 @@ async def test_a_body_larger_than_the_policy_takes_is_refused(pair, backend, ser
     await check_refused(pair, backend, whole(head(identifier, method="POST", body=bytes(1001))), "EXCHANGE_TOO_LARGE")
     unknown = flowing(head(identifier, method="POST"), [bytes(900), bytes(900)])
     await check_refused(pair, backend, unknown, "EXCHANGE_TOO_LARGE")
+
+
+@pytest.fixture
+def unheard(monkeypatch):
+    """The consumer's node is slow: it reads what the provider's said once it cannot write any more."""
+    genuine = Stream.answers
+
+    async def late(stream):
+        while not stream.done():
+            await asyncio.sleep(0.01)
+        async for frame in genuine(stream):
+            yield frame
+
+    monkeypatch.setattr(Stream, "answers", late)
+
+
+async def endless(chunk):
+    while True:
+        yield chunk
+
+
+GRPC_CALL = {"headers": [("content-type", b"application/grpc")], "target": b"/parcels.v1.Parcels/Swallow"}
+"""A call of a gRPC service."""
+
+MESSAGE = b"\0\0\0\xea\x60" + bytes(60_000)
+"""As gRPC has it; to HTTP it is bytes like others."""
+
+
+@pytest.mark.parametrize("given", [{}, GRPC_CALL], ids=["http", "grpc"])
+async def test_a_refusal_is_heard_by_who_still_writes(pair, backend, unheard, given):
+    backend.begun = 0
+    requests = flowing(head(f"{PROVIDER}/nothing", method="POST", **given), endless(MESSAGE))
+    await check_refused(pair, backend, requests, "SERVICE_UNKNOWN")
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["buffered", "streamed"])
+@pytest.mark.parametrize("given", [{}, GRPC_CALL], ids=["http", "grpc"])
+async def test_an_endless_request_ends_at_the_policys_limit_and_is_on_record(pair, unheard, streamed, given):
+    release = policies_pb2.ExchangePolicy.BODY_RELEASE_STREAMED if streamed else 0
+    limits = policies_pb2.ExchangePolicy.Limits(max_request_bytes=1_000_000)
+    name = await calls.policy(pair[1], body_release=release, limits=limits)
+    running = grpc_backend.running() if given else backends.running()
+    async with running as there:
+        protocol = services_pb2.Service.PROTOCOL_GRPC if given else services_pb2.Service.PROTOCOL_HTTP
+        uri = there.uri.removesuffix("/base")
+        identifier = await calls.service(pair[1], uri, protocol=protocol, policy=name)
+        await calls.allow(pair[1], identifier)
+        requests = flowing(head(identifier, method="POST", **given), endless(MESSAGE))
+        fault = await refused(pair[0], requests)
+        assert not getattr(there, "requests", [])
+    assert (fault.reason, fault.metadata["side"]) == ("EXCHANGE_TOO_LARGE", "provider")
+    for node, side in zip(pair, (CONSUMERS, PROVIDERS), strict=True):
+        row = await calls.record(node, fault, side)
+        assert (row["outcome"], row["reason"], row["refused_by"]) == (REFUSED, "EXCHANGE_TOO_LARGE", PROVIDERS)
+    assert (3, False) in await calls.statements(pair[0], fault.metadata["exchange"])
+    assert (3, True) in await calls.statements(pair[1], fault.metadata["exchange"])
+
+
+async def test_an_answer_to_half_a_request_is_none(pair, backend, service, unheard, monkeypatch):
+    """A peer that ends a call as if it were answered, without having had all of it."""
+    city, company = pair
+
+    async def hasty(requests, *, node):
+        first = await anext(requests)
+        head = peer_frames_pb2.ExchangeResponseHead(http_head=b"200\r\nOK\r\n", body=b"", proof=first.head.proof)
+        yield peer_frames_pb2.ExchangeResponse(head=head)
+
+    monkeypatch.setattr(company.exchange.providing, "serve", hasty)
+    fault = await refused(city, flowing(head(service, method="POST"), endless(bytes(60_000))))
+    assert fault.reason == "EXCHANGE_BROKEN"
+    row = await calls.record(city, fault, CONSUMERS)
+    assert row["outcome"] == exchanges_pb2.Exchange.OUTCOME_BROKEN
+    city.exchange.peers.circuit(company.identifier).answered()
 
 
 async def test_an_endless_answer_ends_at_the_policys_limit(pair, backend, service):

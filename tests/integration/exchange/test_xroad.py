@@ -165,6 +165,18 @@ async def test_refusals_have_xroads_codes(interface, nodes, backend, service):
     await refusal(interface, f"/r1/{away}", status=500, code="Server.ServerProxy.ServiceFailed.NetworkError")
 
 
+async def test_a_refusal_is_heard_by_who_still_sends(interface, backend):
+    """The node refuses at the head; the rest of the request has nowhere to go."""
+
+    async def large():
+        for _ in range(200):
+            yield bytes(100_000)
+
+    for _ in range(5):
+        async with interface.post(f"/r1/{PROVIDER}/nothing/x", data=large(), headers=HEADERS) as answer:
+            assert (answer.status, answer.headers["x-road-error"]) == (500, "Server.ServerProxy.UnknownService")
+
+
 async def test_refusals_are_xml_for_who_asks_for_it(interface, service):
     headers = {**HEADERS, "Accept": "text/xml"}
     async with interface.get(f"/r1/{PROVIDER}/nothing", headers=headers) as answer:
