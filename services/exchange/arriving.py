@@ -243,6 +243,7 @@ class Arriving:
         )
 
     async def _judge(self, statement: Statement, body: IncomingBody, recipients: Sequence[str]) -> _Judged:
+        await self._configuration.load()  # a right that was just given or taken back counts, in whatever process
         judged = _Judged()
         for recipient in recipients:
             try:

@@ -1,9 +1,9 @@
 """Brings envelopes, receipts and subscriptions to the nodes that they are for, until they are taken.
 
 PostgreSQL remembers what waits; nothing is lost where this process, this node
-or the other one is away. Each node is brought its things by itself, so that one
-that hangs holds up no other; of each lane the first that has not arrived is
-brought, so that a lane arrives in its order.
+or the other one is away. Each node is brought its things, and told of
+subscriptions, by itself, so that one that hangs holds up no other; of each lane
+the first that has not arrived is brought, so that a lane arrives in its order.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
@@ -29,7 +30,7 @@ from services.exchange.sending import Sending, State
 from services.exchange.subscribing import Subscribing, subscription_view
 from services.exchange.words import refused, taken_word
 from services.runtime.database import PASSING, Database, Row
-from services.runtime.errors import Fault, Unavailable
+from services.runtime.errors import DeadlineExceeded, Fault, ResourceExhausted, Unavailable
 from services.runtime.sealing import Vault
 from services.runtime.status import fault_of, from_status
 
@@ -51,6 +52,12 @@ MAX_BACKOFF = timedelta(minutes=10)
 
 BRING_WITHIN = 600.0
 """Seconds for one stream; a large body takes its time, and a node that hangs is left after it."""
+
+TELL_WITHIN = 10.0
+"""Seconds for a publisher's node to enter a subscription."""
+
+TELL_AGAIN = timedelta(seconds=10)
+"""Pause where it was not reached, or had no time."""
 
 
 @dataclass
@@ -85,14 +92,14 @@ class Carrier:
         self._sending = sending
         self._arriving = arriving
         self._subscribing = subscribing
-        self._under_way: dict[str, asyncio.Task[None]] = {}
+        self._under_way: dict[tuple[str, str], asyncio.Task[None]] = {}
+        """What is done for which node."""
 
     async def turn(self) -> float:
         """Has each node that something is due for be brought it; one process at a time."""
         now = datetime.now(UTC)
         await self._sending.expire(now=now)
         await delivery_store.expire(self._database, now=now)
-        await self._tell_subscriptions(now)
         loads: dict[str, _Load] = defaultdict(_Load)
         for row in await envelope_store.due(self._database, now=now, limit=BATCH):
             if node := self._node_of(row["subsystem"]):
@@ -104,11 +111,20 @@ class Carrier:
                 loads[node].receipts[statements.parse(row["content"]).sha256] = row
             else:
                 await self._receipt_failed(row)
-        self._under_way = {node: task for node, task in self._under_way.items() if not task.done()}
+        subscriptions: dict[str, list[Row]] = defaultdict(list)
+        for row in await topic_store.untold(self._database, now=now, limit=BATCH):
+            subscriptions[self._node_of(row["topic"].rpartition("/")[0])].append(row)
+        self._under_way = {key: task for key, task in self._under_way.items() if not task.done()}
         for node, load in loads.items():
-            if node not in self._under_way:
-                self._under_way[node] = asyncio.create_task(self._bring(node, load))
+            self._start("bring", node, partial(self._bring, node, load))
+        for node, rows in subscriptions.items():
+            self._start("tell", node, partial(self._tell, node, rows))
         return INTERVAL
+
+    def _start(self, what: str, node: str, work: Callable[[], Coroutine[None, None, None]]) -> None:
+        """Does something for a node, where it is not being done."""
+        if (what, node) not in self._under_way:
+            self._under_way[what, node] = asyncio.create_task(work())
 
     async def settled(self) -> None:
         """Returns once nothing is under way."""
@@ -272,20 +288,25 @@ class Carrier:
 
     # Subscriptions
 
-    async def _tell_subscriptions(self, now: datetime) -> None:
-        for row in await topic_store.untold(self._database, now=now, limit=BATCH):
-            try:
-                await self._tell_subscription(row)
-            except (Fault, grpc.RpcError) as error:
-                fault = fault_of(error) if isinstance(error, grpc.RpcError) else error
-                if not isinstance(fault, Unavailable):
-                    await self._subscribing.refused(row, fault.reason)
-                    continue
-                await topic_store.tell_later(self._database, row["subscription_id"], now + timedelta(seconds=10))
+    async def _tell(self, node: str, rows: Sequence[Row]) -> None:
+        try:
+            for row in rows:
+                await self._tell_of(node, row)
+        except PASSING as error:
+            logger.warning("telling waits", extra={"peer": node, "error": type(error).__qualname__})
 
-    async def _tell_subscription(self, row: Row) -> None:
-        publisher = row["topic"].rpartition("/")[0]
-        node = self._node_of(publisher)
+    async def _tell_of(self, node: str, row: Row) -> None:
+        """Has the publisher's node hear of a subscription: what it says stands, and where it is away it hears later."""
+        try:
+            await self._subscribe(node, row)
+        except (Fault, grpc.RpcError) as error:
+            fault = fault_of(error) if isinstance(error, grpc.RpcError) else error
+            if isinstance(fault, Unavailable | DeadlineExceeded | ResourceExhausted):
+                await topic_store.tell_later(self._database, row["subscription_id"], datetime.now(UTC) + TELL_AGAIN)
+            else:
+                await self._subscribing.refused(row, fault.reason)
+
+    async def _subscribe(self, node: str, row: Row) -> None:
         wanted = subscription_view(row)
         if node == self._meshes.node:
             told = await self._subscribing.enter(node, row["subsystem"], wanted)
@@ -294,7 +315,7 @@ class Carrier:
             if not stubs:
                 raise Unavailable("PEER_UNAVAILABLE", "the publisher's node has no address")
             request = peer_pb2.SubscribeRequest(subscriber=row["subsystem"], subscription=wanted)
-            told = (await stubs[0].Subscribe(request, timeout=10.0)).subscription
+            told = (await stubs[0].Subscribe(request, timeout=TELL_WITHIN)).subscription
         await self._subscribing.heard(row, told)
 
 

@@ -120,16 +120,21 @@ class Configuration:
 
     def __init__(self, *, database: Database) -> None:
         self._database = database
+        self._loading = asyncio.Lock()
         self.current = Snapshot(0)
 
     async def load(self) -> Snapshot:
-        """Takes the configuration as it is in the database now."""
-        revision = await configuration_store.revision(self._database)
-        if revision != self.current.revision:
-            async with self._database.transaction() as transaction:
-                await transaction.execute("set transaction isolation level repeatable read")
-                self.current = await _read(transaction)
-        return self.current
+        """Takes the configuration as it is in the database now.
+
+        One load goes after the other, so that none brings back what the next has replaced.
+        """
+        async with self._loading:
+            revision = await configuration_store.revision(self._database)
+            if revision != self.current.revision:
+                async with self._database.transaction() as transaction:
+                    await transaction.execute("set transaction isolation level repeatable read")
+                    self.current = await _read(transaction)
+            return self.current
 
     async def follow(self) -> None:
         """Loads what other processes change, for as long as the process runs."""

@@ -107,21 +107,26 @@ class KeyRing:
         self._keys: dict[UUID, OrganisationKey] = {}
         self._active: dict[tuple[int, str], OrganisationKey] = {}
         self._stamp = (-1, -1)
+        self._loading = asyncio.Lock()
         self.changed: list[Callable[[], None]] = []
 
     async def load(self) -> None:
-        """Takes the keys as they are in the database now."""
-        stamp = await key_store.stamp(self._database)
-        if stamp == self._stamp:
-            return
-        rows = await key_store.keys(self._database, use=0, before=None, limit=None)
-        opened = await asyncio.to_thread(lambda: [self._open(row) for row in rows if row["state"] != DESTROYED])
-        self._keys = {key.key_id: key for key in opened if key is not None}
-        self._signers = {}
-        self._active = {(key.use, key.holder): key for key in self._keys.values() if key.state == ACTIVE}
-        self._stamp = stamp
-        for callback in self.changed:
-            callback()
+        """Takes the keys as they are in the database now.
+
+        One load goes after the other, so that none brings back what the next has replaced.
+        """
+        async with self._loading:
+            stamp = await key_store.stamp(self._database)
+            if stamp == self._stamp:
+                return
+            rows = await key_store.keys(self._database, use=0, before=None, limit=None)
+            opened = await asyncio.to_thread(lambda: [self._open(row) for row in rows if row["state"] != DESTROYED])
+            self._keys = {key.key_id: key for key in opened if key is not None}
+            self._signers = {}
+            self._active = {(key.use, key.holder): key for key in self._keys.values() if key.state == ACTIVE}
+            self._stamp = stamp
+            for callback in self.changed:
+                callback()
 
     async def follow(self) -> None:
         """Loads what other processes change, for as long as the process runs."""

@@ -67,6 +67,7 @@ class Meshes:
         self._outbox = outbox
         self._meshes: dict[str, Mesh] = {}
         self._stamp: tuple[tuple[str, datetime], ...] = ()
+        self._loading = asyncio.Lock()
         self.changed: list[Callable[[], None]] = []
 
     # What they hold
@@ -174,28 +175,32 @@ class Meshes:
     # How they come
 
     async def load(self) -> None:
-        """Takes the meshes as they are in the database now."""
-        rows = await directory_store.meshes(self._database)
-        stamp = tuple((row["instance"], row["change_time"]) for row in rows)
-        if stamp == self._stamp:
-            return
-        meshes = {}
-        for row in rows:
-            signed = SignedDocument.FromString(row["directory"]) if row["directory"] is not None else None
-            anchors = await directory_store.anchors(self._database, row["instance"], after=0, limit=None)
-            meshes[row["instance"]] = Mesh(
-                row["instance"],
-                row["own"],
-                row["node"],
-                documents.read_anchor(SignedDocument.FromString(anchors[-1])),
-                signed,
-                await self._laid_out(row["instance"], signed) if signed is not None else None,
-                row["refresh_time"],
-                row["refresh_failure"],
-            )
-        self._meshes, self._stamp = meshes, stamp
-        for callback in self.changed:
-            callback()
+        """Takes the meshes as they are in the database now.
+
+        One load goes after the other, so that none brings back what the next has replaced.
+        """
+        async with self._loading:
+            rows = await directory_store.meshes(self._database)
+            stamp = tuple((row["instance"], row["change_time"]) for row in rows)
+            if stamp == self._stamp:
+                return
+            meshes = {}
+            for row in rows:
+                signed = SignedDocument.FromString(row["directory"]) if row["directory"] is not None else None
+                anchors = await directory_store.anchors(self._database, row["instance"], after=0, limit=None)
+                meshes[row["instance"]] = Mesh(
+                    row["instance"],
+                    row["own"],
+                    row["node"],
+                    documents.read_anchor(SignedDocument.FromString(anchors[-1])),
+                    signed,
+                    await self._laid_out(row["instance"], signed) if signed is not None else None,
+                    row["refresh_time"],
+                    row["refresh_failure"],
+                )
+            self._meshes, self._stamp = meshes, stamp
+            for callback in self.changed:
+                callback()
 
     async def follow(self) -> None:
         """Loads what other processes take, for as long as the process runs."""

@@ -39,6 +39,7 @@ class Subscribing:
         if wanted.state == Subscription.STATE_ENDED:
             await topic_store.unsubscribe(self._database, topic, subscriber)
             return answer
+        await self._configuration.load()  # as for what is brought
         self.check_right(topic, subscriber)
         if await topic_store.topic(self._database, topic) is None:
             raise not_found(wanted.topic)
@@ -77,9 +78,10 @@ class Subscribing:
 
     async def _set(self, row: Row, *, state: int, reason: str) -> None:
         async with self._database.transaction() as transaction:
-            await topic_store.set_subscription(
-                transaction, row["subscription_id"], state=state, reason=reason, told=True
-            )
+            if not await topic_store.set_subscription(
+                transaction, row["subscription_id"], state=state, reason=reason, told=True, before=row["state"]
+            ):
+                return  # it was ended meanwhile, of which the publisher's node has to hear yet
             view = subscription_view(row)
             await self._recorder.tell(
                 transaction,

@@ -173,16 +173,17 @@ async def subscriptions(database: Database, subsystem: str, *, before: UUID | No
 
 
 async def set_subscription(
-    writer: Writer, subscription_id: UUID, *, state: int, reason: str = "", told: bool
+    writer: Writer, subscription_id: UUID, *, state: int, reason: str = "", told: bool, before: int | None = None
 ) -> Row | None:
-    """Changes how a subscription stands."""
+    """Changes how a subscription stands; None where it no longer stands as it is said to have `before`."""
     return await writer.fetchrow(
         "update subscription set state = $2, reason = $3, told = $4, next_attempt_time = clock_timestamp()"
-        f" where subscription_id = $1 returning {SUBSCRIPTION}",
+        f" where subscription_id = $1 and ($5::smallint is null or state = $5) returning {SUBSCRIPTION}",
         subscription_id,
         state,
         reason,
         told,
+        before,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import uuid
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import prometheus_client
@@ -26,7 +27,7 @@ from solmu.exchange.v1 import (
 )
 from solmu.exchange.v1.envelopes_pb2 import DeliveryState, Envelope
 
-from services.exchange import names
+from services.exchange import carrying, names
 from services.exchange.evidence import signatures, statements
 from services.exchange.evidence.statements import Kind
 from services.exchange.housekeeping import Housekeeping
@@ -96,6 +97,31 @@ async def test_an_envelope_is_carried_handed_out_and_acknowledged_with_a_signed_
         said = statements.parse(shown.proof.statement)
         assert f"statements/{said.lines['answers']}" == sent.statement
     assert (await acknowledge(company, delivery)).deliveries[0] == done, "acknowledging twice changes nothing"
+
+
+async def test_a_right_that_was_just_given_or_taken_back_counts_in_every_process(pair):
+    """A process that has not heard of it yet would refuse for good what may be sent, or take what may not."""
+    city, company = pair
+    rights, configuration = company.exchange.rights, company.exchange.configuration
+    allowed = configuration.current
+    configuration.current = replace(allowed, revision=allowed.revision - 1, rights={})
+    sent = await send(city)
+    (delivery,) = await receive(company)
+    await acknowledge(company, delivery)
+    await until(city, sent, ACKNOWLEDGED)
+    inbox = f"{COMPANY}/inbox"
+    (right,) = (await rights.ListAccessRights(access_rights_pb2.ListAccessRightsRequest(parent=inbox))).access_rights
+    await rights.DeleteAccessRight(access_rights_pb2.DeleteAccessRightRequest(name=right.name))
+    try:
+        configuration.current = allowed
+        (recipient,) = await until(city, await send(city), REFUSED)
+        assert recipient.reason == "RECIPIENT_REFUSES"
+    finally:
+        await rights.CreateAccessRight(
+            access_rights_pb2.CreateAccessRightRequest(
+                parent=inbox, access_right=access_rights_pb2.AccessRight(subsystem=CITY)
+            )
+        )
 
 
 async def test_a_body_of_any_size_is_streamed_up_and_down(pair):
@@ -633,6 +659,76 @@ async def test_all_subscribers_of_a_topic_are_told(pair):
             break
         await asyncio.sleep(0.1)
     assert (await send(city, b"nobody", topic=name)).recipient_count == 0
+
+
+@pytest.fixture
+def hangs(pair, monkeypatch):
+    """The city's node says nothing of subscriptions, until it is let; how many it was told of."""
+    subscribing = pair[0].exchange.asynchronous.peer_servicer._subscribing
+    genuine, free, told = subscribing.enter, asyncio.Event(), []
+
+    async def enter(*given):
+        told.append(given)
+        await free.wait()
+        return await genuine(*given)
+
+    monkeypatch.setattr(subscribing, "enter", enter)
+    yield told, free
+    free.set()
+
+
+async def told_of(told, number):
+    async with asyncio.timeout(60):
+        while len(told) < number:
+            await asyncio.sleep(0.05)
+
+
+async def test_a_node_that_hangs_on_a_subscription_is_brought_envelopes_all_the_same(pair, hangs, monkeypatch):
+    city, company = pair
+    monkeypatch.setattr(carrying, "TELL_WITHIN", 600.0)
+    name = await topic(city)
+    await allow(city, name)
+    wanted = topics_pb2.CreateSubscriptionRequest(
+        parent="subsystems/-", subscription=topics_pb2.Subscription(topic=name)
+    )
+    made = await company.exchange.asynchronous.topics.CreateSubscription(wanted)
+    await told_of(hangs[0], 1)
+    await send(company, subsystem=CITY)
+    await acknowledge(city, *await receive(city))
+    await company.exchange.asynchronous.topics.DeleteSubscription(topics_pb2.DeleteSubscriptionRequest(name=made.name))
+    hangs[1].set()
+    await told_of(hangs[0], 2)
+    listed = topics_pb2.ListSubscribersRequest(parent=name)
+    async with asyncio.timeout(60):
+        while (await city.exchange.asynchronous.topics.ListSubscribers(listed)).subscribers:
+            await asyncio.sleep(0.05)
+    found = await company.exchange.asynchronous.topics.GetSubscription(
+        topics_pb2.GetSubscriptionRequest(name=made.name)
+    )
+    assert found.state == topics_pb2.Subscription.STATE_ENDED, "an answer that came late brings nothing back"
+
+
+async def test_a_subscription_is_told_again_where_the_node_had_no_time(pair, hangs, monkeypatch):
+    city, company = pair
+    monkeypatch.setattr(carrying, "TELL_WITHIN", 0.3)
+    monkeypatch.setattr(carrying, "TELL_AGAIN", timedelta(milliseconds=100))
+    name = await topic(city)
+    await allow(city, name)
+    wanted = topics_pb2.CreateSubscriptionRequest(
+        parent="subsystems/-", subscription=topics_pb2.Subscription(topic=name)
+    )
+    made = await company.exchange.asynchronous.topics.CreateSubscription(wanted)
+    await told_of(hangs[0], 2)
+    monkeypatch.setattr(carrying, "TELL_WITHIN", 60.0)
+    hangs[1].set()
+    asked = topics_pb2.GetSubscriptionRequest(name=made.name)
+    async with asyncio.timeout(60):
+        while (
+            found := await company.exchange.asynchronous.topics.GetSubscription(asked)
+        ).state == topics_pb2.Subscription.STATE_REQUESTED:
+            await asyncio.sleep(0.05)
+    assert found.state == topics_pb2.Subscription.STATE_ACTIVE
+    await company.exchange.asynchronous.topics.DeleteSubscription(topics_pb2.DeleteSubscriptionRequest(name=made.name))
 
 
 async def test_a_topic_that_one_may_not_subscribe_to_refuses(pair):
