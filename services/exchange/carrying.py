@@ -173,9 +173,19 @@ class Carrier:
         else:
             await self._all_failed(_Load(waiting, receipts), "FRAMES_INVALID")  # a peer that gave no word on these
 
+    async def _still(self, rows: Sequence[Row]) -> list[Row]:
+        """Those to whom an envelope is to be brought when its turn comes: it may be cancelled by then."""
+        waiting = await envelope_store.still_waiting(
+            self._database, rows[0]["envelope_id"], [row["subsystem"] for row in rows]
+        )
+        return [row for row in rows if row["subsystem"] in waiting]
+
     def _deliver(self, stub: peer_pb2_grpc.PeerServiceAsyncStub, load: _Load) -> AsyncIterable[DeliverResponse]:
         async def requests() -> AsyncIterator[DeliverRequest]:
-            for rows in load.envelopes.values():
+            for found in load.envelopes.values():
+                rows = await self._still(found)
+                if not rows:
+                    continue
                 brought = peer_frames_pb2.BroughtEnvelope(
                     proof=statements_pb2.Proof.FromString(rows[0]["statement"]),
                     recipients=[row["subsystem"] for row in rows],
@@ -235,7 +245,10 @@ class Carrier:
     # Within the node
 
     async def _bring_here(self, node: str, load: _Load) -> None:
-        for rows in load.envelopes.values():
+        for found in load.envelopes.values():
+            rows = await self._still(found)
+            if not rows:
+                continue
             try:
                 taken = await self._take_here(node, rows)
                 await self._take_word(rows, taken_word(rows[0]["statement_sha256"], taken))

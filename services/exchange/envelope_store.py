@@ -136,6 +136,16 @@ async def due(database: Database, *, now: datetime, limit: int) -> list[Row]:
     )
 
 
+async def still_waiting(database: Database, envelope_id: UUID, subsystems: Sequence[str]) -> set[str]:
+    """Those of these to whom an envelope is still to be brought."""
+    rows = await database.fetch(
+        "select subsystem from recipient where envelope_id = $1 and subsystem = any($2) and state = 1",
+        envelope_id,
+        subsystems,
+    )
+    return {row["subsystem"] for row in rows}
+
+
 async def wake(database: Database, subsystems: Sequence[str], *, now: datetime) -> int:
     """Has what waits for these be brought now; returns how much that is."""
     rows = await database.fetch(

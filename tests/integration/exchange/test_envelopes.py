@@ -27,12 +27,13 @@ from solmu.exchange.v1 import (
 )
 from solmu.exchange.v1.envelopes_pb2 import DeliveryState, Envelope
 
-from services.exchange import carrying, names
+from services.exchange import carrying, envelope_store, names
 from services.exchange.evidence import signatures, statements
 from services.exchange.evidence.statements import Kind
 from services.exchange.housekeeping import Housekeeping
 from services.exchange.policies import MAX_WAITING
 from services.exchange.proofs import signature_message
+from services.runtime.database import Row
 from services.runtime.errors import Fault
 from tests.integration.exchange import calls
 from tests.integration.exchange.envelopes import (
@@ -577,6 +578,33 @@ async def test_an_envelope_is_cancelled_where_it_has_not_arrived(pair, monkeypat
     await until(city, sent, DeliveryState.DELIVERY_STATE_CANCELLED)
     with pytest.raises(Fault, match="ENVELOPE_SETTLED"):
         await envelopes.CancelEnvelope(envelopes_pb2.CancelEnvelopeRequest(name=sent.name))
+
+
+async def test_an_envelope_that_is_cancelled_while_its_turn_comes_is_not_brought(pair, monkeypatch):
+    city, company = pair
+    genuine = envelope_store.due
+    cancelled: list[Row] = []
+
+    async def due(*given, **named):
+        rows = await genuine(*given, **named)
+        for row in rows:
+            if row["envelope_id"].hex == sent.name.rsplit("/", 1)[1].replace("-", "") and not cancelled:
+                cancelled.append(row)
+                act()
+                await city.exchange.asynchronous.envelopes.CancelEnvelope(
+                    envelopes_pb2.CancelEnvelopeRequest(name=sent.name)
+                )
+        return rows
+
+    with unreachable(city, monkeypatch):
+        sent = await send(city, b"cancelled")
+        monkeypatch.setattr(envelope_store, "due", due)
+    await until(city, sent, DeliveryState.DELIVERY_STATE_CANCELLED)
+    assert cancelled
+    await send(city, b"another")
+    (delivery,) = await receive(company)
+    assert delivery.body == b"another"
+    await acknowledge(company, delivery)
 
 
 async def test_the_receiver_has_what_came_since_an_instant_handed_out_again(pair):
