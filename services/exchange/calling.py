@@ -107,8 +107,8 @@ class _Try:
     clock: Clock
     answer: Body
     """What comes back."""
-    first: peer_frames_pb2.ExchangeResponseHead | None = None
-    """The frame with which the answer began."""
+    proof: statements_pb2.Proof | None = None
+    """Of the answer, as it came."""
     request: Entry | None = None
     sent: bool = False
     """Whether the node may have got some of it."""
@@ -296,8 +296,9 @@ class Calling:
                 stream = Stream(stub.Exchange())
                 sending, answers = asyncio.create_task(self._send(attempt, stream, known)), stream.answers()
             frames: Frames[Any, Any] = Frames(_responses(answers, attempt.enough), side="peer")
-            attempt.first = await self._began(attempt, frames, sending)
-            yield await self._reply(attempt, attempt.first, frames, sending)
+            first = await self._began(attempt, frames, sending)
+            attempt.proof = first.proof
+            yield await self._reply(attempt, first, frames, sending)
         except (Fault, _Refused, NotWantedError, grpc.aio.AioRpcError) as error:
             raise await self._failed(attempt, error) from None
         finally:
@@ -451,23 +452,12 @@ class Calling:
         """Verifies an answer that is there, and writes it in the journal."""
         attempt.clock.step("response_received")
         end = end or peer_frames_pb2.ExchangeEnd()
-        proof = first.proof if first.HasField("proof") else end.proof
-        try:
-            with _providers_fault():
-                if first.HasField("proof") and end.HasField("proof"):
-                    raise invalid()
-                entry = self._verified(attempt, first.http_head, proof, end.trailers)
-                reply.trailers = heads.read_trailers(end.trailers)
-        except DataLoss as fault:
-            if proof.statement:
-                await self._journal.refuse(
-                    exchange_id=attempt.exchange_id,
-                    node=attempt.node,
-                    reason=fault.reason,
-                    proof=proof,
-                    side=exchanges_pb2.SIDE_CONSUMER,
-                )
-            raise
+        proof = attempt.proof = first.proof if first.HasField("proof") else end.proof
+        with _providers_fault():
+            if first.HasField("proof") and end.HasField("proof"):
+                raise invalid()
+            entry = self._verified(attempt, first.http_head, proof, end.trailers)
+            reply.trailers = heads.read_trailers(end.trailers)
         attempt.response = entry
         attempt.clock.step("response_proven")
         assert attempt.request is not None
@@ -511,6 +501,8 @@ class Calling:
             fault, entry = await self._refused(attempt, error.refusal)
         elif isinstance(error, Fault):
             fault = error
+            if isinstance(fault, DataLoss) and attempt.response is None and attempt.proof is not None:
+                await self._keep_refused(attempt, fault, attempt.proof)
         else:
             fault = _broken(error, attempt)
         named = renewed(fault, side=fault.metadata.get("side", "consumer"), exchange=attempt.exchange_id)
@@ -546,17 +538,22 @@ class Calling:
                 if entry.statement.member not in {names.member_of(call.service), names.member_of(attempt.node)}:
                     raise InvalidArgument("SIGNER_NOT_SENDER", "the refusal is another member's")
         except DataLoss as unproven:
-            await self._journal.refuse(
-                exchange_id=attempt.exchange_id,
-                node=attempt.node,
-                reason=unproven.reason,
-                proof=refusal.proof,
-                side=exchanges_pb2.SIDE_CONSUMER,
-            )
+            await self._keep_refused(attempt, unproven, refusal.proof)
             return unproven, None
         attempt.response = None
         attempt.refusal = entry
         return fault, entry
+
+    async def _keep_refused(self, attempt: _Try, fault: Fault, proof: statements_pb2.Proof) -> None:
+        """What the provider's node has signed is evidence, also where it does not hold."""
+        if proof.statement:
+            await self._journal.refuse(
+                exchange_id=attempt.exchange_id,
+                node=attempt.node,
+                reason=fault.reason,
+                proof=proof,
+                side=exchanges_pb2.SIDE_CONSUMER,
+            )
 
     def _record(self, attempt: _Try, fault: Fault | None) -> Exchange:
         call = attempt.call

@@ -1,11 +1,14 @@
 """A mesh of two nodes: joined with an anchor, its directory published by one, held by both."""
 
 import hashlib
+from dataclasses import replace
 
 import pytest
 from solmu.exchange.v1 import directory_pb2, directory_service_pb2, mesh_pb2, publishing_pb2
+from solmu.exchange.v1.directory_document_pb2 import DirectoryDocument, SignedDocument
 
-from services.exchange import names
+from services.exchange import documents, names
+from services.exchange.directory import Directory
 from services.runtime.errors import Fault
 from tests.integration.exchange import mesh as meshes
 
@@ -73,22 +76,65 @@ async def test_peers_pass_the_directory_on(nodes, monkeypatch):
     assert (shown.version, shown.refresh_failure) == (version, "")
 
 
-async def test_a_directory_goes_by_file_where_no_network_goes(nodes):
-    city, company = nodes
-    version = (await meshes.publish(city)).version
-    content = [
-        body.data
-        async for body in city.exchange.mesh.ExportDirectory(mesh_pb2.ExportDirectoryRequest(name=city.directory))
-    ]
-    blob = b"".join(content)
+async def exported(node):
+    request = mesh_pb2.ExportDirectoryRequest(name=node.directory)
+    return b"".join([body.data async for body in node.exchange.mesh.ExportDirectory(request)])
 
+
+async def import_file(node, blob):
     async def requests():
         for first in range(0, len(blob), 1000):
             part = mesh_pb2.ImportDirectoryRequest()
             part.content.data = blob[first : first + 1000]
             yield part
 
-    assert (await company.exchange.mesh.ImportDirectory(requests())).version == version
+    return await node.exchange.mesh.ImportDirectory(requests())
+
+
+async def test_a_directory_goes_by_file_where_no_network_goes(nodes):
+    city, company = nodes
+    version = (await meshes.publish(city)).version
+    assert (await import_file(company, await exported(city))).version == version
+
+
+async def check_refused(city, company, monkeypatch, signed, reason):
+    """A directory that the publisher's node shows as its newest is refused, which is shown; what was in force stays."""
+    before = company.exchange.meshes.own.known
+    genuine = city.exchange.meshes.mesh
+
+    def showing(instance):
+        newest = DirectoryDocument(version=before.version + 100)
+        return replace(genuine(instance), signed=signed, directory=Directory(newest))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(city.exchange.meshes, "mesh", showing)
+        shown = await company.refresh()
+    assert (shown.refresh_failure, shown.state) == (reason, directory_pb2.Directory.STATE_CURRENT)
+    assert company.exchange.meshes.own.known == before
+    assert (await company.refresh()).refresh_failure == ""
+
+
+async def test_a_directory_that_is_rolled_back_is_refused(nodes, monkeypatch):
+    city, company = nodes
+    old, file = city.exchange.meshes.own.signed, await exported(city)
+    await meshes.publish(city)
+    await company.refresh()
+    await check_refused(city, company, monkeypatch, old, "DIRECTORY_ROLLED_BACK")
+    before = company.exchange.meshes.own.known
+    with pytest.raises(Fault) as refusal:
+        await import_file(company, file)
+    assert refusal.value.reason == "DIRECTORY_ROLLED_BACK"
+    assert company.exchange.meshes.own.known == before
+
+
+async def test_a_directory_that_was_tampered_with_is_refused(nodes, monkeypatch):
+    city, company = nodes
+    signed = SignedDocument()
+    signed.CopyFrom(city.exchange.meshes.own.signed)
+    document = DirectoryDocument.FromString(signed.document)
+    document.version += 1
+    signed.document = document.SerializeToString(deterministic=True)
+    await check_refused(city, company, monkeypatch, signed, "DIRECTORY_SIGNATURE_INVALID")
 
 
 async def test_a_file_that_breaks_off_is_refused_and_the_directory_stays(nodes):
@@ -179,3 +225,30 @@ async def test_entries_keep_their_digests_while_others_change(nodes):
     before = [part.sha256 for part in parts]
     await meshes.publish(city)
     assert [part.sha256 for part in city.exchange.meshes.own.directory.document.parts] == before
+
+
+async def test_a_directory_signed_by_an_old_key_is_refused(nodes, monkeypatch):
+    city, company = nodes
+    current = city.exchange.meshes.own.anchor.document
+    old = [city.exchange.ring.by_public_key(key.public_key) for key in current.keys]
+    fresh = await city.new_key(directory_pb2.KEY_USE_DIRECTORY)
+    await city.exchange.publishing.CreateAnchor(
+        publishing_pb2.CreateAnchorRequest(
+            parent=city.directory,
+            terms=publishing_pb2.AnchorTerms(
+                keys=[type(current.keys[0])(public_key=fresh.public_key, algorithm=meshes.P256)],
+                threshold=1,
+                publisher=current.publisher,
+            ),
+        )
+    )
+    await company.refresh()
+    own = company.exchange.meshes.own
+    assert own.anchor.document.version == current.version + 1
+    document = DirectoryDocument.FromString(own.signed.document)
+    document.version += 1
+    content = document.SerializeToString(deterministic=True)
+    signed = documents.sign(documents.Kind.DIRECTORY, content, old)
+    await check_refused(city, company, monkeypatch, signed, "DIRECTORY_SIGNATURE_INVALID")
+    assert (await meshes.publish(city)).version == own.known.version + 1, "the new key alone signs from now on"
+    assert (await company.refresh()).version == own.known.version + 1

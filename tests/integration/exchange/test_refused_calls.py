@@ -15,9 +15,10 @@ from cryptography.x509 import ocsp
 from solmu.exchange.v1 import exchanges_pb2, hosting_pb2, monitoring_pb2, peer_frames_pb2, policies_pb2, services_pb2
 
 from services.exchange import evidence_store, proving
-from services.exchange.evidence import statements
+from services.exchange.evidence import signatures, statements
 from services.exchange.evidence.statements import Kind
 from services.exchange.journal import Content
+from services.exchange.proofs import signature_message
 from services.exchange.statuses import Issuer
 from services.runtime import identity, status
 from services.runtime.errors import Fault
@@ -657,6 +658,23 @@ async def test_a_signature_from_before_its_certificate_is_refused(forger, backen
     await check_unproven(forger, backend, [forger.frame(proof)], "CERTIFICATE_EXPIRED")
 
 
+async def test_a_signature_from_after_its_certificate_is_refused(forger, backend, monkeypatch):
+    """A month later the certificate has ended, and signs all the same."""
+    later = timedelta(days=31)
+    monkeypatch.setattr(proving, "utc_now", lambda: datetime.now(UTC) + later)
+    proof = await forger.sign()
+    proof.signature.CopyFrom(aged(forger.city, proof, later))
+    await check_unproven(forger, backend, [forger.frame(proof)], "CERTIFICATE_EXPIRED")
+
+
+def aged(node, proof, later):
+    """The signature of a proof as the node makes it so much later."""
+    key = node.exchange.ring.signing_key(node.owner)
+    now = int((datetime.now(UTC) + later).timestamp())
+    statement = statements.parse(proof.statement)
+    return signature_message(signatures.sign(statement, key=key.private, pinned=key.pinned, now=now))
+
+
 def status_of(certificate: bytes, issuer, *, said: ocsp.OCSPCertStatus, signer) -> bytes:
     """What a responder says of a certificate now (RFC 6960)."""
     now = datetime.now(UTC)
@@ -715,6 +733,13 @@ async def test_two_proofs_are_refused(forger, backend):
     frame = forger.frame(await forger.sign(), body=None)
     end = peer_frames_pb2.ExchangeEnd(proof=await forger.sign())
     await check_refusal_kept(forger, backend, "FRAMES_INVALID", frame, forger.body, end)
+
+
+async def test_forged_trailers_are_refused(forger, backend):
+    frame = forger.frame(None, body=None)
+    frame.ClearField("proof")
+    end = peer_frames_pb2.ExchangeEnd(trailers=b"X-Approved:yes\r\n", proof=await forger.sign())
+    await check_unproven(forger, backend, [frame, forger.body, end], "TRAILERS_DIGEST_MISMATCH")
 
 
 async def test_a_peer_that_lies_about_the_length_is_refused(forger, backend):
@@ -812,6 +837,98 @@ async def test_an_answer_bound_to_another_request_is_refused(pair, backend, serv
         response.head.proof.signature.CopyFrom(company.exchange.ring.sign(statement, key))
 
     await check_answer_refused(pair, monkeypatch, service, "ANSWER_NOT_BOUND", change)
+
+
+@pytest.fixture
+def large(backend):
+    """An answer of several frames."""
+    backend.answer = plain(bytes(100_000))
+
+
+async def test_an_answer_with_forged_trailers_is_refused(pair, service, large, monkeypatch):
+    def change(response, _):
+        if response.HasField("end"):
+            response.end.trailers = b"X-Approved:yes\r\n"
+
+    await check_answer_refused(pair, monkeypatch, service, "TRAILERS_DIGEST_MISMATCH", change)
+
+
+@pytest.mark.parametrize("said", [5, 999_999])
+async def test_an_answer_of_another_length_than_announced_is_refused(pair, service, large, monkeypatch, said):
+    def change(response, _):
+        if response.HasField("head"):
+            response.head.body_bytes = said
+
+    await check_answer_refused(pair, monkeypatch, service, "BODY_LENGTH_MISMATCH", change)
+
+
+async def test_an_answer_with_a_key_swapped_for_the_certificate_named_is_refused(pair, backend, service, monkeypatch):
+    city, _ = pair
+
+    def change(response, _):
+        proof = response.head.proof
+        swapped = city.exchange.ring.sign(statements.parse(proof.statement), city.exchange.ring.signing_key(city.owner))
+        proof.signature.value = swapped.value
+
+    await check_answer_refused(pair, monkeypatch, service, "SIGNATURE_INVALID", change)
+
+
+async def test_an_answer_signed_after_its_certificate_is_refused(pair, backend, service, monkeypatch):
+    _, company = pair
+
+    def change(response, _):
+        response.head.proof.signature.CopyFrom(aged(company, response.head.proof, timedelta(days=31)))
+
+    await check_answer_refused(pair, monkeypatch, service, "CERTIFICATE_EXPIRED", change)
+
+
+async def test_an_answer_with_a_time_stamp_over_other_bytes_is_refused(pair, backend, service, monkeypatch):
+    def change(response, _):
+        response.head.proof.time_stamp = stamps.token(stamps.digest("other bytes"))
+
+    await check_answer_refused(pair, monkeypatch, service, "TIME_STAMP_IMPRINT_MISMATCH", change)
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [(ocsp.OCSPCertStatus.REVOKED, "CERTIFICATE_REVOKED"), (ocsp.OCSPCertStatus.GOOD, "STATUS_RESPONDER_INVALID")],
+)
+async def test_an_answer_whose_certificate_is_revoked_or_vouched_for_by_another_is_refused(
+    pair, backend, service, monkeypatch, said, reason
+):
+    city, company = pair
+    certificate = company.exchange.ring.signing_key(company.owner).certificate
+    signer = company.authority if said is ocsp.OCSPCertStatus.REVOKED else city.authority
+    statuses = city.exchange.evidence.statuses
+    monkeypatch.setattr(statuses, "_issuer", lambda _: Issuer(company.authority.certificate, ()))
+    monkeypatch.setattr(statuses, "_known", {})
+
+    def change(response, _):
+        response.head.proof.certificate_status = status_of(certificate, company.authority, said=said, signer=signer)
+
+    await check_answer_refused(pair, monkeypatch, service, reason, change)
+
+
+async def test_an_endless_answer_of_a_node_ends_at_the_consumers_limit(pair, backend, service, monkeypatch):
+    city, company = pair
+
+    async def endless_answer(*_):
+        yield peer_frames_pb2.ExchangeResponse(head=peer_frames_pb2.ExchangeResponseHead(http_head=b"200\r\nOK\r\n"))
+        while True:
+            yield peer_frames_pb2.ExchangeResponse(chunk=bytes(200_000))
+
+    monkeypatch.setattr(company.exchange.providing, "_respond", endless_answer)
+    limits = policies_pb2.ExchangePolicy.Limits(max_response_bytes=3_000_000)
+    await calls.host(city, CONSUMER, policy=await calls.policy(city, limits=limits))
+    try:
+        fault = await refused(city, whole(head(service)))
+    finally:
+        await calls.host(city, CONSUMER, policy="")
+    assert (fault.reason, fault.metadata["side"]) == ("EXCHANGE_TOO_LARGE", "consumer")
+    row = await calls.record(city, fault, CONSUMERS)
+    assert (row["outcome"], row["reason"], row["refused_by"]) == (REFUSED, "EXCHANGE_TOO_LARGE", CONSUMERS)
+    assert calls.sizes(row)[1] <= 3_200_000
+    assert (2, False) not in await calls.statements(city, fault.metadata["exchange"])
 
 
 async def test_an_answer_signed_by_another_member_is_refused(pair, backend, service, monkeypatch):
