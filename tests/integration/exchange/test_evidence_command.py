@@ -1,7 +1,9 @@
 """`solmu evidence list|get`, on the service and its store, and `verify` on what they saved."""
 
 import argparse
+import io
 import json
+import zipfile
 from pathlib import Path
 
 import grpc
@@ -113,3 +115,73 @@ async def test_what_one_signature_covers_with_others_is_saved_with_its_place(
     beside = ("--statement", str(text), "--place", str(place))
     found = verified(tmp_path, mesh, capsys, *beside)
     assert (found["status"], found["statement"]["id"]) == (0, statements[1].lines["id"])
+
+
+def repacked(content: bytes, change) -> bytes:
+    """A container with other files in it, packed as its own are."""
+    with zipfile.ZipFile(io.BytesIO(content)) as old:
+        files = {name: old.read(name) for name in old.namelist()}
+    change(files)
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as new:
+        for name, data in files.items():
+            new.writestr(name, data, zipfile.ZIP_STORED if name == "mimetype" else zipfile.ZIP_DEFLATED)
+    return made.getvalue()
+
+
+def _extra(files):
+    files["more.txt"] = b"more"
+
+
+def _missing(files):
+    del files["statement.txt"]
+
+
+def _renamed(files):
+    files["Statement.txt"] = files.pop("statement.txt")
+
+
+def _nested(files):
+    files["more/statement.txt"] = files["statement.txt"]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (_extra, "CONTAINER_FILE_EXTRA"),
+        (_missing, "CONTAINER_FILE_MISSING"),
+        (_renamed, "CONTAINER_FILE_RENAMED"),
+        (_nested, "CONTAINER_NESTED"),
+        (None, "CONTAINER_NESTED"),
+    ],
+    ids=["extra", "missing", "renamed", "in a folder", "a container in it"],
+)
+async def test_a_container_with_other_files_is_refused_by_the_command(
+    database,
+    journal,  # noqa: F811
+    mesh,
+    client,
+    tmp_path,
+    capsys,
+    change,
+    reason,
+):
+    entry = mesh.entry(mesh.signer())
+    await journal.append(entry)
+    await stamp_all(stamper_over(database, mesh))
+    name = f"statements/{entry.statement.sha256.hex()}"
+    await evidence_command._get(client, given("get", name, "--to", str(tmp_path)), Output(as_json=True))
+    (file,) = tmp_path.glob("*.asice")
+    whole = file.read_bytes()
+    assert verified(tmp_path, mesh, capsys)["status"] == 0
+    file.write_bytes(repacked(whole, lambda _: None))
+    assert verified(tmp_path, mesh, capsys)["status"] == 0, "packed anew it is the same"
+
+    def enclose(files):
+        record = next(name for name in files if name.endswith(".ers"))
+        files[record] = whole
+
+    file.write_bytes(repacked(whole, change or enclose))
+    found = verified(tmp_path, mesh, capsys)
+    assert (found["status"], found["outcome"]) == (1, "FAILS")
+    assert [each["reason"] for each in found["findings"] if each["outcome"] == "FAILS"] == [reason]

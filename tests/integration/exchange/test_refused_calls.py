@@ -659,12 +659,18 @@ async def test_a_signature_from_before_its_certificate_is_refused(forger, backen
 
 
 async def test_a_signature_from_after_its_certificate_is_refused(forger, backend, monkeypatch):
-    """A month later the certificate has ended, and signs all the same."""
-    later = timedelta(days=31)
+    """When the certificate has ended the key signs all the same."""
+    later = time_left(forger.city)
     monkeypatch.setattr(proving, "utc_now", lambda: datetime.now(UTC) + later)
     proof = await forger.sign()
     proof.signature.CopyFrom(aged(forger.city, proof, later))
     await check_unproven(forger, backend, [forger.frame(proof)], "CERTIFICATE_EXPIRED")
+
+
+def time_left(node):
+    """Until the certificate of the node's member has ended."""
+    certificate = x509.load_der_x509_certificate(node.exchange.ring.signing_key(node.owner).certificate)
+    return certificate.not_valid_after_utc - datetime.now(UTC) + timedelta(hours=1)
 
 
 def aged(node, proof, later):
@@ -877,7 +883,7 @@ async def test_an_answer_signed_after_its_certificate_is_refused(pair, backend, 
     _, company = pair
 
     def change(response, _):
-        response.head.proof.signature.CopyFrom(aged(company, response.head.proof, timedelta(days=31)))
+        response.head.proof.signature.CopyFrom(aged(company, response.head.proof, time_left(company)))
 
     await check_answer_refused(pair, monkeypatch, service, "CERTIFICATE_EXPIRED", change)
 
