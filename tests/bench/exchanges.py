@@ -18,7 +18,7 @@ from typing import Any
 
 import aiohttp
 import psutil
-from solmu.exchange.v1 import calls_pb2, calls_pb2_grpc
+from solmu.exchange.v1 import calls_pb2
 
 from deploy.local.node import Node
 from gateway.client import Client
@@ -60,13 +60,17 @@ async def measure(folder: Path) -> None:
                 Client(profile) as client,
                 aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, ssl=secured)) as session,
             ):
-                stub: Any = client.stub(calls_pb2_grpc.CallServiceStub)
+                channel: Any = client.channel
+                call = channel.unary_stream(  # its only frame, in one piece
+                    "/solmu.exchange.v1.CallService/Call",
+                    request_serializer=calls_pb2.CallRequest.SerializeToString,
+                    response_deserializer=calls_pb2.CallResponse.FromString,
+                )
                 head = calls.head(service)
                 head.body = b""
 
                 async def exchange() -> None:
-                    stream = stub.Call(iter([calls_pb2.CallRequest(head=head)]), metadata=await client.metadata())
-                    async for _ in stream:
+                    async for _ in call(calls_pb2.CallRequest(head=head), metadata=await client.metadata()):
                         pass
 
                 async def direct() -> None:

@@ -13,6 +13,7 @@ from services.exchange.frames import Frames
 from services.exchange.heads import Header, RequestHead
 from services.exchange.mandates import salted
 from services.exchange.requesters import Requesters
+from services.runtime.chain import closed_by
 
 Response = calls_pb2.CallResponse
 
@@ -24,6 +25,7 @@ class Calls:
         self._calling = calling
         self._requesters = requesters
 
+    @closed_by(lambda frame: frame.HasField("end") or frame.head.HasField("end"))
     async def Call(self, requests: AsyncIterator[calls_pb2.CallRequest]) -> AsyncIterator[calls_pb2.CallResponse]:
         """Makes one call."""
         frames: Frames[calls_pb2.CallRequest, calls_pb2.CallRequestHead] = Frames(requests, side="caller")

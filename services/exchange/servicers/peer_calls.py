@@ -10,6 +10,7 @@ from services.exchange.configuration import Configuration
 from services.exchange.meshes import Meshes, utc_now
 from services.exchange.providing import Providing
 from services.runtime import identity
+from services.runtime.chain import closed_by
 from services.runtime.errors import Unavailable
 
 PROTOCOL = "1"
@@ -40,6 +41,7 @@ class PeerCalls:
             response.maintenance_end_time.CopyFrom(maintenance.expected_end_time)
         return response
 
+    @closed_by(lambda frame: frame.WhichOneof("frame") in {"end", "refusal"} or frame.head.HasField("body"))
     async def Exchange(
         self, requests: AsyncIterator[peer_frames_pb2.ExchangeRequest]
     ) -> AsyncIterator[peer_frames_pb2.ExchangeResponse]:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -13,6 +14,7 @@ from google.api import httpbody_pb2
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from solmu.exchange.v1 import calls_pb2, calls_pb2_grpc
 from solmu.messages.v1 import (
     attachments_pb2,
     attachments_pb2_grpc,
@@ -24,7 +26,7 @@ from solmu.messages.v1 import (
 
 from deploy import pki
 from services.runtime import identity, status, tls
-from services.runtime.chain import Chain, Policy
+from services.runtime.chain import Chain, Policy, closed_by
 from services.runtime.client import Peer
 from services.runtime.config import Address
 from services.runtime.errors import FailedPrecondition, Fault, PermissionDenied, Unavailable
@@ -74,6 +76,20 @@ class Attachments:
             yield httpbody_pb2.HttpBody(data=bytes([number]))
 
 
+class Calls:
+    """Answers a frame for a frame, and ends with what says that it is the end."""
+
+    @closed_by(lambda frame: frame.HasField("end"))
+    async def Call(self, requests: AsyncIterator[calls_pb2.CallRequest]) -> AsyncIterator[calls_pb2.CallResponse]:
+        async for request in requests:
+            if request.chunk == b"refuse":
+                raise FailedPrecondition("MAILBOX_NOT_ACTIVE", "no mailbox")
+            if request.HasField("end"):
+                yield calls_pb2.CallResponse(end=calls_pb2.CallResponseEnd())
+                return
+            yield calls_pb2.CallResponse(chunk=request.chunk)
+
+
 class Mandates:
     """What a service asks before it serves one who acts for another."""
 
@@ -121,6 +137,7 @@ async def serving(
     server = Server(chain=chain, files=files, listen=Address("127.0.0.1", 0), ready=ready)
     server.add(units_pb2.DESCRIPTOR.services_by_name["UnitService"], units or Units())
     server.add(feed_pb2.DESCRIPTOR.services_by_name["FeedService"], Feeds())
+    server.add(calls_pb2.DESCRIPTOR.services_by_name["CallService"], Calls())
     if mandates is not None:
         contract = attachments_pb2.DESCRIPTOR.services_by_name["AttachmentService"]
         server.add(contract, Attachments(), judge=mandates.judge)
@@ -364,6 +381,36 @@ async def test_a_stream_is_checked_as_a_call_is(address: Address, authority: pki
         assert await stream() == ["0", "1", "2"]
         assert await stream(cursor="x") == ["0", "1", "2", "CURSOR_EXPIRED"]
         assert await stream(parent="nonsense") == ["FIELD_INVALID"]
+
+
+async def test_a_stream_that_ends_with_a_message_hands_over_each_at_once(address: Address, authority: pki.Authority):
+    async with calling(address, certificate(authority, "gateway")) as channel:
+        stub: Any = calls_pb2_grpc.CallServiceStub(channel)
+        stream = stub.Call()
+        for chunk in (b"a", b"b"):
+            await stream.write(calls_pb2.CallRequest(chunk=chunk))
+            assert (await stream.read()).chunk == chunk  # before the next one is sent
+        await stream.write(calls_pb2.CallRequest(end=calls_pb2.CallEnd()))
+        assert (await stream.read()).HasField("end")
+        assert await stream.read() is grpc.aio.EOF
+        assert await stream.code() is grpc.StatusCode.OK
+
+        stream = stub.Call()
+        await stream.write(calls_pb2.CallRequest(chunk=b"a"))
+        await stream.write(calls_pb2.CallRequest(chunk=b"refuse"))
+        assert (await stream.read()).chunk == b"a"
+        with pytest.raises(grpc.RpcError) as refused:
+            await stream.read()
+        assert status.fault_of(refused.value).reason == "MAILBOX_NOT_ACTIVE"
+
+
+def test_the_end_of_a_stream_goes_out_with_its_last_message():
+    contract = calls_pb2.DESCRIPTOR.services_by_name["CallService"]
+    authenticator = Authenticator(verifier=TokenVerifier(issuer=ISSUER, fetch=None), revoked=bool)  # type: ignore[arg-type]
+    chain = Chain(service="exchange", node=NODE, authenticator=authenticator, telemetry=Telemetry())
+    handler = chain.handlers(contract, Calls())["Call"]
+    assert handler.request_streaming
+    assert not handler.response_streaming  # gRPC sends the answer of such a method with its status
 
 
 async def test_certificates_are_renewed_while_connections_stay(authority: pki.Authority, tmp_path: Path):
