@@ -83,7 +83,7 @@ async def measure(folder: Path) -> None:
 
                 for size in SIZES:
                     backend.answer = plain(os.urandom(size))
-                    for callers in CALLERS if size <= 100_000 else CALLERS[:1]:
+                    for callers in CALLERS:
                         await _print(size, callers, "direct", direct)
                         await _print(size, callers, "mutual TLS", mutual_tls)
                         await _print(size, callers, "exchange", exchange, kept_by=(node, provider))
