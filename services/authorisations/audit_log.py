@@ -65,7 +65,7 @@ class AuditLog:
         new_ids: Callable[[int], Sequence[UUID]],
         trace: Callable[[], str],
     ) -> None:
-        self._database = database
+        self._connection = database.keep("audit record")
         self._commits = Gathering(self._commit)
         self._clock = clock
         self._new_ids = new_ids
@@ -108,7 +108,7 @@ class AuditLog:
             await self._commits.ask(list(check_records.entries(checks, shared)))
 
     async def _commit(self, calls: Sequence[Sequence[Entry]]) -> Sequence[None]:
-        await audit_store.append(self._database, [entry for entries in calls for entry in entries])
+        await audit_store.append(self._connection, [entry for entries in calls for entry in entries])
         return [None] * len(calls)
 
     def _trace_id(self) -> str:

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
-from services.runtime.database import Connection, Database, Row
+from services.runtime.database import Connection, Database, KeptConnection, Row
 
 
 class Entry(NamedTuple):
@@ -23,7 +23,7 @@ class Entry(NamedTuple):
     content: bytes
 
 
-async def append(writer: Database | Connection, entries: Sequence[Entry]) -> None:
+async def append(writer: KeptConnection | Connection, entries: Sequence[Entry]) -> None:
     """Adds entries in one statement; one that is there already stays as it is."""
     await writer.execute(
         "insert into audit_record (record, record_time, kind, client, resource, parties, content)"

@@ -208,5 +208,8 @@ class ServiceSettings(DatabaseSettings):
         doc="copies of each JetStream stream: 1 on one server, 3 in a cluster",
     )
     pool_size: int = setting(
-        "SOLMU_DATABASE_POOL", natural, default=12, doc="connections to the database; relay and consumers hold one each"
+        "SOLMU_DATABASE_POOL",
+        natural,
+        default=12,
+        doc="connections to the database; relay, consumers and others hold one",
     )

@@ -112,6 +112,18 @@ async def test_one_process_leads_and_another_follows_when_it_ends(engines: Engin
     await other.close()
 
 
+async def test_a_kept_connection_runs_statements_in_turn_and_is_replaced_when_it_breaks(engines: Engines):
+    database = await connect(engines)
+    kept = database.keep("trial")
+    assert database.keep("trial") is kept
+    assert await asyncio.gather(*(kept.execute("select pg_sleep(0.01)") for _ in range(3))) == ["SELECT 1"] * 3
+    with pytest.raises(AWAY):
+        await kept.execute("select pg_terminate_backend(pg_backend_pid())")
+    assert await kept.execute("select 1") == "SELECT 1"
+    async with asyncio.timeout(4):  # it does not keep the pool from closing
+        await database.close()
+
+
 async def test_a_server_that_is_away_is_told_from_a_wrong_statement(engines: Engines):
     database = await connect(engines)
     with pytest.raises(asyncpg.PostgresError) as wrong:
