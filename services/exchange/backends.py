@@ -146,10 +146,12 @@ class Backends:
             async with asyncio.timeout(timeout):
                 await (_first(connection.began, sending) if sending is not None else connection.began)
             answer = connection.answer(head.method, idle)
-            yield answer
-            if sending is not None:
-                await sending
-            if connection.reusable:
+            try:
+                yield answer
+            except Fault:
+                _check_body(sending)
+                raise
+            if connection.reusable and (sending is None or (sending.done() and sending.exception() is None)):
                 self._idle.setdefault(target, deque()).append(connection)
                 return
         except TimeoutError:
@@ -400,6 +402,12 @@ async def _first(began: asyncio.Future[None], sending: asyncio.Task[None]) -> No
     if sending.done() and not began.done():
         sending.result()
     await began
+
+
+def _check_body(sending: asyncio.Task[None] | None) -> None:
+    """Raises what was wrong with a body, which comes before what came of it."""
+    if sending is not None and sending.done():
+        sending.result()
 
 
 def _request(target: Target, head: RequestHead, length: int | None) -> bytes:

@@ -114,6 +114,8 @@ class _Call:
     request: Entry | None = None
     proof: statements_pb2.Proof | None = None
     """As it came, until it is verified."""
+    proven: bool = False
+    """Whether all of the request holds and is written: nothing is answered before."""
     judged_by: int = 0
     """The revision of the configuration by which it was admitted."""
     status: int = 0
@@ -332,6 +334,7 @@ class Providing:
         if revision != call.judged_by:
             await self._configuration.load()
             self._judge(call, self._configuration.current)
+        call.proven = True
 
     def _verify(self, call: _Call, proof: statements_pb2.Proof) -> None:
         assert call.service is not None
@@ -443,7 +446,7 @@ class Providing:
         yield Response(end=peer_frames_pb2.ExchangeEnd(trailers=trailers, proof=entry.proof))
 
     async def _sign(self, call: _Call, answered: int, body: dict[str, str], content: Content) -> Entry:
-        if call.request is None:
+        if call.request is None or not call.proven:
             raise InvalidArgument("PROOF_MISSING", "the backend answered before the request was proven")
         assert call.service is not None
         assert call.policy is not None

@@ -789,6 +789,66 @@ async def test_an_unproven_request_never_looks_complete_to_the_backend(forger, b
     assert await calls.refused_proofs(company, forger.exchange_id) == ["BODY_DIGEST_MISMATCH"]
 
 
+async def test_a_backend_that_answers_early_answers_no_request_that_is_not_proven(forger, backend, monkeypatch):
+    """It has begun to answer when the proof turns out to be one of another body."""
+    company, judged = forger.company, asyncio.Event()
+    genuine = company.exchange.providing._prove
+
+    async def prove(*given):
+        try:
+            await genuine(*given)
+        finally:
+            judged.set()
+
+    async def early(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n")
+        await judged.wait()
+        writer.write(b"done")
+        writer.close()
+
+    monkeypatch.setattr(company.exchange.providing, "_prove", prove)
+    name = await calls.policy(company, body_release=policies_pb2.ExchangePolicy.BODY_RELEASE_STREAMED)
+    identity.set_caller(Caller(service="edge", client_id="administration", expires=4e9))
+    server = await asyncio.start_server(early, "127.0.0.1", 0)
+    async with server:
+        uri = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        forger.service = await calls.service(company, uri, policy=name)
+        await calls.allow(company, forger.service)
+        frame = forger.frame(None, body=None)
+        frame.ClearField("proof")
+        forger.body = b"other content"
+        end = peer_frames_pb2.ExchangeEnd(proof=await forger.sign())
+        frame.body_bytes = 12
+        assert await forger.send(frame, b"content", b", ", b"end", end) == "BODY_DIGEST_MISMATCH"
+    assert await calls.refused_proofs(company, forger.exchange_id) == ["BODY_DIGEST_MISMATCH"]
+    assert (2, True) not in await calls.statements(company, forger.exchange_id), "no answer was signed"
+
+
+async def test_a_backend_that_takes_only_half_of_a_proven_request_has_answered(pair, service):
+    """Such as one that refuses large bodies: its answer is the end of it, and no refusal is signed beside it."""
+    city, company = pair
+
+    async def half(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 4\r\nConnection: close\r\n\r\nmuch")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(half, "127.0.0.1", 0)
+    async with server:
+        uri = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        identifier = await calls.service(company, uri)
+        await calls.allow(company, identifier)
+        large = [bytes(250_000)] * 80
+        answered = await send(city, flowing(head(identifier, method="POST"), large))
+        assert (answered.head.status, answered.body) == (413, b"much")
+        async with asyncio.timeout(60):
+            while company.exchange.providing.under_way:
+                await asyncio.sleep(0.05)
+    assert await calls.statements(company, answered.exchange_id) == [(1, False), (2, True)]
+
+
 async def test_a_node_speaks_for_its_own_subsystems_only(forger, backend):
     """The city's node brings what would be the company's call."""
     sender = f"subsystem {PROVIDER}"
