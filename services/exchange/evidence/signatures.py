@@ -96,6 +96,10 @@ class _Scheme:
     uri: str
     hash: hashes.HashAlgorithm
     half: int
+    ecdsa: ec.ECDSA = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ecdsa", ec.ECDSA(self.hash))
 
 
 _SCHEMES = {
@@ -135,7 +139,7 @@ def raw_sign(key: PrivateKey, algorithm: Algorithm, content: bytes) -> bytes:
     scheme = _SCHEMES[algorithm]
     if isinstance(key, rsa.RSAPrivateKey):
         return key.sign(content, padding.PKCS1v15(), scheme.hash)
-    r, s = decode_dss_signature(key.sign(content, ec.ECDSA(scheme.hash)))
+    r, s = decode_dss_signature(key.sign(content, scheme.ecdsa))
     return r.to_bytes(scheme.half, "big") + s.to_bytes(scheme.half, "big")
 
 
@@ -151,7 +155,7 @@ def raw_verify(key: object, algorithm: Algorithm, value: bytes, content: bytes) 
             if len(value) != 2 * scheme.half:
                 value = bytes(2 * scheme.half)  # a value of another length verifies as little as one of zeros
             r, s = int.from_bytes(value[: scheme.half], "big"), int.from_bytes(value[scheme.half :], "big")
-            key.verify(encode_dss_signature(r, s), content, ec.ECDSA(scheme.hash))
+            key.verify(encode_dss_signature(r, s), content, scheme.ecdsa)
     except InvalidSignature:
         raise InvalidArgument("SIGNATURE_INVALID", "the signature does not verify") from None
 
