@@ -43,6 +43,9 @@ Subscription = topics_pb2.Subscription
 INTERVAL = 0.25
 """Seconds between two looks for what is to be brought."""
 
+EXPIRE_INTERVAL = 1.0
+"""Seconds between two looks for what is over."""
+
 BATCH = 500
 """Envelopes, and receipts, that are looked at in one turn."""
 
@@ -98,8 +101,6 @@ class Carrier:
     async def turn(self) -> float:
         """Has each node that something is due for be brought it; one process at a time."""
         now = datetime.now(UTC)
-        await self._sending.expire(now=now)
-        await delivery_store.expire(self._database, now=now)
         loads: dict[str, _Load] = defaultdict(_Load)
         for row in await envelope_store.due(self._database, now=now, limit=BATCH):
             if node := self._node_of(row["subsystem"]):
@@ -120,6 +121,14 @@ class Carrier:
         for node, rows in subscriptions.items():
             self._start("tell", node, partial(self._tell, node, rows))
         return INTERVAL
+
+    async def expire(self) -> float:
+        """Ends what has not come, or was not acknowledged, in its time; one process at a time."""
+        now = datetime.now(UTC)
+        while await self._sending.expire(now=now):
+            pass
+        await delivery_store.expire(self._database, now=now)
+        return EXPIRE_INTERVAL
 
     def _start(self, what: str, node: str, work: Callable[[], Coroutine[None, None, None]]) -> None:
         """Does something for a node, where it is not being done."""

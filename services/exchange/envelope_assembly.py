@@ -81,7 +81,9 @@ class EnvelopeParts:
             arriving=arriving,
             subscribing=subscribing,
         )
-        self.leading = Leading(database=database, name="envelopes", works={"carrier": self.carrier.turn})
+        self.leading = Leading(
+            database=database, name="envelopes", works={"carrier": self.carrier.turn, "expiry": self.carrier.expire}
+        )
         self.envelopes = Envelopes(database=database, requesters=requesters, sending=self.sending, revoked=revoked)
         self.deliveries = Deliveries(
             database=database,

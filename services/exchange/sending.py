@@ -338,7 +338,8 @@ class Sending:
                 envelope = await envelope_store.envelope(transaction, row["envelope_id"])
                 assert envelope is not None
                 await self.settle(transaction, envelope, row["subsystem"], state=State.DELIVERY_STATE_EXPIRED)
-        self._recorder.wake()
+        if rows:
+            self._recorder.wake()
         return len(rows)
 
 
