@@ -52,6 +52,7 @@ ALIKE = """
   what a check includes        over the network   caller proved   facts found       answer on record
   Solmu, gRPC and AuthZEN      mutual TLS         yes             yes, newest       on disk, chained and signed
   Solmu, facts in consumer     no                 no              yes, some ms old  on disk a quarter of a second later
+  Solmu, without a record      no                 no              yes, some ms old  no: for comparison alone
   Cerbos, handed the facts     without TLS        no              no: at hand       no
   Cerbos, as alike as it gets  TLS                no              yes, newest       in a file, not yet on disk
   SpiceDB                      no: in process     no              yes, newest       no
@@ -103,6 +104,7 @@ async def _own(node: Node, options: Options) -> None:
                     ("Solmu, gRPC", service, BATCH, ["authorisations", "postgres"]),
                     ("Solmu, AuthZEN through the edge", authzen, BATCH, ["authorisations", "postgres", *EDGE]),
                     ("Solmu, facts in the consumer", consumer, 0, ["authorisations", "postgres"]),
+                    ("Solmu, that without a record", consumer.unrecorded(), 0, []),
                 ):
                     figures = await measuring.measure(
                         engine,

@@ -20,7 +20,7 @@ from gateway.client import Client
 from services.runtime import mesh, tls
 from services.runtime.client import Peer
 from services.runtime.config import Address
-from services.runtime.facts.checking import Question
+from services.runtime.facts.checking import Question, Verdict
 from services.runtime.facts.checks import Checks
 from services.runtime.server import Tasks
 from services.runtime.telemetry import Telemetry
@@ -137,19 +137,46 @@ class Embedded:
 
     async def one(self, question: Asked) -> bool:
         """Whether it is allowed."""
-        now = datetime.now(UTC)
-        asked = Question(delegate=question.delegate, principal=question.principal, theme_id=THEME, at=now)
-        return (await self._checks.check(asked)).allowed
+        return (await self._checks.check(_question(question))).allowed
 
     async def many(self, questions: Sequence[Asked]) -> list[bool]:
         """One after another."""
         return [await self.one(question) for question in questions]
+
+    def unrecorded(self) -> Judging:
+        """The same facts without the record, which no service may do: what a library does."""
+        return Judging(self._checks)
 
     async def until(self, token: str) -> None:
         """Until these facts include a revision."""
         async with asyncio.timeout(LOADED_WITHIN):
             while self._checks.current(token) is None:
                 await asyncio.sleep(0.01)
+
+
+class Judging:
+    """Judges by the newest facts in this process, and that is all."""
+
+    def __init__(self, checks: Checks) -> None:
+        self._checks = checks
+
+    async def one(self, question: Asked) -> bool:
+        """Whether it is allowed."""
+        asked = _question(question)
+        facts = self._checks.current()
+        assert facts is not None
+        verdict = facts.judge(asked, now=asked.at)
+        assert isinstance(verdict, Verdict)
+        return verdict.allowed
+
+    async def many(self, questions: Sequence[Asked]) -> list[bool]:
+        """One after another."""
+        return [await self.one(question) for question in questions]
+
+
+def _question(question: Asked) -> Question:
+    now = datetime.now(UTC)
+    return Question(delegate=question.delegate, principal=question.principal, theme_id=THEME, at=now)
 
 
 @asynccontextmanager
