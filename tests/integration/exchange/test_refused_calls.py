@@ -827,12 +827,12 @@ async def test_a_backend_that_answers_early_answers_no_request_that_is_not_prove
 
 async def test_a_backend_that_takes_only_half_of_a_proven_request_has_answered(pair, service):
     """Such as one that refuses large bodies: its answer is the end of it, and no refusal is signed beside it."""
-    city, company = pair
+    (city, company), ended = pair, asyncio.Event()
 
     async def half(reader, writer):
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 4\r\nConnection: close\r\n\r\nmuch")
-        await writer.drain()
+        await ended.wait()
         writer.close()
 
     server = await asyncio.start_server(half, "127.0.0.1", 0)
@@ -846,6 +846,7 @@ async def test_a_backend_that_takes_only_half_of_a_proven_request_has_answered(p
         async with asyncio.timeout(60):
             while company.exchange.providing.under_way:
                 await asyncio.sleep(0.05)
+        ended.set()
     assert await calls.statements(company, answered.exchange_id) == [(1, False), (2, True)]
 
 
