@@ -163,8 +163,8 @@ class Judging:
     async def one(self, question: Asked) -> bool:
         """Whether it is allowed."""
         asked = _question(question)
-        facts = self._checks.current()
-        assert facts is not None
+        while (facts := self._checks.current()) is None:  # nothing else waits here, and word of facts has to come in
+            await asyncio.sleep(0.001)
         verdict = facts.judge(asked, now=asked.at)
         assert isinstance(verdict, Verdict)
         return verdict.allowed
