@@ -6,6 +6,7 @@ import fcntl
 import os
 import pty
 import select
+import signal
 import struct
 import termios
 import time
@@ -29,6 +30,7 @@ class Session:
     def __enter__(self) -> Self:
         self._pid, self._terminal = pty.fork()
         if not self._pid:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # who started the tests may have had it ignored
             # Its width has to be right before the program asks.
             fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 24, self._columns, 0, 0))
             os.execvpe(self._program[0], self._program, os.environ | _ENVIRONMENT)  # noqa: S606 - no shell
@@ -56,6 +58,8 @@ class Session:
         end = time.monotonic() + PATIENCE
         while self._read(end - time.monotonic()):
             pass
+        if time.monotonic() >= end:
+            raise AssertionError(f"it did not end after {self.shown[-2000:]!r}")
         _, status = os.waitpid(self._pid, 0)
         self._pid = 0
         return os.waitstatus_to_exitcode(status)
