@@ -30,9 +30,10 @@ from solmu.messages.v1 import feed_pb2, inbox_pb2, mailboxes_pb2, messages_pb2
 
 from deploy.local import demo_clients
 from deploy.local.node import Node, NodeSettings, running
+from deploy.local.postgres import SUPERUSER
 from gateway.client import Client, Profile
 from services.messages.feed import cursor
-from services.runtime import tls
+from services.runtime import mesh, tls
 from services.runtime.database import Database
 from services.runtime.ids import new_id
 from services.runtime.keys import service_keys
@@ -211,7 +212,17 @@ class Growth:
             await self._connection.execute(definition)
         for table in ("message", "delivery", "feed_event"):
             await self._connection.execute(f"vacuum analyze {table}")
+        await self._checkpoint()
         return time.perf_counter() - began
+
+    async def _checkpoint(self) -> None:
+        """Has PostgreSQL write out what was filled in, lest it does so while messages are measured."""
+        administrator = await asyncpg.connect(
+            f"postgresql://{SUPERUSER}@127.0.0.1:{self._node.ports['postgres']}/messages",
+            ssl=tls.client_context(self._node.state.identity(mesh.OPERATOR)),
+        )
+        await administrator.execute("checkpoint")
+        await administrator.close()
 
     def _chosen(self, count: int) -> list[str]:
         return random.choices(self._mailboxes, k=count)
