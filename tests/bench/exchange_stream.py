@@ -29,6 +29,9 @@ from tests.journeys import pair
 SIZES = (1_000_000_000, 10_000_000_000)
 """Bytes in all."""
 
+ENDLESS = Duration(seconds=3600)
+"""Until the answer begins, which is when all of the request has gone by."""
+
 WATCHED = ("exchange", "envoy")
 
 
@@ -36,7 +39,7 @@ async def measure(folder: Path) -> None:
     """Prints the memory of each process before, and the most that it held meanwhile."""
     async with pair.joined(folder) as (node, city, other, company), backends.running() as backend:
         backend.keep = False
-        service = await calls.service(company, backend.uri, subsystem=pair.PROVIDER)
+        service = await calls.service(company, backend.uri, subsystem=pair.PROVIDER, backend={"timeout": ENDLESS})
         await calls.allow(company, service, consumer=pair.CONSUMER)
         profile = await pair.consumer(node, city)
         await calls.host(city, pair.CONSUMER, policy=await streamed(city))
@@ -75,7 +78,7 @@ async def row(nodes: Sequence[Node], what: str, size: int, streaming: Awaitable[
 async def streamed(member: Member) -> str:
     """A policy of a member by which bodies of any size here go on while they come; its name."""
     limits = policies_pb2.ExchangePolicy.Limits(
-        max_request_bytes=SIZES[-1], max_response_bytes=SIZES[-1], response_timeout=Duration(seconds=3600)
+        max_request_bytes=SIZES[-1], max_response_bytes=SIZES[-1], response_timeout=ENDLESS
     )
     return await calls.policy(member, body_release=policies_pb2.ExchangePolicy.BODY_RELEASE_STREAMED, limits=limits)
 

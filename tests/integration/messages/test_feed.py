@@ -83,6 +83,25 @@ async def test_types_can_be_chosen_and_the_cursor_still_moves(service: Service):
     assert [event.type for event in of_a_later_release.events] == ["delivery.available"]
 
 
+async def test_events_of_a_type_that_nobody_here_knows_go_by_all_ways(service: Service):
+    unit = await service.unit()
+    identifier, _ = await service.resident()
+    service.act_as(service.city)
+    await service.messages.SendMessage(request(unit, identifier))
+    first, _ = await events_of(service, unit, 2)
+    later = feed_pb2.Event(id=first.id, type="delivery.teleported", message=first.message)
+    await service.database.execute(
+        "update feed_event set type = 'delivery.teleported', event = $3 where unit_id = $1 and sequence = $2",
+        unit.split("/")[1],
+        sequence(first.cursor, unit=unit.split("/")[1]),
+        later.SerializeToString() + b"\xfa\x3e\x01x",  # and a field 1007
+    )
+    (streamed, _), listed = await events_of(service, unit, 2), (await page(service, unit)).events[0]
+    (chosen,) = (await page(service, unit, types=["delivery.teleported"])).events
+    assert streamed == listed == chosen
+    assert (chosen.type, chosen.id, chosen.message) == ("delivery.teleported", first.id, first.message)
+
+
 async def test_events_are_kept_for_more_than_sixty_days_and_then_forgotten(service: Service):
     assert KEPT_DAYS >= 60
     unit = await service.unit()
